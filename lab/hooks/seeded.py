@@ -1,0 +1,541 @@
+"""Faults inside the real engine and the real cache server, switched on and off while they run.
+
+Invariant: with an empty control file every wrapped function does what it did before; a stack with these hooks is a healthy
+one. Each fault that acts writes one line to ``fired.jsonl``: a fault that is switched on and never acts has not been
+seeded, and a verdict about it would be worth nothing.
+
+The control file lies beside this module: ``{"id": ..., "hook": NAME, "params": {...}}``, or nothing. It is read again when
+its modification time changes, so one stack serves every fault of this kind one after the other. The modules below are
+wrapped when they are first imported; nothing of LMCache or vLLM is imported here before its process does it.
+
+This module runs under the engine's own interpreter: standard library only, no import from the project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import importlib.abc
+import importlib.machinery
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+CONTROL = FOLDER / "control.json"
+FIRED = FOLDER / "fired.jsonl"
+
+_state: dict[str, Any] = {"stamp": None, "fault": {}}
+_memory: dict[str, Any] = {}
+"""What a fault keeps between two calls (another request's chunk, leaked bytes); emptied when the fault changes."""
+_lock = threading.Lock()
+
+
+def fault() -> dict[str, Any]:
+    """The fault that is switched on; empty when none is."""
+    try:
+        stamp = CONTROL.stat().st_mtime_ns
+    except OSError:
+        stamp = None
+    if stamp != _state["stamp"]:
+        with _lock:
+            found: dict[str, Any] = {}
+            with contextlib.suppress(OSError, ValueError):
+                found = json.loads(CONTROL.read_text() or "{}")
+            _memory.clear()
+            _state.update(stamp=stamp, fault=found)
+    return _state["fault"]
+
+
+def params(*hooks: str) -> dict[str, Any] | None:
+    """The parameters of the fault that is switched on, if it is one of ``hooks``; else None."""
+    now = fault()
+    return {"hook": now["hook"], **now.get("params", {})} if now.get("hook") in hooks else None
+
+
+def fired(what: str) -> None:
+    """Note that the fault acted, and where."""
+    line = json.dumps({"id": fault().get("id"), "pid": os.getpid(), "what": what}) + "\n"
+    descriptor = os.open(FIRED, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+# --------------------------------------------------------------------------- the engine's side of a transfer (worker)
+
+
+def _corrupt(chunks: list[Any], wanted: dict[str, Any]) -> list[Any]:
+    """Copies of the chunks, damaged as asked; a chunk is ``[K and V, layer, token, width]``.
+
+    ``first``/``last`` choose chunks, ``layer``, ``half`` (0 keys, 1 values) and ``numbers`` narrow what is damaged.
+    """
+    import torch
+
+    damage = wanted.get("damage", "zero")
+    out = [chunk.clone() for chunk in chunks]
+    chosen = list(range(len(out)))
+    if "first" in wanted:
+        chosen = chosen[: wanted["first"]]
+    if "last" in wanted:
+        chosen = chosen[-wanted["last"] :]
+    if "from" in wanted:
+        chosen = [index for index in chosen if index >= wanted["from"]]
+    if damage == "swap":
+        if len(out) < 2:
+            return chunks
+        first, second = wanted.get("chunks", (0, 1))
+        out[first], out[second] = out[second], out[first]
+        return out
+    for index in chosen:
+        chunk = out[index]
+        if "half" in wanted:
+            chunk = chunk[wanted["half"]]
+            chunk = chunk[wanted["layer"]] if "layer" in wanted else chunk
+        elif "layer" in wanted:
+            chunk = chunk[:, wanted["layer"]]
+        if damage == "zero" and "numbers" in wanted:
+            flat = chunk.reshape(-1)  # a view: the chunk is contiguous, and so are its first layers
+            flat[: wanted["numbers"]] = 0
+        elif damage == "zero":
+            chunk.zero_()
+        elif damage == "shift":
+            chunk.copy_(torch.roll(chunk, 1, dims=-2))
+        elif damage == "round":
+            chunk.copy_(chunk.to(torch.float8_e4m3fn).to(chunk.dtype))
+        elif damage == "heads":
+            chunk.copy_(torch.roll(chunk, chunk.shape[-1] // 4, dims=-1))
+        elif damage == "swap-halves":
+            chunk.copy_(chunk.flip(0))
+        else:
+            raise ValueError(f"no such damage: {damage}")
+    return out
+
+
+def _scatter(original: Any) -> Any:
+    @functools.wraps(original)
+    def scatter(kv_caches: Any, block_ids: Any, chunks: Any, *args: Any, **options: Any) -> Any:
+        if wanted := params("corrupt-load"):
+            tokens = len(chunks) * (chunks[0].shape[-2] if chunks else 0)
+            busy = _memory.get("in-flight", 1)
+            if tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1):
+                chunks = _corrupt(chunks, wanted)
+                fired(f"damaged {len(chunks)} chunks on their way to the engine")
+        elif wanted := params("empty-load"):
+            fired(f"left out {len(chunks)} chunks and said they were loaded")
+            return None
+        elif wanted := params("foreign-chunk"):
+            kept = _memory.get("chunk")
+            _memory["chunk"] = chunks[wanted.get("chunk", 0)].clone() if chunks else kept
+            if kept is not None and chunks:
+                chunks = [chunk.clone() for chunk in chunks]
+                chunks[wanted.get("chunk", 0)] = kept
+                fired("served a chunk of the request before")
+        elif wanted := params("stale-tail"):
+            chunks = chunks[: -wanted.get("chunks", 1)]
+            fired("left out the last chunk and said it was loaded")
+            if not chunks:
+                return None
+        return original(kv_caches, block_ids, chunks, *args, **options)
+
+    return scatter
+
+
+def _gather(original: Any) -> Any:
+    @functools.wraps(original)
+    def gather(*args: Any, **options: Any) -> Any:
+        chunks = original(*args, **options)
+        if (wanted := params("corrupt-store")) and options.get("chunk_indices") != []:
+            damaged = _corrupt(chunks, wanted)
+            for chunk, bad in zip(chunks, damaged, strict=True):
+                chunk.copy_(bad)
+            fired(f"damaged {len(chunks)} chunks on their way to the tier")
+        return chunks
+
+    return gather
+
+
+def _submit_store(original: Any) -> Any:
+    @functools.wraps(original)
+    def submit_store(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
+        if wanted := params("drop-store"):
+            # ``from``: only what a later prefill step brings, as in a store that forgets a chunked prefill.
+            if key.start >= wanted.get("from", 0):
+                fired(f"dropped a store of tokens {key.start} to {key.end}")
+                return _done(True)
+        elif wanted := params("slow-store"):
+            fired("a store waited")
+            time.sleep(wanted["seconds"])
+        return original(self, request_id, key, *args, **options)
+
+    return submit_store
+
+
+def _submit_retrieve(original: Any) -> Any:
+    @functools.wraps(original)
+    def submit_retrieve(self: Any, *args: Any, **options: Any) -> Any:
+        if wanted := params("slow-load"):
+            fired("a load waited")
+            time.sleep(wanted["seconds"])
+        elif params("failed-load"):
+            fired("a load failed")
+            return _done(False)
+        return original(self, *args, **options)
+
+    return submit_retrieve
+
+
+def _batched_retrieves(original: Any) -> Any:
+    @functools.wraps(original)
+    def batched(self: Any, request_ids: Any, *args: Any, **options: Any) -> Any:
+        fault()
+        _memory["in-flight"] = len(request_ids)
+        return original(self, request_ids, *args, **options)
+
+    return batched
+
+
+def _done(result: bool) -> Any:
+    from lmcache.v1.multiprocess.futures import MessagingFuture
+
+    future: Any = MessagingFuture()
+    future.set_result(result)
+    return future
+
+
+# ------------------------------------------------------------------------------------ the engine's side of a lookup
+
+
+def _check_lookup_result(original: Any) -> Any:
+    @functools.wraps(original)
+    def check(self: Any, request_id: str) -> Any:
+        found = original(self, request_id)
+        chunk = self.lmcache_tokens_per_chunk
+        if not found:
+            return found
+        if params("ignore-hit"):
+            fired(f"ignored a hit of {found} tokens")
+            return 0
+        if (wanted := params("short-hit")) and found > wanted.get("chunks", 1) * chunk:
+            fired("took a hit for shorter than it was")
+            return found - wanted.get("chunks", 1) * chunk
+        return found
+
+    return check
+
+
+# ------------------------------------------------------------------------------------------------ the cache server
+
+
+def _lookup(original: Any) -> Any:
+    @functools.wraps(original)
+    def lookup(self: Any, key: Any, *args: Any, **options: Any) -> Any:
+        if wanted := params("slow-lookup"):
+            number = _memory["lookups"] = _memory.get("lookups", 0) + 1
+            if number % wanted.get("every", 1) == 0:
+                fired("a lookup waited")
+                time.sleep(wanted["seconds"])
+        elif params("raise-in-lookup"):
+            fired("a lookup raised an error")
+            raise RuntimeError("seeded fault: the index cannot be read")
+        return original(self, key, *args, **options)
+
+    return lookup
+
+
+def _consume_prefetch_result(original: Any) -> Any:
+    @functools.wraps(original)
+    def consume(self: Any, job: Any) -> Any:
+        found = original(self, job)
+        if found is None or not job.requested_tokens:
+            return found
+        if params("lost-index") and found:
+            fired(f"forgot {found} chunks that are in the tier")
+            return 0
+        if params("false-hit") and found == 0:
+            asked = job.requested_tokens // self._ctx.chunk_size
+            if asked > 1:
+                fired(f"answered a hit of {asked} chunks with nothing behind it")
+                return asked
+        return found
+
+    return consume
+
+
+def _commit_store(original: Any) -> Any:
+    @functools.wraps(original)
+    def commit_store(self: Any, *args: Any, **options: Any) -> Any:
+        if params("raise-in-store"):
+            fired("a store raised an error in the cache server")
+            raise RuntimeError("seeded fault: the store path raised an error")
+        if params("refuse-store"):
+            fired("a store was refused")
+            original(self, *args, **options)
+            return False
+        if wanted := params("leak"):
+            if _memory.setdefault("bytes", 0) < wanted["most"]:
+                piece = bytearray(os.urandom(4096) * (wanted["bytes"] // 4096))
+                _memory.setdefault("leaked", []).append(piece)
+                _memory["bytes"] += len(piece)
+                fired(f"kept {len(piece)} bytes for ever")
+        return original(self, *args, **options)
+
+    return commit_store
+
+
+def _finish_write(original: Any) -> Any:
+    @functools.wraps(original)
+    def finish_write(self: Any, keys: Any, *args: Any, **options: Any) -> Any:
+        if params("lost-write"):
+            # Reserved, written, acknowledged, and never made visible to a reader.
+            fired(f"never published {len(keys)} chunks")
+            return None
+        result = original(self, keys, *args, **options)
+        if params("write-through-the-floor"):
+            fired(f"evicted {len(keys)} chunks as soon as they were written")
+            self.delete_l1_keys(keys)
+        return result
+
+    return finish_write
+
+
+def _finish_read(original: Any) -> Any:
+    @functools.wraps(original)
+    def finish_read(self: Any, keys: Any, *args: Any, **options: Any) -> Any:
+        if params("keep-pins"):
+            fired(f"did not return the pins of {len(keys)} chunks")
+            return None
+        return original(self, keys, *args, **options)
+
+    return finish_read
+
+
+def _chunk_hashes(original: Any) -> Any:
+    @functools.wraps(original)
+    def compute(self: Any, token_ids: Any, prefix_hash: Any = None, start: int = 0, end: int | None = None) -> Any:
+        if params("reseed"):
+            number = _memory["seed"] = _memory.get("seed", 0) + 1
+            fired("hashed with another seed than before")
+            return original(self, token_ids, self.hash_tokens([number]), start, end)
+        if wanted := params("weak-hash"):
+            fired("hashed a part of the prompt only")
+            tokens, size = list(token_ids), self.chunk_size
+            if wanted["ignores"] == "last-token-of-a-chunk":
+                tokens[size - 1 :: size] = [0] * len(tokens[size - 1 :: size])
+            elif wanted["ignores"] == "content":
+                tokens = [0] * len(tokens)
+            elif wanted["ignores"] == "first-chunk":
+                tokens[:size] = [0] * len(tokens[:size])
+            elif wanted["ignores"] == "prefix":
+                stop = min(len(tokens), end if end is not None else len(tokens))
+                return [
+                    self.hash_to_bytes(self.hash_tokens([at // size, *tokens[at : at + size]]))
+                    for at in range(0, stop - stop % size, size)
+                    if at >= start
+                ]
+            return original(self, tokens, prefix_hash, start, end)
+        return original(self, token_ids, prefix_hash, start, end)
+
+    return compute
+
+
+def _no_salt(original: Any) -> Any:
+    @functools.wraps(original)
+    def create(self: Any, *args: Any, **options: Any) -> Any:
+        if params("no-salt") and options.get("cache_salt"):
+            fired("left the cache salt out of the key")
+            options["cache_salt"] = ""
+        return original(self, *args, **options)
+
+    return create
+
+
+# -------------------------------------------------------------------------------------------------- the engine core
+
+
+def _free_blocks(original: Any) -> Any:
+    @functools.wraps(original)
+    def free_blocks(self: Any, ordered_blocks: Any, *args: Any, **options: Any) -> Any:
+        if wanted := params("keep-blocks"):
+            blocks = list(ordered_blocks)
+            number = _memory["frees"] = _memory.get("frees", 0) + 1
+            if blocks and number % wanted.get("every", 1) == 0:
+                fired("a block was never given back to the pool")
+                blocks = blocks[1:]
+            return original(self, blocks, *args, **options)
+        return original(self, ordered_blocks, *args, **options)
+
+    return free_blocks
+
+
+# -------------------------------------------------------------------------------------------------------- any process
+
+
+def _emit(original: Any) -> Any:
+    @functools.wraps(original)
+    def emit(self: Any, record: Any) -> Any:
+        if params("log-full"):
+            fired("a log line could not be written")
+            return None  # logging swallows OSError(ENOSPC) just so: nothing reaches the file, the program goes on
+        return original(self, record)
+
+    return emit
+
+
+def _signal(original: Any) -> Any:
+    @functools.wraps(original)
+    def signal_(number: Any, handler: Any) -> Any:
+        return original(number, handler)
+
+    return signal_
+
+
+def _wrap(owner: Any, name: str, make: Any) -> None:
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+def _worker_transfer(module: Any) -> None:
+    _wrap(module, "scatter_cpu_to_paged_kv", _scatter)
+    _wrap(module, "gather_paged_kv_to_cpu", _gather)
+    _wrap(module.EngineDrivenTransferContext, "submit_store", _submit_store)
+    _wrap(module.EngineDrivenTransferContext, "submit_retrieve", _submit_retrieve)
+
+
+def _adapter(module: Any) -> None:
+    _wrap(module.LMCacheMPSchedulerAdapter, "check_lookup_result", _check_lookup_result)
+    _wrap(module.LMCacheMPSchedulerAdapter, "_create_key", _no_salt)
+    _wrap(module.LMCacheMPWorkerAdapter, "_create_key", _no_salt)
+    _wrap(module.LMCacheMPWorkerAdapter, "batched_submit_retrieve_requests", _batched_retrieves)
+
+
+def _lookup_module(module: Any) -> None:
+    _wrap(module.LookupModule, "lookup", _lookup)
+    _wrap(module.LookupModule, "_consume_prefetch_result", _consume_prefetch_result)
+
+
+def _engine_driven_module(module: Any) -> None:
+    _wrap(module.EngineDrivenTransferModule, "commit_store", _commit_store)
+
+
+def _storage_manager(module: Any) -> None:
+    _wrap(module.StorageManager, "finish_write", _finish_write)
+    _wrap(module.StorageManager, "finish_read_prefetched", _finish_read)
+
+
+def _token_hasher(module: Any) -> None:
+    _wrap(module.TokenHasher, "compute_chunk_hashes", _chunk_hashes)
+
+
+def _block_pool(module: Any) -> None:
+    _wrap(module.BlockPool, "free_blocks", _free_blocks)
+
+
+TARGETS = {
+    "lmcache.v1.multiprocess.transfer_context.worker_transfer": _worker_transfer,
+    "lmcache.integration.vllm.vllm_multi_process_adapter": _adapter,
+    "lmcache.v1.multiprocess.modules.lookup": _lookup_module,
+    "lmcache.v1.multiprocess.modules.engine_driven_transfer": _engine_driven_module,
+    "lmcache.v1.distributed.storage_manager": _storage_manager,
+    "lmcache.v1.multiprocess.token_hasher": _token_hasher,
+    "vllm.v1.core.block_pool": _block_pool,
+}
+
+HOOKS = frozenset(
+    {
+        "corrupt-load",
+        "empty-load",
+        "foreign-chunk",
+        "stale-tail",
+        "corrupt-store",
+        "drop-store",
+        "slow-store",
+        "slow-load",
+        "failed-load",
+        "ignore-hit",
+        "short-hit",
+        "slow-lookup",
+        "raise-in-lookup",
+        "lost-index",
+        "false-hit",
+        "raise-in-store",
+        "refuse-store",
+        "leak",
+        "lost-write",
+        "write-through-the-floor",
+        "keep-pins",
+        "reseed",
+        "weak-hash",
+        "no-salt",
+        "keep-blocks",
+        "log-full",
+    }
+)
+"""Every name that the control file may hold."""
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Wraps the functions of a module right after the module was first executed."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
+        """Let Python find the module; have its loader call the patch."""
+        patch = TARGETS.get(name)
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if patch else None
+        if patch is None or spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            try:
+                patch(module)
+            except AttributeError as error:
+                print(f"lab: {name} is not as expected: {error}", file=sys.stderr)
+            else:
+                fired(f"wrapped {name}")
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def install() -> None:
+    """Make ready to act; nothing is changed until the control file says so."""
+    sys.meta_path.insert(0, _Finder())
+    _wrap(logging.StreamHandler, "emit", _emit)
+    if params("ignore-sigterm"):
+        _ignore_sigterm()
+    if params("no-room-in-shared-memory"):
+        _no_room()
+
+
+def _ignore_sigterm() -> None:
+    """From now on nothing in this process can take SIGTERM as a reason to end."""
+    import signal
+
+    original = signal.signal
+
+    def keep(number: Any, handler: Any) -> Any:
+        return None if number == signal.SIGTERM else original(number, handler)
+
+    original(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal = keep  # type: ignore[assignment]
+    fired("SIGTERM is ignored")
+
+
+def _no_room() -> None:
+    """Shared memory is full: whoever asks for a segment gets the error that the kernel gives then."""
+    original = os.ftruncate
+
+    def ftruncate(descriptor: int, length: int) -> None:
+        if length > 1 << 24:
+            fired(f"no room for {length} bytes")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(descriptor, length)
+
+    os.ftruncate = ftruncate

@@ -1,0 +1,1 @@
+"""The conformance tests: one module per link of the chain that proves offload."""

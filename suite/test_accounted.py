@@ -1,0 +1,128 @@
+"""Accounted: how many tokens came from where, exactly?"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.verdict.plugin import requirement
+
+SIZES = [1, 2, 8, 20]
+"""Prompt lengths in chunks."""
+
+
+@requirement("ACC-01")
+@pytest.mark.parametrize("chunks", SIZES)
+def test_a_cold_prompt_is_computed_and_stored(stack, prompts, chunks):
+    """Every token of a fresh prompt is computed, and every whole chunk of it is stored."""
+    prompt = prompts.unique(chunks=chunks)
+    cold = stack.ask(prompt)
+    assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
+    assert cold.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.tokens}"
+    assert cold.stored_tokens == prompt.whole_chunk_tokens, (
+        f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens in the CPU tier's own count, "
+        f"got {cold.stored_tokens}"
+    )
+
+
+@requirement("ACC-02")
+@pytest.mark.parametrize("chunks", SIZES)
+def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
+    """A repeated prompt whose GPU copy is gone is loaded from host memory, not computed again."""
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=chunks)
+        stack.ask(prompt, engine=engine)
+        stack.drop_gpu_copy(engine=engine)
+        again = stack.ask(prompt, engine=engine)
+        assert again.tokens.loaded == prompt.whole_chunk_tokens, (
+            f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded from the CPU tier, got {again.tokens}"
+        )
+        assert again.tokens.gpu_hit == 0, f"expected nothing from the GPU prefix cache, got {again.tokens}"
+        assert again.tokens.computed == prompt.tokens - prompt.whole_chunk_tokens, (
+            f"expected {prompt.tokens - prompt.whole_chunk_tokens} computed tokens, got {again.tokens}"
+        )
+        hit = again.cache(
+            until=lambda delta, whole=prompt.whole_chunk_tokens: (delta.hit_tokens or 0) >= whole
+        ).hit_tokens
+        assert hit == prompt.whole_chunk_tokens, (
+            f"expected the cache to count {prompt.whole_chunk_tokens} hit tokens, as the engine does, got {hit}"
+        )
+
+
+@requirement("ACC-03")
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_the_sources_add_up_to_the_prompt(stack, texts, endpoint, stream):
+    """Computed, GPU hit and loaded tokens sum to the prompt; tokenizer and usage count the same."""
+    request = texts.request(endpoint, stream=stream, include_usage=stream)
+    expected = stack.count_tokens(request)
+    for step in ("cold", "GPU hit", "reload"):
+        if step == "reload":
+            stack.drop_gpu_copy()
+        exchange = stack.observe(request.path, request.payload)
+        assert exchange.tokens.total == expected, (
+            f"{step}: expected the sources to sum to {expected} tokens (/tokenize), got {exchange.tokens}"
+        )
+        assert exchange.usage.get("prompt_tokens") == expected, (
+            f"{step}: expected usage.prompt_tokens = {expected} (/tokenize), got {exchange.usage}"
+        )
+
+
+@requirement("ACC-04")
+def test_an_unrelated_prompt_loads_nothing(stack, prompts):
+    """A prompt that was never sent loads nothing, whatever else of the same length is in the tier."""
+    stored = prompts.unique(chunks=8)
+    stack.ask(stored)
+    stack.drop_gpu_copy()
+    other = stack.ask(prompts.unique(chunks=8))
+    assert other.tokens.loaded == 0, f"expected nothing loaded for a prompt never seen, got {other.tokens}"
+    assert other.tokens.computed == other.prompt.tokens, f"expected all tokens computed, got {other.tokens}"
+
+
+@requirement("ACC-05")
+@pytest.mark.parametrize("beyond", [0, 100], ids=["at-a-chunk-border", "within-a-chunk"])
+def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack, prompts, beyond):
+    """A prompt that begins like a stored one loads their common whole chunks, and not one token more."""
+    chunk = prompts.chunk_tokens
+    first = prompts.unique(chunks=8)
+    stack.ask(first)
+    stack.drop_gpu_copy()
+    second = prompts.continued(first, keep_tokens=5 * chunk + beyond, tokens=first.tokens)
+    again = stack.ask(second)
+    assert again.tokens.loaded == 5 * chunk, (
+        f"expected the {5 * chunk} tokens of the 5 common whole chunks loaded, got {again.tokens}"
+    )
+    assert again.tokens.total == second.tokens, f"expected {second.tokens} tokens in all, got {again.tokens}"
+
+
+@requirement("ACC-06")
+@pytest.mark.parametrize("offset", [-1, 0, 1], ids=["below-a-chunk", "exactly-a-chunk", "above-a-chunk"])
+def test_a_prompt_around_one_chunk(stack, prompts, offset):
+    """Below one chunk nothing is stored and nothing loaded; from one chunk on, that chunk is; each is answered."""
+    prompt = prompts.unique(chunks=1, extra=offset)
+    cold = stack.ask(prompt)
+    assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
+    assert cold.stored_tokens in {prompt.whole_chunk_tokens, prompt.storable_tokens}, (
+        f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {cold.stored_tokens}"
+    )
+    stack.drop_gpu_copy()
+    again = stack.ask(prompt)
+    # Of a prompt of exactly one chunk everything may be loaded but the last token, whose logits are the answer.
+    allowed = {prompt.whole_chunk_tokens, min(prompt.storable_tokens, prompt.tokens - 1)}
+    assert again.tokens.loaded in allowed, f"expected {sorted(allowed)} loaded tokens for {prompt}, got {again.tokens}"
+    assert again.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {again.tokens}"
+
+
+@requirement("ACC-07")
+def test_the_counters_that_operators_watch_exist_and_move(stack, prompts):
+    """The metrics of dashboards exist under their names, and a store and a load move them the right way."""
+    prompt = prompts.unique(chunks=4)
+    cold = stack.ask(prompt)
+    stored = cold.cache(until=lambda delta: (delta.stored_tokens or 0) >= prompt.whole_chunk_tokens)
+    stack.drop_gpu_copy()
+    again = stack.ask(prompt)
+    found = again.cache(until=lambda delta: (delta.hit_tokens or 0) >= prompt.whole_chunk_tokens)
+    missing = stack.missing_metrics()
+    assert not missing, f"expected the metrics that operators watch, missing: {', '.join(missing)}"
+    assert (stored.stored_tokens or 0) > 0, f"expected the stored counter to rise on a cold prompt, got {stored}"
+    assert (found.hit_tokens or 0) > 0, f"expected the hit counter to rise on a repeat, got {found}"
+    assert (found.lookup_tokens or 0) >= (found.hit_tokens or 0), f"expected at least as many lookups as hits: {found}"

@@ -1,0 +1,81 @@
+"""Active: did the engine store, find and load KV, by its own log, for *this* request?"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.verdict.plugin import requirement
+
+SIZES = [2, 8, 20]
+"""Prompt lengths in chunks: short, medium, and longer than one prefill step (2 048 tokens by default)."""
+
+
+@requirement("ACT-01")
+def test_the_offload_layer_is_up(stack):
+    """LMCache initialised, and nothing in any log says that it did so in degraded mode."""
+    failures = stack.findings("init")
+    assert not failures, f"expected LMCache to initialise, the log says: {failures[0]}"
+    for engine in stack.engines:
+        assert stack.offload_announced(engine), (
+            f"expected engine {engine.name} to announce LMCache in its log (or its cache server's), got nothing: "
+            "the engine runs without an offload layer"
+        )
+
+
+@requirement("ACT-02")
+@pytest.mark.parametrize("chunks", SIZES)
+def test_a_long_prompt_is_stored(stack, prompts, evidence, chunks):
+    """The log says that every whole chunk of a fresh prompt was stored."""
+    stack.logs_at_info()
+    prompt = prompts.unique(chunks=chunks)
+    cold = stack.ask(prompt)
+    facts = cold.log.facts(until=lambda facts: cold.stored_in(facts) >= prompt.whole_chunk_tokens)
+    evidence("log of the cold request", cold.log.text())
+    assert cold.stored_in(facts) == prompt.whole_chunk_tokens, (
+        f"expected 'Stored' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
+        f"got {cold.stored_in(facts)} tokens in {len(facts.stored)} lines"
+    )
+
+
+@requirement("ACT-03")
+@pytest.mark.parametrize("chunks", SIZES)
+def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
+    """The log says that a repeat without a GPU copy was found in the tier and retrieved from it."""
+    stack.logs_at_info()
+    prompt = prompts.unique(chunks=chunks)
+    stack.ask(prompt)
+    stack.drop_gpu_copy()
+    again = stack.ask(prompt)
+    facts = again.log.facts(until=lambda facts: again.retrieved_in(facts) >= prompt.whole_chunk_tokens)
+    evidence("log of the repeat", again.log.text())
+    assert again.hit_in(facts) == prompt.whole_chunk_tokens, (
+        f"expected a hit line for {prompt.whole_chunk_tokens} tokens of {prompt}, "
+        f"got {again.hit_in(facts)} in {len(facts.hits)} lines"
+    )
+    assert again.retrieved_in(facts) == prompt.whole_chunk_tokens, (
+        f"expected 'Retrieved' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
+        f"got {again.retrieved_in(facts)} tokens in {len(facts.retrieved)} lines"
+    )
+
+
+@requirement("ACT-04")
+@pytest.mark.late
+def test_nothing_in_the_log_says_that_offload_failed(stack):
+    """No log line of the whole run carries the signature of a known offload failure."""
+    failures = stack.findings("run")
+    assert not failures, (
+        f"expected no failure signature in the logs, got {len(failures)}, the first at {failures[0].line.time}: "
+        f"{failures[0]}"
+    )
+
+
+@requirement("ACT-05")
+@pytest.mark.late
+def test_no_warning_hints_at_an_accounting_defect(stack, figures):
+    """No double unpin, no pin that had to be taken back by force, and nothing stays pinned at rest."""
+    pinned = stack.pinned_objects_at_rest()
+    if pinned is not None:
+        figures("pinned objects at rest", pinned, "objects")
+    warnings = stack.findings("warning")
+    assert not warnings, f"expected no accounting warning, got {len(warnings)}, the first: {warnings[0]}"
+    assert not pinned, f"expected no pinned object at rest, got {pinned}"

@@ -1,0 +1,72 @@
+"""Bounded: do GPU and host memory stay inside what was promised?"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.measure.memory import GIB, MIB, slope_per_cycle
+from fixtures.verdict.plugin import requirement
+
+pytestmark = pytest.mark.alone
+
+CYCLES = 12
+LEAK_MIB_PER_REQUEST = 1.0
+"""A buffer that is full does not grow; what grows by more than this with every request is a leak."""
+
+
+@requirement("MEM-03")
+def test_the_kv_pool_drains(stack, prompts, figures):
+    """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""
+    asked = [prompts.unique(chunks=4) for _ in range(12)]
+    stack.ask_together(asked, at_once=12)
+    abandoned = stack.hang_up_on(asked[:6] + [prompts.unique(chunks=8) for _ in range(6)])
+    figures("requests abandoned", abandoned, "")
+    rest = stack.at_rest()
+    assert (rest.running, rest.waiting) == (0, 0), (
+        f"expected nothing running and nothing waiting after load and aborts, got {rest.running:.0f} and {rest.waiting:.0f}"
+    )
+    assert rest.kv_usage == 0, f"expected no KV block held at rest, got {rest.kv_usage:.2%} of the pool"
+    longest = prompts.of_length(prompts.max_tokens)
+    whole = stack.ask(longest)
+    assert whole.tokens.total == longest.tokens, (
+        f"expected a prompt of {longest.tokens} tokens to fit, got {whole.tokens}"
+    )
+
+
+@requirement("MEM-04")
+def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figures):
+    """Engine and cache server stay within buffer and overhead, and do not grow once the buffer is full."""
+    filled = stack.fill_tier(prompts)
+    figures("tokens sent to fill the tier", filled, "tokens")
+    samples = []
+    for _ in range(CYCLES):
+        cycle = [prompts.unique(chunks=4) for _ in range(4)]
+        stack.ask_together(cycle, at_once=4)
+        samples.append(sum(host_memory.read().values()) / MIB)
+    growth = slope_per_cycle(samples) / 4
+    figures("growth with a full buffer", growth, "MiB/request", n=CYCLES)
+    for bound in stack.host_memory_bounds(host_memory):
+        figures(f"peak of {bound.name}", bound.peak_bytes / GIB, "GiB")
+        assert bound.peak_bytes <= bound.limit_bytes, (
+            f"expected {bound.name} within {bound.limit_bytes / GIB:.2f} GiB ({bound.sum}), "
+            f"got {bound.peak_bytes / GIB:.2f} GiB"
+        )
+    assert growth <= LEAK_MIB_PER_REQUEST, (
+        f"expected no growth once the buffer is full, got {growth:.2f} MiB per request over {4 * CYCLES} requests "
+        f"({samples[0]:.0f} to {samples[-1]:.0f} MiB)"
+    )
+
+
+@requirement("MEM-06")
+@pytest.mark.last
+def test_tear_down_gives_the_memory_back(tear_down, figures):
+    """After tear-down no process of the stack runs, and none of its memory, shared memory included, is still taken."""
+    figures("given back", (tear_down.resident_before_bytes - tear_down.resident_after_bytes) / MIB, "MiB")
+    figures("tear-down", tear_down.seconds, "s")
+    assert not tear_down.left_running, f"expected every process to end, pids {tear_down.left_running} still run"
+    assert tear_down.resident_after_bytes == 0, (
+        f"expected 0 MiB resident, got {tear_down.resident_after_bytes / MIB:.0f}"
+    )
+    assert not tear_down.left_in_shared_memory, (
+        f"expected no shared memory left, got {', '.join(tear_down.left_in_shared_memory)}"
+    )

@@ -1,0 +1,125 @@
+"""Serving: is the API in front still a correct OpenAI API?"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.measure.api import BAD_REQUESTS
+from fixtures.verdict.plugin import requirement
+
+pytestmark = pytest.mark.together
+
+ENDPOINTS = ["completions", "chat"]
+
+
+@requirement("API-01")
+def test_the_model_is_listed(api):
+    """``/v1/models`` lists the model under test with its context length."""
+    models = {model.id: model for model in api.client.models.list().data}
+    assert api.model in models, f"expected {api.model} in /v1/models, got {', '.join(models) or 'an empty list'}"
+    length = getattr(models[api.model], "max_model_len", None)
+    assert isinstance(length, int), f"expected an integer max_model_len, got {length!r}"
+    assert length > 0, f"expected a context length above 0, got {length}"
+
+
+@requirement("API-02")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_answers_match_the_schema(api, texts, endpoint):
+    """The official client and the official schema accept an answer, plain and streamed."""
+    violations = api.schema_violations(texts.request(endpoint, max_tokens=8))
+    assert not violations, f"expected an answer of OpenAI's schema, got {'; '.join(violations)}"
+
+
+@requirement("API-02")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_stream_says_the_same_as_a_plain_answer(api, texts, endpoint):
+    """At temperature 0 the pieces of a stream add up to the plain answer."""
+    request = texts.request(endpoint, max_tokens=16)
+    api.text(request)  # from here on both are GPU hits of the same length
+    plain, streamed = api.text(request), api.text(request.streamed())
+    assert streamed == plain, f"expected the stream to say {plain!r}, got {streamed!r}"
+
+
+@requirement("API-03")
+@pytest.mark.parametrize("usage", [False, True], ids=["without-usage", "with-usage"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_stream_is_well_formed_to_the_end(api, texts, endpoint, usage):
+    """A stream has the right content type and framing, one final [DONE], and usage exactly when asked for."""
+    response = api.send(texts.request(endpoint, stream=True, max_tokens=8, include_usage=usage))
+    assert response.content_type == "text/event-stream", f"expected text/event-stream, got {response.content_type!r}"
+    assert response.cut is None, f"expected a whole stream, it broke off: {response.cut}"
+    assert not response.stream.violations, f"expected a well-formed stream, got {'; '.join(response.stream.violations)}"
+    assert (response.stream.usage is not None) == usage, (
+        f"expected usage {'in the stream' if usage else 'only when asked for'}, got {response.stream.usage}"
+    )
+
+
+@requirement("API-04")
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_usage_adds_up_and_the_end_is_named(api, texts, endpoint, stream):
+    """Usage counts the tokens that came, and ``finish_reason`` says why no more did."""
+    request = texts.request(endpoint, stream=stream, max_tokens=7, include_usage=stream, ignore_eos=True)
+    answer = api.answer(request)
+    assert answer.finish_reason == "length", (
+        f"expected finish_reason 'length' at max_tokens, got {answer.finish_reason!r}"
+    )
+    assert answer.usage["completion_tokens"] == 7, f"expected 7 completion tokens, got {answer.usage}"
+    assert answer.usage["prompt_tokens"] == api.count_tokens(request), (
+        f"expected {api.count_tokens(request)} prompt tokens (/tokenize), got {answer.usage}"
+    )
+    assert answer.usage["total_tokens"] == answer.usage["prompt_tokens"] + 7, f"expected a sum, got {answer.usage}"
+
+
+@requirement("API-04")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_stop_string_ends_the_answer(api, texts, endpoint):
+    """A stop string ends the answer before it, and ``finish_reason`` says so."""
+    request = texts.request(endpoint, max_tokens=24, ignore_eos=True)
+    whole = api.answer(request)
+    stop = api.word_inside(whole.text)
+    stopped = api.answer(request.with_options(stop=[stop]))
+    assert stopped.finish_reason == "stop", f"expected finish_reason 'stop' at {stop!r}, got {stopped.finish_reason!r}"
+    assert stopped.text == whole.text[: whole.text.index(stop)], (
+        f"expected {whole.text[: whole.text.index(stop)]!r} before {stop!r}, got {stopped.text!r}"
+    )
+
+
+@requirement("API-05")
+@pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)
+def test_a_bad_request_is_refused_and_hurts_nobody(api, texts, bad):
+    """A bad request gets a 4xx with an error object, and the next good one is served."""
+    response = api.send_bad(bad)
+    assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.text[:200]}"
+    message = api.error_message(response)
+    assert message, f"expected an error object with a message, got {response.text[:200]}"
+    assert api.text(texts.request("completions")), "expected the next good request to be answered"
+
+
+@requirement("API-06")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_same_request_gives_the_same_answer(api, texts, endpoint):
+    """At temperature 0 the same request gives the same answer, three times from the same source."""
+    request = texts.request(endpoint, max_tokens=16)
+    api.text(request)
+    answers = [api.text(request) for _ in range(3)]
+    assert len(set(answers)) == 1, f"expected one answer at temperature 0, got {len(set(answers))}: {answers}"
+
+
+@requirement("API-07")
+@pytest.mark.parametrize("clients", [4, 16])
+def test_concurrent_clients_all_get_complete_answers(api, texts, clients):
+    """Every one of many concurrent clients gets an answer that is complete and its own."""
+    # Every request has a length of its own, so the prompt tokens in its usage say whose answer it is.
+    requests = [
+        texts.request(ENDPOINTS[n % 2], stream=n % 3 == 0, include_usage=True, max_tokens=8, ignore_eos=True)
+        for n in range(clients)
+    ]
+    answers = api.answer_together(requests)
+    short = [answer for answer in answers if answer.finish_reason != "length"]
+    assert not short, f"expected {clients} complete answers, {len(short)} ended with {short[0].finish_reason!r}"
+    assert len({answer.id for answer in answers}) == clients, f"expected {clients} request ids, got doubles"
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.usage["prompt_tokens"] == api.count_tokens(request), (
+            f"expected the answer to a prompt of {api.count_tokens(request)} tokens, got {answer.usage} among {clients}"
+        )

@@ -1,0 +1,82 @@
+"""Useful: is a reload faster than a recompute, and by how much of what is physically possible?"""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from fixtures.measure.latency import FASTER_GATE
+from fixtures.verdict.plugin import requirement
+
+pytestmark = pytest.mark.alone
+
+
+@requirement("LAT-01")
+def test_a_reload_reaches_the_first_token_sooner(latency, figures):
+    """Over verified pairs, the whole 95 % interval of reload / cold lies below 0.9."""
+    ratio = latency.ratio
+    figures("prompt", latency.prompt_tokens, "tokens")
+    figures(
+        "TTFT cold",
+        latency.cold.median * 1e3,
+        "ms",
+        n=ratio.n,
+        low=latency.cold.low * 1e3,
+        high=latency.cold.high * 1e3,
+    )
+    figures(
+        "TTFT reload",
+        latency.reload.median * 1e3,
+        "ms",
+        n=ratio.n,
+        low=latency.reload.low * 1e3,
+        high=latency.reload.high * 1e3,
+    )
+    figures("reload / cold", ratio.median, "", n=ratio.n, low=ratio.low, high=ratio.high)
+    latency.check_decided(FASTER_GATE)
+    assert ratio.high < FASTER_GATE, (
+        f"expected reload / cold below {FASTER_GATE} with 95 % confidence, got {ratio} "
+        f"(cold {latency.cold.median * 1e3:.0f} ms, reload {latency.reload.median * 1e3:.0f} ms)"
+    )
+
+
+@requirement("LAT-02")
+def test_the_figure_is_physically_possible(latency, figures):
+    """No reload is faster than its bytes can move; one that is was answered by the GPU, or by no engine at all."""
+    floor = latency.floor_s
+    figures("floor", floor * 1e3, "ms")
+    assert latency.reload.median >= 0.9 * floor, (
+        f"expected a reload of at least 0.9 x the floor of {floor * 1e3:.1f} ms, got {latency.reload.median * 1e3:.1f} ms: "
+        "something else than the tier answered, or the clock is wrong"
+    )
+
+
+@requirement("LAT-03")
+def test_half_of_the_possible_saving_is_realised(latency, figures):
+    """Offload efficiency, (cold - reload) / (cold - floor), is at least one half."""
+    efficiency = latency.efficiency
+    figures("offload efficiency", efficiency.median, "", n=efficiency.n, low=efficiency.low, high=efficiency.high)
+    assert efficiency.median >= 0.5, (
+        f"expected an offload efficiency of at least 0.5, got {efficiency} (cold {latency.cold.median * 1e3:.0f} ms, "
+        f"reload {latency.reload.median * 1e3:.0f} ms, floor {latency.floor_s * 1e3:.0f} ms)"
+    )
+
+
+@requirement("LAT-05")
+def test_a_miss_never_waits_on_the_cache(stack, prompts, figures):
+    """A prompt that the cache has to be asked about takes no longer than its computation and the fixed cost explain."""
+    chunk = prompts.chunk_tokens
+    waits = []
+    for _ in range(5):
+        below = stack.ask(prompts.of_length(chunk - 1), stream=True)
+        above = stack.ask(prompts.of_length(2 * chunk + 1), stream=True)
+        # Three times the tokens explain at most three times the time; whatever is beyond was waited for.
+        waits.append(above.ttft_s - 3 * below.ttft_s)
+    wait = max(statistics.median(waits), 0.0)
+    figures("unexplained wait of a miss", wait * 1e3, "ms", n=len(waits))
+    assert wait < 0.25, (
+        f"expected a miss not to wait on the cache, got {wait * 1e3:.0f} ms beyond its computation (median of "
+        f"{len(waits)}, longest {max(waits) * 1e3:.0f} ms; LMCache's lookup timeout is 3 s)"
+    )
+    assert max(waits) < 1.0, f"expected no miss to wait on the cache, got one that waited {max(waits) * 1e3:.0f} ms"

@@ -1,0 +1,673 @@
+"""fixtures.evidence.logs: exact facts from logs of real runs, one line of every generation, no crash on any text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixtures.evidence import logs
+from fixtures.evidence.logs import SIGNATURES, LogFacts, parse_line, read
+
+DATA = Path(__file__).parent / "data" / "evidence"
+HEALTHY = sorted(DATA.glob("*.log"))
+
+
+def recorded(name: str) -> str:
+    return (DATA / name).read_bytes().decode()
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_coloured_line_of_both_programs_is_taken_apart() -> None:
+    line = parse_line(
+        "(EngineCore pid=702) \x1b[32;20m[2026-11-25 04:25:21,672] LMCache INFO:\x1b[0m Post initializing "
+        "LMCacheEngine \x1b[3m(cache_engine.py:303:lmcache.v1.cache_engine)\x1b[0m\r\n"
+    )
+    assert line.message == "Post initializing LMCacheEngine"
+    assert (line.level, line.process) == ("INFO", "EngineCore")
+    assert line.time == datetime(2026, 11, 25, 4, 25, 21, 672000)
+    assert "\x1b" not in line.text
+
+
+@pytest.mark.parametrize(
+    ("raw", "message", "level", "process", "time"),
+    [
+        (
+            "(EngineCore pid=1) INFO 11-25 04:31:03 [core.py:133] ready",
+            "ready",
+            "INFO",
+            "EngineCore",
+            datetime(2026, 11, 25, 4, 31, 3),
+        ),
+        (
+            "(VllmWorker rank=1 pid=277) WARNING 04-01 12:00:00 [a.py:1] slow",
+            "slow",
+            "WARNING",
+            "VllmWorker rank=1",
+            datetime(2026, 4, 1, 12),
+        ),
+        ("INFO 01-16 03:30:21 api_server.py:12] old", "old", "INFO", None, datetime(2026, 1, 16, 3, 30, 21)),
+        (
+            "INFO LMCache: msg [2025-01-16 03:30:21,567] -- /opt/lmcache/x.py:12",
+            "msg",
+            "INFO",
+            None,
+            datetime(2025, 1, 16, 3, 30, 21, 567000),
+        ),
+        (
+            "(APIServer pid=5) INFO:     Application startup complete.",
+            "Application startup complete.",
+            "INFO",
+            "APIServer",
+            None,
+        ),
+        (
+            "(EngineCore pid=7) (APIServer pid=5) INFO 11-25 04:25:51 [core.py:1214] [shutdown] EngineCore: x",
+            "[shutdown] EngineCore: x",
+            "INFO",
+            "EngineCore",
+            datetime(2026, 11, 25, 4, 25, 51),
+        ),
+        (
+            "[pod/e-0/vllm] 2026-11-25T04:25:51.123456789Z [2026-11-25 04:25:51,004] LMCache ERROR: bad (a.py:1:b.c)",
+            "bad",
+            "ERROR",
+            None,
+            datetime(2026, 11, 25, 4, 25, 51, 4000),
+        ),
+        (
+            '(EngineCore pid=7) ERROR 11-25 04:25:51 [core.py:1]   File "x.py", line 3',
+            '  File "x.py", line 3',
+            "ERROR",
+            "EngineCore",
+            datetime(2026, 11, 25, 4, 25, 51),
+        ),
+        ("ValueError: plain", "ValueError: plain", None, None, None),
+        ("INFO 02-30 04:31:03 [core.py:133] no such day", "no such day", "INFO", None, None),
+    ],
+)
+def test_every_wrapper_comes_off(
+    raw: str, message: str, level: str | None, process: str | None, time: datetime | None
+) -> None:
+    line = parse_line(raw, year=2026)
+    assert (line.message, line.level, line.process, line.time) == (message, level, process, time)
+
+
+# --- real runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
+def test_a_healthy_run_has_no_fault_and_no_crash(path: Path) -> None:
+    text = path.read_bytes().decode()
+    assert [str(finding) for finding in read(text).faults] == []
+    assert logs.first_error(text) is None
+
+
+def test_there_are_healthy_runs_to_judge_by() -> None:
+    assert len(HEALTHY) == 5
+
+
+def test_in_process_run() -> None:
+    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    assert (len(facts.stored), len(facts.hits), len(facts.retrieved)) == (27, 63, 38)
+    # the engine's own counter of the same run: vllm:prompt_tokens_by_source{source="external_kv_transfer"} 138240
+    assert facts.retrieved_tokens() == facts.hit_tokens() == 138_240
+    assert [fact.role for fact in facts.initialised] == ["worker", "scheduler"]
+    assert facts.initialised[0].lmcache_version == "0.5.3-g140819c9"
+    assert facts.initialised[0].vllm_version == "0.25.1"
+    assert facts.ranks == 1
+    assert [pool.tokens for pool in facts.kv_pools] == [477_072]
+    assert {seed.value for seed in facts.hash_seeds} == {"-6197052367682486848"}
+    assert {(fact.component, fact.version) for fact in facts.versions} == {("vllm", "0.25.1"), ("lmcache", "0.5.3")}
+    assert facts.speaks
+
+
+def test_in_process_cold_and_warm_request() -> None:
+    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    cold, warm = "cmpl-8dd1a70a955e350e", "cmpl-b0c6617d1b8af7f4"
+    assert (facts.stored_tokens(cold), facts.hit_tokens(cold), facts.retrieved_tokens(cold)) == (1024, 0, 0)
+    assert (facts.stored_tokens(warm), facts.hit_tokens(warm), facts.retrieved_tokens(warm)) == (0, 1024, 1024)
+    hit = next(hit for hit in facts.hits if hit.request_id == f"{warm}-0-b562652d")
+    assert (hit.total_tokens, hit.computed_tokens, hit.hit_tokens, hit.need_to_load) == (1080, 0, 1024, 1024)
+    retrieved = next(event for event in facts.retrieved if event.request_id == hit.request_id)
+    assert (retrieved.tokens, retrieved.required, retrieved.total, retrieved.worker) == (1024, 1024, 1024, "EngineCore")
+    assert retrieved.seconds == pytest.approx(0.0037816)
+    assert retrieved.line.time == datetime(2026, 11, 25, 4, 25, 23, 365000)
+
+
+def test_chunked_prefill_is_summed() -> None:
+    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    steps = [event.tokens for event in facts.stored if event.request_id == "cmpl-8ff6b21e480661f1-0-9bc024ee"]
+    assert steps == [8192, 6656]
+    assert facts.stored_tokens("cmpl-8ff6b21e480661f1") == 14_848
+    assert facts.per_worker("stored", "cmpl-8ff6b21e480661f1") == {"EngineCore": 14_848}
+
+
+def test_in_process_configuration() -> None:
+    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    (configuration,) = facts.configurations
+    assert configuration.chunk_size == 256
+    assert configuration.max_local_cpu_gib == 20.0
+    assert configuration.settings["local_cpu"] is True
+    assert configuration.settings["blend_special_str"] == " # # "
+    assert configuration.settings["pd_allocation_timeout_sec"] == float("inf")
+    assert configuration.settings["hidden_states_retrieve_mode"] == "prefix_strict"
+
+
+def test_multi_process_server_of_0_5_3() -> None:
+    facts = read(recorded("mp-lmcache0.5.3.cache-server.log"))
+    assert (len(facts.stored), len(facts.hits), len(facts.retrieved)) == (29, 38, 38)
+    assert facts.retrieved_tokens() == 138_240
+    assert facts.hit_tokens(chunk_tokens=256) == 138_240
+    assert facts.hit_tokens() is None, "chunks are no tokens"
+    assert facts.hit_tokens("cmpl-98178eb3113f96c8", chunk_tokens=256) == 1024
+    assert facts.stored_tokens("cmpl-98178eb3113f96c8") is None, "the lines name no request: unknown, not zero"
+    assert [(fact.instance, fact.layers) for fact in facts.registered] == [("587812507320683256", 32)]
+    assert [(fact.transport, fact.address) for fact in facts.servers_up] == [("zmq", "localhost:5555"), (None, None)]
+
+
+def test_multi_process_server_of_0_5_6() -> None:
+    facts = read(recorded("mp-lmcache0.5.6.cache-server.log"))
+    assert [event.tokens for event in facts.stored[:3]] == [256, 1024, 1024]
+    assert facts.stored[0].seconds == 0.022
+    hit = facts.hits[0]
+    assert (hit.request_id, hit.hit_chunks, hit.asked_chunks) == ("cmpl-8a3c3b9d5c2a8beb-0-baf3f3af", 4, 4)
+    assert [(fact.model, fact.world_size) for fact in facts.registered] == [("/models/tiny-mistral", 1)]
+    assert facts.configurations[0].settings == {"chunk_size": 256, "hash_algorithm": "blake3"}
+    assert facts.hash_seeds[0].value.startswith('b"~>\\xff')
+    assert [(fact.component, fact.version) for fact in facts.versions] == [("lmcache", "0.5.6")]
+
+
+def test_multi_process_engine_of_0_32() -> None:
+    facts = read(recorded("mp-vllm0.32.0.engine.log"))
+    assert [pool.tokens for pool in facts.kv_pools] == [524_288]
+    assert {fact.version for fact in facts.versions if fact.component == "vllm"} == {"0.32.0"}
+    assert (facts.stored, facts.hits, facts.retrieved) == ((), (), ())
+    assert facts.versions[0].line.time == datetime(2026, 11, 25, 4, 31, 3), "the year comes from LMCache's lines"
+
+
+# --- one line of every generation -------------------------------------------------------------------------------------
+
+NEW = "[2026-11-25 04:25:21,672] LMCache INFO: {} (cache_engine.py:577:lmcache.v1.cache_engine)"
+TRANSFER = "size: 0.1250 {}, cost 50.0000 ms, throughput: 2.5 GB/s; offload_time: 4.6 ms, put_time: 0.06 ms"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (f"Stored 1024 out of total 2048 tokens. {TRANSFER.format('gb')}", (1024, 2048, None, 0.05)),  # 0.3.3 to 0.3.9
+        (f"Stored 1024 out of total 2048 tokens. {TRANSFER.format('GB')}", (1024, 2048, None, 0.05)),  # 0.3.13
+        (f"[req_id=a-1] Stored 1024 out of total 2048 tokens. {TRANSFER.format('GB')}", (1024, 2048, "a-1", 0.05)),
+        ("Stored 1024 out of total 2048 tokens", (1024, 2048, None, None)),  # layerwise, up to 0.3.9.post2
+        ("Stored 1024 tokens in 0.050 seconds", (1024, None, None, 0.05)),  # multi-process server
+        ("Store skips 0 tokens and then stores 1024 tokens", (1024, None, None, None)),  # 0.1 and 0.2
+    ],
+)
+def test_stored(message: str, expected: tuple[int, int | None, str | None, float | None]) -> None:
+    (event,) = read(NEW.format(message)).stored
+    assert (event.tokens, event.total, event.request_id, event.seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Retrieved 512 out of 768 out of total 1024 tokens", (512, 768, 1024, None, None)),  # 0.3.3
+        (
+            "Retrieved 512 out of 768 required tokens (from 1024 total tokens). size: 0.1 gb, cost 4.0 ms, "
+            "throughput: 30.8832 GB/s;",
+            (512, 768, 1024, None, 0.004),
+        ),  # 0.3.7 to 0.3.13
+        (
+            "[req_id=a-1] Retrieved 512 out of 768 required tokens (from 1024 total tokens). size: 0.1 gb, "
+            "cost 4.0 ms, throughput: 30.8832 GB/s;",
+            (512, 768, 1024, "a-1", 0.004),
+        ),  # 0.3.15 to 0.5.6
+        ("[req_id=a-1] Retrieved 512 out of 768 out of total 1024 tokens", (512, 768, 1024, "a-1", None)),  # layerwise
+        ("Retrieved 512 tokens", (512, None, None, None, None)),  # layerwise
+        ("Retrieved 512 tokens in 0.004 seconds", (512, None, None, None, 0.004)),  # multi-process server
+        ("Injected token number: 512", (512, None, None, None, None)),  # 0.1 and 0.2
+    ],
+)
+def test_retrieved(message: str, expected: tuple[int, int | None, int | None, str | None, float | None]) -> None:
+    (event,) = read(NEW.format(message)).retrieved
+    assert (event.tokens, event.required, event.total, event.request_id, event.seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        # id, total, computed, hit, need, chunks hit, chunks asked
+        (
+            "Reqid: a-1, Total tokens 1080, LMCache hit tokens: 1024, need to load: -48",
+            ("a-1", 1080, None, 1024, -48, None, None),
+        ),  # 0.3.3 to 0.3.13
+        (
+            "Reqid: a-1, Total tokens 1080, Inference Engine computed tokens: 16, LMCache hit tokens: 1024, "
+            "need to load: 1008",
+            ("a-1", 1080, 16, 1024, 1008, None, None),
+        ),  # 0.3.15 to 0.5.6
+        (
+            "Reqid: a-1, Total tokens 1080, Inference Engine computed tokens: 16, LMCache hit tokens: 1024, "
+            "but need to load: 1008 < min_retrieve 2048, skip retrieve but record for save skip",
+            ("a-1", 1080, 16, 1024, 1008, None, None),
+        ),
+        (
+            "Prefetch request completed (L1+L2): 3/4 prefix hits (2 L1, 1 L2) in 1.8 ms (request_id=7)",
+            (None, None, None, None, None, 3, 4),
+        ),  # 0.4.1: the number is the server's own
+        (
+            "Prefetch request completed (L1+L2): 3/4 prefix hits (2 L1, 1 L2) in 1.8 ms "
+            "(external_request_id=a-1, prefetch_request_id=7)",
+            ("a-1", None, None, None, None, 3, 4),
+        ),  # 0.4.5
+        (
+            "Prefetch request completed (L1+L2): 3/4 retained keys (2 L1, 1 L2) in 1.8 ms "
+            "(external_request_id=a-1, prefetch_request_id=-1)",
+            ("a-1", None, None, None, None, 3, 4),
+        ),  # 0.5.0 to 0.5.6
+        ("<resume-load> req=a-1 apc=16 lmcache=1024 load=1008", ("a-1", None, 16, 1024, 1008, None, None)),  # 0.5.6
+        ("vLLM hit is: 16, Need to load is 1008", (None, None, 16, None, 1008, None, None)),  # 0.4.5 to 0.5.6, DEBUG
+    ],
+)
+def test_hit(message: str, expected: tuple[object, ...]) -> None:
+    (hit,) = read(NEW.format(message)).hits
+    assert (
+        hit.request_id,
+        hit.total_tokens,
+        hit.computed_tokens,
+        hit.hit_tokens,
+        hit.need_to_load,
+        hit.hit_chunks,
+        hit.asked_chunks,
+    ) == expected
+
+
+def test_a_pending_lookup_is_no_hit() -> None:
+    assert read(NEW.format("Reqid: a-1, Total tokens 1080, LMCache hit tokens: None.")).hits == ()
+
+
+@pytest.mark.parametrize(
+    ("message", "cpu", "chunk"),
+    [
+        ("LMCache Configuration: {'chunk_size': 256, 'max_local_cpu_size': '20.0 GB', 'kind': <K.A: 1>}", 20.0, 256),
+        ("Creating LMCacheEngine with config: {'chunk_size': 16, 'max_local_cpu_size': 2.5}", 2.5, 16),
+        ("Creating LMCacheEngine with config: LMCacheEngineConfig(chunk_size=64, max_local_cpu_size=5)", 5.0, 64),
+        ("LMCache Configuration: {'local_disk': None}", None, None),
+    ],
+)
+def test_configuration(message: str, cpu: float | None, chunk: int | None) -> None:
+    (configuration,) = read(NEW.format(message)).configurations
+    assert (configuration.max_local_cpu_gib, configuration.chunk_size) == (cpu, chunk)
+
+
+@pytest.mark.parametrize(
+    ("message", "transport", "address"),
+    [
+        ("LMCache ZMQ cache server is running on tcp://localhost:5555", "zmq", "localhost:5555"),  # 0.3.13 to 0.5.4
+        ("LMCache zmq cache server is running on localhost:5555", "zmq", "localhost:5555"),  # 0.5.6
+        ("LMCache gRPC cache server is running on localhost:5556", "grpc", "localhost:5556"),  # 0.5.6
+        ("LMCache cache server is running...", None, None),
+    ],
+)
+def test_server_up(message: str, transport: str | None, address: str | None) -> None:
+    (fact,) = read(NEW.format(message)).servers_up
+    assert (fact.transport, fact.address) == (transport, address)
+
+
+@pytest.mark.parametrize(
+    ("message", "value"),
+    [
+        ("Initialized NONE_HASH=-619 from vLLM (>= PR#20511)", "-619"),
+        ("Initialized NONE_HASH=b'ab from c' from vLLM", "b'ab from c'"),
+        ("Computed NONE_HASH=b'\\xff' using hash function", "b'\\xff'"),
+        ("Initialized NONE_HASH=0", "0"),
+    ],
+)
+def test_hash_seed(message: str, value: str) -> None:
+    (fact,) = read(NEW.format(message)).hash_seeds
+    assert fact.value == value
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        (
+            "(EngineCore pid=1) INFO 11-25 04:31:13 [core.py:1] Initializing a V1 LLM engine (v0.32.0) with: x",
+            "0.32.0",
+        ),
+        (
+            "INFO 01-16 03:30:21 llm_engine.py:234] Initializing an LLM engine (v0.6.6.post1) with config: x",
+            "0.6.6.post1",
+        ),
+        ("INFO 04-01 03:30:21 [api_server.py:1043] vLLM API server version 0.8.5", "0.8.5"),
+        (
+            "(APIServer pid=1) INFO 11-25 04:31:03 [api_utils.py:347]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.32.0\r",
+            "0.32.0",
+        ),
+    ],
+)
+def test_engine_version(line: str, version: str) -> None:
+    assert [fact.version for fact in read(line).versions] == [version]
+
+
+# --- ranks and requests -----------------------------------------------------------------------------------------------
+
+
+def steps(*lines: str) -> LogFacts:
+    return read("\n".join(lines))
+
+
+def test_ranks_are_not_summed() -> None:
+    line = "(Worker_TP{} pid=1) " + NEW.format("[req_id=cmpl-a-0-1f] Stored 1024 out of total 1024 tokens.")
+    facts = steps(line.format(0), line.format(1), line.format(0), line.format(1))
+    assert facts.stored_tokens("cmpl-a") == 2048
+    assert facts.per_worker("stored", "cmpl-a") == {"Worker_TP0": 2048, "Worker_TP1": 2048}
+
+
+def test_ranks_that_write_without_a_name_are_not_summed_either() -> None:
+    role = "LMCache initialized for role KVConnectorRole.WORKER with version 0.5.6, vllm version 0.32.0, lmcache "
+    ranks = [NEW.format(f"{role}cache_engine metadata: LMCacheMetadata(worker_id={rank})") for rank in (0, 1)]
+    stored = NEW.format("[req_id=cmpl-a-0-1f] Stored 1024 out of total 1024 tokens.")
+    assert steps(*ranks, stored, stored).stored_tokens("cmpl-a") == 1024
+    mla = NEW.format("Initialize storage manager on rank 0, use layerwise: False,save only first rank: True")
+    assert steps(*ranks, mla, stored).stored_tokens("cmpl-a") == 1024
+
+
+def test_engines_of_one_log_are_summed_by_request() -> None:
+    line = "(EngineCore_DP{0} pid=1) " + NEW.format(
+        "[req_id=cmpl-{0}-0-1f] Retrieved 512 out of 512 out of total 9 tokens"
+    )
+    assert steps(line.format(0), line.format(1)).retrieved_tokens() == 1024
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("cmpl-abc", 256), ("cmpl-abc-0", 256), ("cmpl-abc-0-1f2e", 256), ("cmpl-ab", 0), ("chatcmpl-9", 512), ("9", 0)],
+)
+def test_the_id_of_the_response_is_enough(asked: str, found: int) -> None:
+    facts = steps(
+        NEW.format("[req_id=cmpl-abc-0-1f2e] Stored 256 out of total 256 tokens."),
+        NEW.format("[req_id=chatcmpl-9-8a] Stored 512 out of total 512 tokens."),
+    )
+    assert facts.stored_tokens(asked) == found
+
+
+def test_a_repeated_lookup_counts_once() -> None:
+    line = NEW.format("Reqid: cmpl-a-0-1, Total tokens 1080, LMCache hit tokens: 1024, need to load: 1024")
+    assert steps(line, line).hit_tokens("cmpl-a") == steps(line, line).hit_tokens() == 1024
+
+
+def test_silence_is_told_apart_from_zero() -> None:
+    assert read("").speaks is False
+    assert read("").stored_tokens() == 0
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+EXAMPLES = {
+    "init-failed": "Failed to initialize LMCacheManager components: No supported cpu connector found.. System will "
+    "operate in degraded mode (recompute).",
+    "post-init-failed": "Failed during post_init: boom. System will operate in degraded mode (recompute).",
+    "marked-failed": "LMCacheEngine marked as init failed: boom",
+    "post-init-skipped": "Skipping post_init due to previous initialization failure",
+    "no-transfer-connector": "RuntimeError: No supported cpu connector found.",
+    "unsupported-connector": "ValueError: Unsupported connector type: LMCacheConnector",
+    "native-library": "ImportError: c_ops.cpython-312-x86_64-linux-gnu.so: undefined symbol: _ZN3c106detail",
+    "engine-start-failed": "EngineCore failed to start.",
+    "worker-start-failed": "WorkerProc failed to start.",
+    "engine-init-failed": "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc",
+    "unhealthy-skip": "LMCache is unhealthy, skipping retrieve_layer operation",
+    "unhealthy-monitor": "HealthMonitor: System unhealthy, entering degraded mode",
+    "retrieved-too-few": "Request aThe number of retrieved tokens is less than the expected number of tokens! This "
+    "should not happen!",
+    "load-failed": "Request cmpl-a-0 failed to load 512 tokens across 32 blocks",
+    "block-unretrievable": "The cache block is in the storage, but it can't be retrieved",
+    "mp-store-failed": "Something went wrong when processing the store request for request_id=a",
+    "mp-retrieve-failed": "Something went wrong when processing the retrieve request for request_id=a, result=False",
+    "mp-keys-missing": "Some keys not found during retrieve!",
+    "mp-no-gpu-context": "No GPU context found for model m with world size 1 during lookup!",
+    "mp-unregistered": "Rejecting STORE for unregistered GPU instance ID 7",
+    "mp-block-underflow": "RETRIEVE block ID underflow for request_id=a: each group needs num_chunks",
+    "mp-degraded": "LMCache server is unhealthy — entering degraded mode",
+    "mp-lookup-timeout": "LOOKUP to tcp://localhost:5555 timed out after 300.0s. Marking server as unhealthy.",
+    "mp-prefetch-timeout": "QUERY_PREFETCH_STATUS to tcp://localhost:5555 timed out. Marking unhealthy.",
+    "mp-store-dropped": "Dropping store for request a while the server is unhealthy; reporting it as completed",
+    "mp-load-bypassed": "Bypassing LMCache for request a after a failed async KV load; the prompt will be recomputed",
+    "mp-register-again-failed": "Failed to re-register KV caches after server recovery; will retry on next heartbeat",
+    "mp-engine-driven-store": "Engine-driven pickle store incomplete (instance_id=1, object_keys=2, reserved=1)",
+    "prefetched-read-failed": "Failed to read prefetched object k from L1 storage: e",
+    "rpc-timeout": "Timeout occurred for rank 0, recreating all sockets. Error: x",
+    "rpc-error": "ZMQ error for rank 0: x, recreating all sockets",
+    "async-lookup-timeout": "Request a is still waiting for async lookup after 3 seconds, returning 0 lmcache",
+    "lookup-error": "Error processing lookup request: x",
+    "serde-failed": "Serde task 3 (SERIALIZE) failed",
+    "request-internal-error": "Request a failed with an internal error during generation",
+    "engine-fatal": "EngineCore encountered a fatal error.",
+    "engine-dead": "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.",
+    "worker-exception": "WorkerProc hit an exception.",
+    "process-died": "Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.",
+    "out-of-memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    "out-of-memory-type": "torch.OutOfMemoryError: Allocation on device 0 would exceed allowed memory.",
+    "device-error": "RuntimeError: CUDA error: no kernel image is available for execution on the device",
+    "traceback": "Traceback (most recent call last):",
+    "config-unparsable": "Failed to parse LMCACHE_MAX_LOCAL_CPU_SIZE='20Gi': could not convert string to float: '20Gi'",
+    "config-unknown-key": "Unknown configuration key: max_local_cpu (source: environment variables)",
+    "config-absent-key": "Config key 'max_cpu' does not exist in configuration",
+    "double-unpin": "Pin count of MemoryObj 7is negative: -1.Double unpin occurred somewhere.Setting pin count",
+    "double-free": "Ref count of MemoryObj 7is negative: -1.Double free occurred somewhere.Setting ref count back to 0",
+    "forced-unpin": "Force unpinned 3 timeout objects in 5 pinned_objects within 300 seconds",
+    "pin-timeout": "Pin timeout detected for MemoryObj 7. Pin count: 1, Elapsed time: 300.00s. Forcing unpin to 0.",
+    "leaked-object": "MemoryObj at 7 is being garbage collected with ref_count=1, pin_count=0.",
+    "memory-pressure": "Local cpu memory under pressure so choosing to store only  3 total chunks of KV cache.",
+    "allocation-failed": "Failed to allocate memory for the KV cache. The KV cache will not be stored.",
+    "save-skipped": "Skipping KV save for request a: slot_mapping/token_ids length mismatch",
+    "mp-hit-mismatch": "[req=a] LMCache hit mismatch across servers: [1, 2] → take min=1",
+    "rank-mismatch": "Lookup results (number of hit tokens) differ across (TP and PP) ranks: [1, 2].",
+    "mp-reaped": "Reaped non-GPU instance 7: silent for 61.0s (pinged=True)",
+    "hybrid-manager-off": "Turning off hybrid kv cache manager because `--kv-transfer-config` selects a KV connector",
+    "hash-seed-unset": "Using builtin hash without PYTHONHASHSEED set. For production environments",
+    "hash-fallback": "Could not load 'sha256_cbor' from vLLM. Using builtin hash. This may cause inconsistencies",
+}
+
+
+@pytest.mark.parametrize("id", sorted(EXAMPLES))
+def test_each_signature_is_found_by_its_id_alone(id: str) -> None:  # noqa: A002
+    (finding,) = read(f"before\n{NEW.format(EXAMPLES[id])}\nafter").findings
+    assert finding.signature.id == id or (id, finding.signature.id) == ("traceback", "traceback-handled")
+    assert EXAMPLES[id] in finding.line.text
+
+
+def test_every_signature_has_an_example_and_every_id_is_used_once() -> None:
+    ids = [signature.id for signature in SIGNATURES]
+    assert len(ids) == len(set(ids))
+    assert set(ids) - {"traceback-handled"} == set(EXAMPLES)
+
+
+def test_no_example_is_an_event() -> None:
+    facts = read("\n".join(NEW.format(message) for message in EXAMPLES.values()))
+    assert (facts.stored, facts.hits, facts.retrieved, facts.configurations) == ((), (), (), ())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "LMCache server is healthy again — resuming normal operation",
+        "Finished re-registering KV caches after server recovery",
+        "Could not load 'builtin' from vLLM. Using builtin hash. This may cause inconsistencies.",
+        "Skipping abort-time backend cleanup for request a: lmcache_engine is not initialized",
+        "Unknown vLLM environment variable detected: VLLM_RPC_TIMEOUT",
+    ],
+)
+def test_harmless_lines(message: str) -> None:
+    assert read(NEW.format(message)).findings == ()
+
+
+def test_groups_and_severities() -> None:
+    facts = read("\n".join(NEW.format(message) for message in EXAMPLES.values()))
+    assert {finding.signature.group for finding in facts.faults} == {"init", "run", "config"}
+    assert {finding.signature.group for finding in facts.warnings} == {"warning"}
+    assert [finding.signature.id for finding in facts.of("config")] == [
+        "config-unparsable",
+        "config-unknown-key",
+        "config-absent-key",
+    ]
+
+
+@pytest.mark.parametrize(("level", "id"), [("WARNING", "traceback-handled"), ("ERROR", "traceback")])
+def test_a_traceback_has_the_level_of_its_record(level: str, id: str) -> None:  # noqa: A002
+    text = f"[2026-11-25 04:25:21,672] LMCache {level}: boom (a.py:1:b.c)\nTraceback (most recent call last):\n  x\n"
+    assert [finding.signature.id for finding in read(text).findings] == [id]
+
+
+DEAD = "(APIServer pid=5) ERROR 11-25 04:36:39 [async_llm.py:704] vllm.v1.engine.exceptions.EngineDeadError: x"
+STOP = "(APIServer pid=5) INFO 11-25 04:36:39 [launcher.py:100] [shutdown] API server: shutdown triggered"
+START = "(EngineCore pid=9) INFO 11-25 04:37:00 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: x"
+
+
+@pytest.mark.parametrize(
+    ("lines", "faults"),
+    [((DEAD, STOP), 1), ((STOP, DEAD), 0), ((STOP, DEAD, START, DEAD), 1), ((STOP, NEW.format("CUDA error: x")), 1)],
+)
+def test_an_engine_that_was_told_to_stop_may_be_dead(lines: tuple[str, ...], faults: int) -> None:
+    assert len(steps(*lines).faults) == faults
+
+
+# --- why it crashed ---------------------------------------------------------------------------------------------------
+
+NOISE = (
+    "(APIServer pid=5) WARNING 11-25 04:36:39 [system_utils.py:299] Found ulimit of 20000 and failed to automatically "
+    "increase with error x. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`."
+)
+
+
+def error(process: str, *messages: str) -> str:
+    return "\n".join(f"({process} pid=5) ERROR 11-25 04:36:39 [core.py:7] {message}" for message in messages)
+
+
+TRACEBACK = "Traceback (most recent call last):"
+FRAME = '  File "core.py", line 660, in run'
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((), None),
+        ((NOISE,), None),
+        (
+            (
+                NOISE,
+                error(
+                    "EngineCore", "EngineCore failed to start.", TRACEBACK, FRAME, "ValueError: No available memory."
+                ),
+                error(
+                    "APIServer",
+                    TRACEBACK,
+                    FRAME,
+                    "RuntimeError: Engine core initialization failed. See root cause above.",
+                ),
+            ),
+            "ValueError: No available memory.",
+        ),
+        (
+            (
+                error("EngineCore", TRACEBACK, FRAME, "RuntimeError: something below broke"),
+                error("Worker_TP1", TRACEBACK, FRAME, "torch.OutOfMemoryError: CUDA out of memory. Tried"),
+            ),
+            "torch.OutOfMemoryError: CUDA out of memory. Tried",
+        ),
+        (
+            (
+                error(
+                    "APIServer",
+                    TRACEBACK,
+                    FRAME,
+                    "RuntimeError: Engine core initialization failed. See root cause above.",
+                ),
+            ),
+            "RuntimeError: Engine core initialization failed. See root cause above.",
+        ),
+        (
+            (TRACEBACK, FRAME, "importlib.metadata.PackageNotFoundError: No package metadata was found for vllm"),
+            "importlib.metadata.PackageNotFoundError: No package metadata was found for vllm",
+        ),
+        (
+            (
+                TRACEBACK,
+                FRAME,
+                "KeyError: 'a'",
+                "",
+                "During handling of the above exception, another exception occurred:",
+                TRACEBACK,
+                FRAME,
+                "ValueError: b",
+            ),
+            "KeyError: 'a'",
+        ),
+        (
+            (
+                TRACEBACK,
+                FRAME,
+                "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+                "  Value error, the model is gone [type=value_error]",
+            ),
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig "
+            "Value error, the model is gone [type=value_error]",
+        ),
+        (
+            ("usage: x", "api_server.py: error: unrecognized arguments: --foo"),
+            "api_server.py: error: unrecognized arguments: --foo",
+        ),
+        (
+            ('exec: "vllm": executable file not found in $PATH',),
+            'exec: "vllm": executable file not found in $PATH',
+        ),
+        ((error("EngineCore", "out of luck"),), "out of luck"),
+    ],
+)
+def test_first_error(lines: tuple[str, ...], expected: str | None) -> None:
+    assert logs.first_error("\n".join(lines)) == expected
+
+
+# --- any text ---------------------------------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [*EXAMPLES.values(), *HEALTHY[1].read_bytes().decode().split("\n")[:60], STOP, DEAD, TRACEBACK]
+)
+TEXT = st.lists(st.one_of(st.text(), PIECES, PIECES.map(lambda piece: piece[: len(piece) // 2])), max_size=12).map(
+    "\n".join
+)
+
+
+@given(TEXT)
+@settings(max_examples=150, deadline=None)
+def test_no_text_is_too_strange(text: str) -> None:
+    facts = read(text)
+    assert all(finding.line.text for finding in facts.findings)
+    assert facts.stored_tokens("a") is None or facts.stored_tokens() is not None
+    logs.first_error(text)
+    for line in text.split("\n"):
+        parse_line(line)
+
+
+@given(st.text(alphabet="{}[]()<>'\"\\,:= a1"))
+@settings(max_examples=150, deadline=None)
+def test_no_configuration_is_too_strange(body: str) -> None:
+    for configuration in read(NEW.format("LMCache Configuration: {" + body + "}")).configurations:
+        assert configuration.max_local_cpu_gib is None
+
+
+def test_the_traceback_of_a_refused_request_is_no_finding():
+    """Recorded from vLLM 0.32: malformed JSON is answered with a 400, and logged with a traceback."""
+    refused = (
+        "(APIServer pid=12164) ERROR 11-25 10:36:07 [validation.py:151] RequestValidationError caught. Request id: None\n"
+        "(APIServer pid=12164) ERROR 11-25 10:36:07 [validation.py:151] Traceback (most recent call last):\n"
+    )
+    assert logs.read(refused).findings == ()
+    assert [found.signature.id for found in logs.read(refused.replace("validation.py", "core.py")).findings] == [
+        "traceback"
+    ]

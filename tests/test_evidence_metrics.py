@@ -1,0 +1,303 @@
+"""fixtures.evidence.metrics: the numbers of real scrapes, every renaming, and absence that stays absence."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixtures.evidence.metrics import EXPECTED_METRICS, CacheCounters, CounterReset, EngineCounters, Samples, missing
+
+DATA = Path(__file__).parent / "data" / "evidence"
+
+
+def recorded(name: str) -> Samples:
+    return Samples.parse((DATA / name).read_text())
+
+
+def exposition(**values: float) -> Samples:
+    return Samples.parse("".join(f"{name} {value}\n" for name, value in values.items()))
+
+
+def vllm(text: str) -> EngineCounters:
+    return EngineCounters.read(Samples.parse(text))
+
+
+# A server of LMCache 0.5.6: before and after one cold prompt of 2049 tokens in chunks of 256, and after its reload.
+BEFORE = """\
+# HELP lmcache_mp_l1_memory_usage_bytes Bytes currently held in L1 cache
+# TYPE lmcache_mp_l1_memory_usage_bytes gauge
+lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"} 0.0
+# TYPE lmcache_mp_l1_usage_ratio gauge
+lmcache_mp_l1_usage_ratio{backend="dram",l1_tag="_default"} 0.0
+"""
+COLD = """\
+# TYPE lmcache_mp_l1_write_chunks_total counter
+lmcache_mp_l1_write_chunks_total{model_name="m"} 8.0
+# TYPE lmcache_mp_lookup_requested_tokens_total counter
+lmcache_mp_lookup_requested_tokens_total{model_name="m"} 2048.0
+lmcache_mp_lookup_hit_tokens_total{model_name="m"} 0.0
+lmcache_mp_lookups_requests_total{model_name="m"} 1.0
+lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"} 16777216.0
+lmcache_mp_l1_usage_ratio{backend="dram",l1_tag="_default"} 0.0078125
+"""
+RELOADED = """\
+lmcache_mp_l1_write_chunks_total{model_name="m"} 8.0
+lmcache_mp_l1_read_chunks_total{model_name="m"} 8.0
+lmcache_mp_lookup_requested_tokens_total{model_name="m"} 4096.0
+lmcache_mp_lookup_hit_tokens_total{model_name="m"} 2048.0
+lmcache_mp_lookups_requests_total{model_name="m"} 2.0
+lmcache_mp_num_chunks_loaded_total{model_name="m",worker_id="7"} 8.0
+lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"} 16777216.0
+lmcache_mp_l1_usage_ratio{backend="dram",l1_tag="_default"} 0.0078125
+"""
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_absence_is_not_zero() -> None:
+    samples = exposition(**{"vllm:num_requests_running": 0.0})
+    assert samples.value("vllm:num_requests_running") == 0
+    assert samples.value("vllm:num_requests_waiting") is None
+    assert samples.value("vllm:num_requests_running", engine="1") is None
+
+
+@pytest.mark.parametrize("asked", ["vllm:prompt_tokens", "vllm:prompt_tokens_total"])
+@pytest.mark.parametrize("exposed", ["vllm:prompt_tokens", "vllm:prompt_tokens_total"])
+def test_the_suffix_does_not_matter(asked: str, exposed: str) -> None:
+    assert exposition(**{exposed: 7}).value(asked) == 7
+
+
+def test_series_add_up_by_label() -> None:
+    samples = Samples.parse('vllm:x_total{engine="0",a="1"} 1\nvllm:x_total{engine="1",a="1"} 2\n')
+    assert samples.value("vllm:x") == 3
+    assert samples.value("vllm:x", engine="1") == 2
+    assert samples.maximum("vllm:x") == 2
+
+
+def test_a_line_cut_off_is_no_number() -> None:
+    samples = Samples.parse("vllm:a 1\nvllm:b 12")
+    assert samples.value("vllm:b") is None
+    assert samples.rejected == ("vllm:b 12",)
+
+
+def test_bad_lines_do_not_take_the_good_ones_along() -> None:
+    samples = Samples.parse('vllm:a 1\nvllm:b{x="\nvllm:c notanumber\nvllm:d 4\n')
+    assert (samples.value("vllm:a"), samples.value("vllm:d")) == (1, 4)
+    assert len(samples.rejected) == 2
+
+
+def test_an_error_page_is_empty() -> None:
+    assert Samples.parse("<html>502 Bad Gateway</html>\n").series == {}
+
+
+def test_60_kilobytes_are_read_at_once() -> None:
+    buckets = "".join(f'vllm:e2e_bucket{{le="{number}",model_name="m"}} {number}.0\n' for number in range(1000))
+    text = (DATA / "inprocess-vllm0.25.1.metrics.txt").read_text() + buckets
+    assert len(text) > 50_000
+    best = min(_seconds(text) for _ in range(5))
+    assert best < 0.015, f"{best * 1000:.1f} ms"
+
+
+def _seconds(text: str) -> float:
+    start = time.perf_counter()
+    Samples.parse(text)
+    return time.perf_counter() - start
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+def test_engine_without_gpu_prefix_cache() -> None:
+    engine = EngineCounters.read(recorded("inprocess-vllm0.25.1.metrics.txt"))
+    assert (engine.computed, engine.gpu_hit, engine.loaded, engine.prompt_tokens) == (107_518, 0, 138_240, 245_758)
+    assert (engine.requests_finished, engine.running, engine.waiting, engine.preemptions) == (63, 0, 0, 0)
+    assert (engine.external_queries, engine.external_hits) == (245_758, 138_240)
+    assert (engine.gpu_prefix_queries, engine.gpu_prefix_hits) == (0, 0)
+    assert (engine.block_size, engine.pool_blocks, engine.pool_tokens) == (16, 29_817, 477_072)
+    assert engine.prefix_caching_enabled is False
+    assert (engine.ttft_sum, engine.ttft_count) == (pytest.approx(12.318034), 63)
+    assert engine.kv_usage == 0.0
+
+
+def test_engine_with_gpu_prefix_cache() -> None:
+    engine = EngineCounters.read(recorded("gpu-prefix-cache-on-vllm0.25.1.metrics.txt"))
+    assert (engine.computed, engine.gpu_hit, engine.loaded) == (102_826, 143_904, 39_936)
+    assert engine.prompt_tokens == 102_826 + 143_904 + 39_936
+    assert engine.prefix_caching_enabled is True
+    assert engine.preemptions is None, "left out of this excerpt"
+
+
+def test_old_names_are_absorbed() -> None:
+    engine = vllm(
+        "vllm:gpu_cache_usage_perc 0.5\nvllm:gpu_prefix_cache_queries_total 10\nvllm:gpu_prefix_cache_hits_total 4\n"
+        'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+    )
+    assert (engine.kv_usage, engine.gpu_prefix_queries, engine.gpu_prefix_hits) == (0.5, 10, 4)
+    assert (engine.pool_tokens, engine.prefix_caching_enabled) == (1600, None)
+    assert (engine.computed, engine.gpu_hit, engine.loaded) == (None, None, None)
+
+
+def test_several_engines_of_one_exposition() -> None:
+    engine = vllm(
+        'vllm:kv_cache_usage_perc{engine="0"} 0.5\nvllm:kv_cache_usage_perc{engine="1"} 0.75\n'
+        'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100"} 1.0\n'
+        'vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="100"} 1.0\n'
+    )
+    assert (engine.kv_usage, engine.pool_blocks, engine.pool_tokens) == (0.75, 200, 3200)
+
+
+def test_delta_subtracts_counters_and_keeps_gauges() -> None:
+    before = EngineCounters(computed=100, loaded=None, ttft_sum=1.0, running=3, kv_usage=0.5, block_size=16)
+    after = EngineCounters(computed=101, loaded=2048, ttft_sum=1.5, running=0, kv_usage=0.25, block_size=16)
+    assert after.delta(before) == EngineCounters(
+        computed=1, loaded=2048, ttft_sum=0.5, running=0, kv_usage=0.25, block_size=16
+    )
+    assert not after.restarted(before)
+
+
+@pytest.mark.parametrize("after", [EngineCounters(computed=99), EngineCounters()])
+def test_a_restart_is_an_error(after: EngineCounters) -> None:
+    before = EngineCounters(computed=100)
+    assert after.restarted(before)
+    with pytest.raises(CounterReset, match="computed was 100"):
+        after.delta(before)
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def cache(text: str, **arguments: int) -> CacheCounters:
+    return CacheCounters.read(Samples.parse(text), 256, **arguments)
+
+
+def test_cold_prompt_on_a_server_of_0_5_6() -> None:
+    delta = cache(COLD).delta(cache(BEFORE))
+    assert delta == CacheCounters(
+        "multi-process",
+        stored_tokens=2048,
+        lookup_tokens=2048,
+        hit_tokens=0,
+        used_bytes=16_777_216,
+        usage_ratio=0.0078125,
+    )
+
+
+def test_reload_on_a_server_of_0_5_6() -> None:
+    delta = cache(RELOADED).delta(cache(COLD))
+    assert (delta.stored_tokens, delta.lookup_tokens, delta.hit_tokens) == (0, 2048, 2048)
+    assert (delta.loaded_tokens, delta.read_tokens) == (2048, 2048)
+    assert (delta.evicted, delta.store_failures, delta.pinned, delta.healthy) == (None, None, None, None)
+
+
+def test_a_server_that_serves_engines_without_a_gpu_counts_no_loads() -> None:
+    counters = cache("".join(line for line in RELOADED.splitlines(keepends=True) if "chunks_loaded" not in line))
+    assert (counters.loaded_tokens, counters.read_tokens) == (None, 2048)
+
+
+@pytest.mark.parametrize(
+    ("write", "read", "evicted"),
+    [
+        ("lmcache_mp_l1_write_chunks_total", "lmcache_mp_l1_read_chunks_total", "lmcache_mp_l1_evicted_chunks_total"),
+        ("lmcache_mp_l1_write_keys_total", "lmcache_mp_l1_read_keys_total", "lmcache_mp_l1_evicted_keys_total"),
+        ("lmcache_mp:l1_write_keys_total", "lmcache_mp:l1_read_keys_total", "lmcache_mp:l1_evicted_keys_total"),
+    ],
+    ids=["0.5.0-0.5.6", "0.4.5", "0.3.15-0.4.1"],
+)
+def test_every_generation_of_servers(write: str, read: str, evicted: str) -> None:
+    counters = CacheCounters.read(exposition(**{write: 8, read: 4, evicted: 2}), 256)
+    assert counters.flavour == "multi-process"
+    assert (counters.stored_tokens, counters.read_tokens, counters.evicted) == (2048, 1024, 2)
+
+
+@pytest.mark.parametrize("name", ["l1_allocation_failure_chunks_total", "l1_allocation_failure_total"])
+def test_store_failures(name: str) -> None:
+    assert cache(f'lmcache_mp_{name}{{during="l1_store"}} 3\n').store_failures == 3
+
+
+def test_tensor_parallel_server_counts_a_key_per_rank() -> None:
+    assert cache("lmcache_mp_l1_write_chunks_total 16\n", keys_per_chunk=2).stored_tokens == 2048
+
+
+IN_PROCESS = """\
+lmcache:num_stored_tokens_total{role="worker",worker_id="0"} 2048.0
+lmcache:num_stored_tokens_total{role="worker",worker_id="1"} 2048.0
+lmcache:num_hit_tokens_total{role="worker",worker_id="0"} 1024.0
+lmcache:num_hit_tokens_total{role="worker",worker_id="1"} 1024.0
+lmcache:num_requested_tokens_total{role="worker",worker_id="0"} 1024.0
+lmcache:num_store_requests_total{role="worker",worker_id="0"} 1.0
+lmcache:num_retrieve_requests_total{role="worker",worker_id="0"} 1.0
+lmcache:num_lookup_tokens_total{role="scheduler",worker_id="0"} 4096.0
+lmcache:num_lookup_hits_total{role="scheduler",worker_id="0"} 2048.0
+lmcache:local_cpu_evict_keys_count_total{role="worker",worker_id="0"} 5.0
+lmcache:local_cache_usage{role="worker",worker_id="0"} 100.0
+lmcache:local_cache_usage{role="worker",worker_id="1"} 100.0
+lmcache:pinned_memory_objs_count{role="worker",worker_id="0"} 4.0
+lmcache:put_failed_count{role="worker",worker_id="0"} 0.0
+lmcache:lmcache_is_healthy{role="worker",worker_id="0"} 1.0
+lmcache:lmcache_is_healthy{role="worker",worker_id="1"} 0.0
+"""
+
+
+def test_in_process_tokens_are_not_summed_over_ranks() -> None:
+    assert cache(IN_PROCESS) == CacheCounters(
+        "in-process",
+        stored_tokens=2048,
+        lookup_tokens=4096,
+        hit_tokens=2048,
+        loaded_tokens=1024,
+        evicted=5,
+        store_failures=0,
+        used_bytes=200,
+        pinned=4,
+        healthy=False,
+    )
+
+
+def test_no_cache_metrics_is_no_cache() -> None:
+    counters = CacheCounters.read(recorded("inprocess-vllm0.25.1.metrics.txt"), 256)
+    assert counters == CacheCounters()
+    assert counters.flavour is None
+
+
+# --- what operators watch ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_missing_on_healthy_stacks() -> None:
+    assert missing(recorded("inprocess-vllm0.25.1.metrics.txt"), "engine") == ()
+    assert missing(Samples.parse(RELOADED), "multi-process") == ()
+    assert missing(Samples.parse(IN_PROCESS), "in-process") == ()
+
+
+def test_what_is_missing_is_named() -> None:
+    assert missing(recorded("inprocess-vllm0.25.1.metrics.txt"), "in-process")[0] == "lmcache:num_stored_tokens_total"
+    assert missing(Samples.parse(COLD), "multi-process") == ("lmcache_mp_l1_read_chunks_total",)
+    assert missing(Samples({}), "engine") == tuple(expected.names[0] for expected in EXPECTED_METRICS["engine"])
+
+
+# --- any text ---------------------------------------------------------------------------------------------------------
+
+LINES = st.sampled_from([*(RELOADED + IN_PROCESS).splitlines(), "vllm:x{", 'vllm:x{a="b"', "vllm:x nan", "vllm:x +Inf"])
+TEXT = st.lists(
+    st.one_of(
+        st.text(),
+        LINES,
+        st.text().map(lambda text: f"vllm:{text}"),
+        st.tuples(LINES, st.integers(0, 80)).map(lambda pair: pair[0][: pair[1]]),
+    ),
+    max_size=10,
+).map(lambda lines: "\n".join(lines) + "\n")
+
+
+@given(TEXT)
+@settings(max_examples=300, deadline=None)
+def test_no_text_is_too_strange(text: str) -> None:
+    samples = Samples.parse(text)
+    engine, counters = EngineCounters.read(samples), CacheCounters.read(samples, 256)
+    assert engine.delta(EngineCounters()) is not None
+    assert counters.flavour in (None, "in-process", "multi-process")
+    missing(samples, "engine")
