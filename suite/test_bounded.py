@@ -14,6 +14,52 @@ LEAK_MIB_PER_REQUEST = 1.0
 """A buffer that is full does not grow; what grows by more than this with every request is a leak."""
 
 
+GPU_CREEP_MIB_PER_CYCLE = 16.0
+"""256 MiB over 16 cycles: what a card may gain once every buffer has been touched (H8 of the fault catalogue)."""
+
+
+@requirement("MEM-01")
+def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
+    """Idle and under a full-length concurrent load, the engine stays within utilisation x total + tolerance."""
+    with stack.gpu_memory() as gpu:
+        budget = stack.gpu_budget_bytes()
+        idle = gpu.read()
+        longest = [prompts.of_length(prompts.max_tokens) for _ in range(8)]
+        stack.ask_together(longest, at_once=8)
+        stack.drop_gpu_copy()
+        stack.ask_together(longest, at_once=8)
+        stack.hang_up_on(prompts.unique(chunks=8) for _ in range(8))
+        stack.at_rest()
+    gpu.check_alone()
+    figures("GPU memory idle", (idle.own or idle.total) / MIB, "MiB")
+    figures("GPU memory peak", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples))
+    figures("GPU memory budget", budget / MIB, "MiB")
+    assert gpu.peak_bytes <= budget, (
+        f"expected at most {budget / MIB:.0f} MiB of GPU memory (utilisation x total + tolerance), "
+        f"got a peak of {gpu.peak_bytes / MIB:.0f} MiB"
+    )
+
+
+@requirement("MEM-02")
+def test_gpu_memory_does_not_grow(stack, prompts, figures):
+    """Over cycles of store, evict and reload, GPU memory does not grow once everything has been touched."""
+    samples = []
+    with stack.gpu_memory() as gpu:
+        for _ in range(CYCLES):
+            cycle = [prompts.unique(chunks=8) for _ in range(4)]
+            stack.ask_together(cycle, at_once=4)
+            stack.drop_gpu_copy()
+            stack.ask_together(cycle, at_once=4)
+            now = gpu.read()
+            samples.append((now.own or now.total) / MIB)
+    gpu.check_alone()
+    growth = slope_per_cycle(samples[2:])
+    figures("GPU memory growth", growth, "MiB/cycle", n=len(samples) - 2)
+    assert growth <= GPU_CREEP_MIB_PER_CYCLE, (
+        f"expected no growth of GPU memory, got {growth:.1f} MiB per cycle ({samples[2]:.0f} to {samples[-1]:.0f} MiB)"
+    )
+
+
 @requirement("MEM-03")
 def test_the_kv_pool_drains(stack, prompts, figures):
     """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""

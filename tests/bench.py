@@ -88,7 +88,10 @@ def parsers(stack: Stack) -> dict[str, float]:
     begin = time.monotonic()
     for _ in range(100):
         Samples.parse(exposition)
-    return {"log parser (MB/s)": log_rate, "metrics parser (MB/s)": 100 * len(exposition) / 1e6 / (time.monotonic() - begin)}
+    return {
+        "log parser (MB/s)": log_rate,
+        "metrics parser (MB/s)": 100 * len(exposition) / 1e6 / (time.monotonic() - begin),
+    }
 
 
 def main() -> int:

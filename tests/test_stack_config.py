@@ -98,7 +98,7 @@ def test_a_folder_needs_both_files(folder, missing):
         ),
         (
             "description: a\nmodel: {recipe: llama}\n",
-            "expect.yaml: model.recipe holds the text 'llama'; write 'tiny-mistral'.",
+            "expect.yaml: model.recipe holds the text 'llama'; write 'tiny-mistral' or 'mistral-7b'.",
         ),
         (
             "description: a\nprofiles: [core, apis]\n",

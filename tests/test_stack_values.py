@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.errors import ConfigurationError
+from fixtures.evidence.manifest import flag_value
 from fixtures.stack import localise as local
 from fixtures.stack import values as chart
 
@@ -135,7 +136,7 @@ def test_the_reference_configuration_renders_exactly():
 
 def test_the_embedded_tier_exceeds_the_pool():
     command = chart.render_engine(chart.load_values(CONFIGS / "embedded" / "values.yaml"))
-    pool = int(chart.last_flag(command.argv, "--num-gpu-blocks-override")) * 128
+    pool = int(flag_value(command.argv, "--num-gpu-blocks-override")) * 128
     assert command.requested.buffer_gb * 1024**3 / 4096 > 2 * pool
     assert command.duplicates == ()
 
@@ -455,6 +456,7 @@ def test_on_a_cpu_the_multi_process_connector_takes_over(render):
     assert {change.what for change in done.substitutions} == {
         "program", "model", "host", "port", "connector",
         "env HF_HOME", "env POD_IP", "env PROMETHEUS_MULTIPROC_DIR", "env LMCACHE_LMCACHE_INSTANCE_ID",
+        "env VLLM_SERVER_DEV_MODE",
     }  # fmt: skip
 
 
@@ -524,7 +526,7 @@ def test_the_values_own_model_and_name_are_kept(render):
     done = localise(render("vllmConfig: {extraArgs: [--served-model-name=mine, --port, '1']}"), model_dir=None)
     assert done.argv[3:5] == ("--model", "x/y")
     assert [word for word in done.argv if "served-model-name" in word] == ["--served-model-name=mine"]
-    assert chart.last_flag(done.argv, "--port") == "8100"
+    assert flag_value(done.argv, "--port") == "8100"
 
 
 @pytest.mark.parametrize(

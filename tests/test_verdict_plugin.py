@@ -210,7 +210,7 @@ def test_every_outcome_becomes_its_verdict(run: Run, project: pytest.Pytester, w
             "accounted * 1 * 1 * - * 5",
             "ADVISORY *CFG-07 *: expected 20 GiB, got 10 GiB",
             "NON-CONFORMANT ACC-02 *: expected 1 chunk loaded, got 2",
-            "ERROR *ACC-03 *: error: StackError: waited 10 s for the engine (in setup)",
+            "ERROR *ACC-03: error: StackError: waited 10 s for the engine (in setup)",
             "NOT JUDGED *ACC-05, COR-01: no logs through a bare URL",
             "conformance: 1 conformant, 3 non-conformant, 1 advisory, 8 not judged; 4 with an error of the run; 51 *",
             "report: reports/conformance.json*",

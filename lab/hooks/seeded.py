@@ -5,7 +5,7 @@ one. Each fault that acts writes one line to ``fired.jsonl``: a fault that is sw
 seeded, and a verdict about it would be worth nothing.
 
 The control file lies beside this module: ``{"id": ..., "hook": NAME, "params": {...}}``, or nothing. It is read again when
-its modification time changes, so one stack serves every fault of this kind one after the other. The modules below are
+it was replaced, so one stack serves every fault of this kind one after the other. The modules below are
 wrapped when they are first imported; nothing of LMCache or vLLM is imported here before its process does it.
 
 This module runs under the engine's own interpreter: standard library only, no import from the project.
@@ -40,14 +40,17 @@ _lock = threading.Lock()
 def fault() -> dict[str, Any]:
     """The fault that is switched on; empty when none is."""
     try:
-        stamp = CONTROL.stat().st_mtime_ns
+        now = CONTROL.stat()
+        # The clock of a file system is coarse; a file that was replaced has another inode.
+        stamp = (now.st_mtime_ns, now.st_ino, now.st_size)
     except OSError:
         stamp = None
     if stamp != _state["stamp"]:
         with _lock:
             found: dict[str, Any] = {}
             with contextlib.suppress(OSError, ValueError):
-                found = json.loads(CONTROL.read_text() or "{}")
+                read = json.loads(CONTROL.read_text() or "{}")
+                found = read if isinstance(read, dict) else {}
             _memory.clear()
             _state.update(stamp=stamp, fault=found)
     return _state["fault"]
@@ -279,12 +282,11 @@ def _commit_store(original: Any) -> Any:
             fired("a store was refused")
             original(self, *args, **options)
             return False
-        if wanted := params("leak"):
-            if _memory.setdefault("bytes", 0) < wanted["most"]:
-                piece = bytearray(os.urandom(4096) * (wanted["bytes"] // 4096))
-                _memory.setdefault("leaked", []).append(piece)
-                _memory["bytes"] += len(piece)
-                fired(f"kept {len(piece)} bytes for ever")
+        if (wanted := params("leak")) and _memory.setdefault("bytes", 0) < wanted["most"]:
+            piece = bytearray(os.urandom(4096) * (wanted["bytes"] // 4096))
+            _memory.setdefault("leaked", []).append(piece)
+            _memory["bytes"] += len(piece)
+            fired(f"kept {len(piece)} bytes for ever")
         return original(self, *args, **options)
 
     return commit_store
@@ -389,14 +391,6 @@ def _emit(original: Any) -> Any:
     return emit
 
 
-def _signal(original: Any) -> Any:
-    @functools.wraps(original)
-    def signal_(number: Any, handler: Any) -> Any:
-        return original(number, handler)
-
-    return signal_
-
-
 def _wrap(owner: Any, name: str, make: Any) -> None:
     setattr(owner, name, make(getattr(owner, name)))
 
@@ -475,6 +469,8 @@ HOOKS = frozenset(
         "no-salt",
         "keep-blocks",
         "log-full",
+        "ignore-sigterm",
+        "no-room-in-shared-memory",
     }
 )
 """Every name that the control file may hold."""

@@ -1,0 +1,71 @@
+"""Seed every fault into a real stack and show which requirement catches it: ``python -m lab``.
+
+Exit codes: 0 every fault was caught by what should catch it and by nothing unrelated, and no healthy variant raised
+anything; 1 one was not; 2 a fault could not be seeded, or the lab went wrong; 3 the time given with ``--budget`` was not
+enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+
+from fixtures.errors import ConfigurationError
+from lab.bench import ROOT, LabError
+from lab.catalogue import FAULTS, HEALTHY
+from lab.report import detection, how
+from lab.runner import Runner, summary
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is asked for; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", action="append", nargs="+", metavar="ID", help="these faults or variants only")
+    parser.add_argument("--list", action="store_true", help="show the catalogue and end")
+    parser.add_argument("--fresh", action="store_true", help="run again what is known already")
+    parser.add_argument("--keep-logs", action="store_true", help="leave logs and reports where they are")
+    parser.add_argument("--budget", type=float, metavar="MIN", help="fail when the whole lab takes longer")
+    options = parser.parse_args(arguments)
+    entries = {entry.id: entry for entry in (*HEALTHY, *FAULTS)}
+    if options.list:
+        for entry in entries.values():
+            print(f"{entry.id:36} {how(getattr(entry, 'injection', getattr(entry, 'setting', None)))}")
+        return 0
+    wanted = [id_ for group in options.only or [] for id_ in group]
+    unknown = [id_ for id_ in wanted if id_ not in entries]
+    if unknown:
+        parser.error(f"not in the catalogue: {', '.join(unknown)} (see --list)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # SIGTERM by default ends Python without any tear-down
+    runner = Runner(fresh=options.fresh)
+    begin = time.monotonic()
+    results = []
+    try:
+        results = runner.run([entries[id_] for id_ in wanted] if wanted else list(entries.values()))
+        versions = runner.versions
+    except (LabError, ConfigurationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        runner.close(keep_logs=options.keep_logs or not results or not all(result.good for result in results))
+    minutes = (time.monotonic() - begin) / 60
+    figures = summary(results, FAULTS, HEALTHY)
+    if not wanted:
+        (ROOT / "docs" / "detection.md").write_text(detection(results, versions))
+    print(
+        f"faults caught: {figures['caught']} of {figures['seeded']}; unrelated: {figures['unrelated']}; "
+        f"false alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs; {minutes:.1f} min"
+    )
+    if any(result.unproven for result in results):
+        return 2
+    if not all(result.good for result in results):
+        return 1
+    if options.budget is not None and minutes > options.budget:
+        print(f"error: the lab took {minutes:.1f} min, {options.budget:g} are allowed", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,418 @@
+"""A stack to seed faults into, and how it is made healthy again after each.
+
+Invariant: a fault starts on a stack that has just stored a prompt, loaded it again and answered the same, and whose logs
+hold nothing but its start: else the verdicts of one fault would be those of the fault before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import yaml
+
+from fixtures.errors import NotJudged, SubjectFault
+from fixtures.measure.client import Client
+from fixtures.measure.prompts import Prompts
+from fixtures.measure.waiting import poll
+from fixtures.stack import process
+from fixtures.stack.config import Config, load_config
+from fixtures.stack.record import StackRecord, process_tree
+from fixtures.stack.stack import Stack
+from lab import selection
+from lab.proxy import FAULTS as PROXY_FAULTS
+from lab.proxy import Proxy as FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fixtures.stack.engine_env import EngineEnv
+    from fixtures.stack.progress import Progress
+    from lab.catalogue import Hook, Process, Proxy, Values
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = ROOT / "configs" / "embedded"
+HOOKS = Path(__file__).parent / "hooks"
+RUN_DEADLINE_S = 420.0
+"""One run of the suite; what takes longer hangs."""
+TEST_DEADLINE_S = 200
+"""One test under a fault: above the client's own deadline of 120 s."""
+
+
+class LabError(Exception):
+    """The lab itself went wrong: a fault did not take, a stack did not come up, the suite did not report."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one run of the suite said."""
+
+    fired: dict[str, str]
+    """Requirement id to its reason: non-conformant or advisory."""
+    judged: frozenset[str]
+    not_judged: frozenset[str]
+    errors: dict[str, str]
+    """Requirement id to the error of the run: a fault of the suite, whatever was seeded."""
+
+
+@dataclass
+class Bench:
+    """One stack under faults."""
+
+    folder: Path
+    record: StackRecord
+    registry: Path
+    start_of_logs: dict[Path, bytes] = field(default_factory=dict)
+
+    @property
+    def hooks(self) -> Path:
+        """Where its processes look for faults."""
+        return self.folder / "hooks"
+
+    @property
+    def record_path(self) -> Path:
+        """Record of the stack, for ``--stack attach``."""
+        return self.record.folder / "record.json"
+
+    # --- seeding ----------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def hooked(self, id_: str, hook: Hook) -> Iterator[None]:
+        """Switch a fault on for a while.
+
+        Raises:
+            LabError: it never acted.
+        """
+        control, log = self.hooks / "control.json", self.hooks / "fired.jsonl"
+        log.unlink(missing_ok=True)
+        write_control(self.hooks, id_, hook)
+        try:
+            yield
+        finally:
+            _replace(control, "")
+        if not acted(self.hooks, id_):
+            raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
+
+    @contextlib.contextmanager
+    def proxied(self, proxy: Proxy) -> Iterator[Path]:
+        """Put a proxy in front of the first engine for a while; yields the record that leads through it.
+
+        Raises:
+            LabError: its fault never acted.
+        """
+        engine = self.record.engines[0]
+        with FaultProxy(engine.url, PROXY_FAULTS[proxy.name](**proxy.params)) as running:
+            folder = self.folder / "proxied"
+            folder.mkdir(exist_ok=True)
+            record = self.record.model_copy(deep=True, update={"id": f"{self.record.id}-proxied", "folder": folder})
+            record.engines[0].url = running.url
+            path = record.save(folder)
+            yield path
+            self.record.seeds = StackRecord.load(path).seeds
+            (self.registry / f"{record.id}.json").unlink(missing_ok=True)
+            if proxy.name != "none" and not running.fired:
+                raise LabError(f"the proxy fault {proxy.name} never acted: the fault was not seeded")
+
+    # --- healthy again ----------------------------------------------------------------------------------------------
+    def restore(self) -> bool:
+        """Drop what a fault left in the tier and in the logs; False when the stack is not healthy any more."""
+        _replace(self.hooks / "control.json", "")
+        try:
+            stack = Stack(self.record)
+            rest = poll(
+                stack.engine.counters, lambda now: not now.running and not now.waiting and not now.kv_usage, 20.0
+            )
+            if rest.running or rest.waiting or rest.kv_usage:
+                return False
+            for server in self.record.cache_servers:
+                cleared = Client(server.url, deadline_s=20.0).post("/cache/clear", {"tier": "l1", "force": True})
+                if cleared.status != 200:
+                    return False
+            for engine in stack.engines:
+                stack.drop_gpu_copy(engine=engine)
+                prompt = Prompts(random.SystemRandom().randrange(2**31), "restore", stack.chunk_tokens, 4096).unique(3)
+                first = stack.ask(prompt, engine=engine)
+                stack.drop_gpu_copy(engine=engine)
+                again = stack.ask(prompt, engine=engine)
+                if first.sources.computed != prompt.tokens or again.sources.loaded != prompt.whole_chunk_tokens:
+                    return False
+                if first.text != again.text:
+                    return False
+        except (SubjectFault, NotJudged):
+            return False
+        self.forget_logs()
+        return True
+
+    def forget_logs(self) -> None:
+        """Cut every log back to what it said when the stack was ready; its processes append, so they go on behind it."""
+        for path, text in self.start_of_logs.items():
+            with path.open("r+b") as file:
+                file.truncate(0)
+                file.write(text)
+
+
+def stand_up(
+    name: str,
+    values: Values | None,
+    env: EngineEnv,
+    folder: Path,
+    cache: Path,
+    progress: Progress,
+    *,
+    hook: tuple[str, Hook] | None = None,
+) -> Bench:
+    """A stack of the embedded configuration with other values, ready for faults."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hooks = copy_hooks(folder / "hooks")
+    if hook is not None:
+        write_control(hooks, *hook)
+    config = changed_config(name, values, folder / "config")
+    registry = cache / "stacks"
+    record = process.stand_up(
+        config,
+        env,
+        folder=folder / "stack",
+        cache=cache,
+        registry=registry,
+        progress=progress,
+        device="cpu",
+        hooks=(hooks,),
+    )
+    bench = Bench(folder, record, registry)
+    time.sleep(0.5)  # the last lines of the start
+    bench.start_of_logs = {server.log: server.log.read_bytes() for server in record.servers if server.log is not None}
+    return bench
+
+
+def copy_hooks(target: Path) -> Path:
+    """The hooks in a folder of their own: the control file lies beside them."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(HOOKS, target, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.jsonl"))
+    return target
+
+
+def write_control(hooks: Path, id_: str, hook: Hook) -> None:
+    """Switch a fault on."""
+    _replace(hooks / "control.json", json.dumps({"id": id_, "hook": hook.name, "params": hook.params}))
+
+
+def acted(hooks: Path, id_: str) -> bool:
+    """Whether a fault has acted, by its own word."""
+    log = hooks / "fired.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return any(line["id"] == id_ and not line["what"].startswith("wrapped ") for line in lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def changed_config(name: str, values: Values | None, folder: Path) -> Config:
+    """The embedded configuration with other values, written in the chart's own format."""
+    body: dict[str, Any] = yaml.safe_load((EMBEDDED / "values.yaml").read_text())
+    model = body["servingEngineSpec"]["modelSpec"][0]
+    if values is not None:
+        for path, value in values.changes.items():
+            *parents, last = path.split(".")
+            node = model
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            if value is None:
+                node.pop(last, None)
+            else:
+                node[last] = value
+        model["env"] += [{"name": key, "value": value} for key, value in values.env]
+        model["vllmConfig"]["extraArgs"] += list(values.extra_args)
+    folder = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "values.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
+    shutil.copy(EMBEDDED / "expect.yaml", folder)
+    return load_config(str(folder), ROOT / "configs")
+
+
+def check_values(record: StackRecord, values: Values) -> None:
+    """Raises LabError when the running stack does not show the change that the values were to bring."""
+    import re
+
+    if not values.shows:
+        return
+    servers = list(record.servers)
+    text = {
+        "command": "\n".join(" ".join(_cmdline(server.process)) for server in record.engines),
+        "environment": "\n".join(f"{name}={value}" for server in servers for name, value in _environ(server.process)),
+        "log": "\n".join(server.log.read_text(errors="replace") for server in servers if server.log),
+        "record": record.model_dump_json(indent=2),
+    }[values.where]
+    if (re.search(values.shows, text) is None) != values.absent:
+        raise LabError(f"the {values.where} of the stack does not show the fault ({values.shows!r})")
+
+
+def _cmdline(reference: Any) -> list[str]:
+    running = reference.process() if reference else None
+    return running.cmdline() if running else []
+
+
+def _environ(reference: Any) -> list[tuple[str, str]]:
+    running = reference.process() if reference else None
+    return list(running.environ().items()) if running else []
+
+
+# --------------------------------------------------------------------------------------------------- running the suite
+def judge(
+    folder: Path,
+    options: list[str],
+    *,
+    cases: str,
+    tests: tuple[str, ...] = (),
+    meanwhile: Any = None,
+    environment: dict[str, str] | None = None,
+) -> Verdicts:
+    """Run the suite and read its report.
+
+    Args:
+        folder: for the report and the run's own files.
+        options: what tells pytest its subject.
+        cases: ``fast``, ``slow`` (fast and the timing tests) or ``full``.
+        tests: requirement ids, to run only their tests.
+        meanwhile: called once, as soon as the first test is over.
+        environment: further variables.
+
+    Raises:
+        LabError: there is no report, or the run did not end.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [
+        *(sys.executable, "-m", "pytest", "suite", "-p", "lab.selection", "-q", "-p", "no:cacheprovider", "--tb=short"),
+        *(f"--report-dir={folder}", f"--run-dir={folder / 'runs'}", f"--timeout={TEST_DEADLINE_S}", *options),
+    ]
+    variables = os.environ | {selection.ENV_CASES: cases, selection.ENV_TESTS: " ".join(tests)} | (environment or {})
+    with (folder / "pytest.log").open("w") as log:
+        run = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            if meanwhile is not None:
+                _wait_for_first_test(folder, run)
+                meanwhile()
+            run.wait(RUN_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            raise LabError(
+                f"the suite did not end within {RUN_DEADLINE_S:.0f} s (log: {folder / 'pytest.log'})"
+            ) from None
+        finally:
+            if run.poll() is None:
+                run.send_signal(signal.SIGTERM)
+                try:
+                    run.wait(30)
+                except subprocess.TimeoutExpired:
+                    run.kill()
+    report = folder / "conformance.json"
+    if not report.exists():
+        tail = (folder / "pytest.log").read_text().splitlines()[-5:]
+        raise LabError(f"the suite wrote no report: {' / '.join(tail)} (log: {folder / 'pytest.log'})")
+    return read_verdicts(json.loads(report.read_text()))
+
+
+def read_verdicts(report: dict[str, Any]) -> Verdicts:
+    """The verdicts of a conformance report."""
+    entries = report["requirements"]
+    return Verdicts(
+        fired={e["id"]: e["reason"] for e in entries if e["verdict"] in {"non-conformant", "advisory"}},
+        judged=frozenset(e["id"] for e in entries if e["cases"]["judged"]),
+        not_judged=frozenset(e["id"] for e in entries if e["verdict"] == "not judged"),
+        errors={e["id"]: e["reason"] for e in entries if e["errored"]},
+    )
+
+
+def _wait_for_first_test(folder: Path, run: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not any(folder.glob("runs/*/over.txt")):
+        if run.poll() is not None or time.monotonic() > deadline:
+            return
+        time.sleep(0.05)  # between two looks at a file that another process writes
+
+
+# ------------------------------------------------------------------------------------------- what happens to processes
+def act(bench: Bench, what: Process) -> str:
+    """Do something to a process of the stack; returns the proof, in words.
+
+    Raises:
+        LabError: it did not happen.
+    """
+    server = bench.record.cache_servers[0]
+    engine = bench.record.engines[0]
+    assert server.process is not None
+    assert engine.process is not None
+    if what.action == "kill-cache-server":
+        for one in process_tree(server.process):
+            one.kill()
+        return _gone(server.process, "the cache server")
+    if what.action == "freeze-cache-server":
+        tree = process_tree(server.process)
+        for one in tree:
+            one.suspend()
+        stopped = all(one.status() == psutil.STATUS_STOPPED for one in tree)
+        threading.Timer(what.seconds, lambda: [one.resume() for one in tree if one.is_running()]).start()
+        if not stopped:
+            raise LabError("the cache server could not be stopped")
+        return f"the cache server was stopped for {what.seconds:.0f} s"
+    if what.action == "kill-engine":
+        cores = [one for one in process_tree(engine.process) if one.pid != engine.process.pid]
+        for one in cores:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        _, left = psutil.wait_procs(cores, timeout=5.0)
+        if left or not cores:
+            raise LabError("the engine core could not be killed")
+        return f"{len(cores)} processes of the engine were killed"
+    raise LabError(f"no such action: {what.action}")
+
+
+def _gone(reference: Any, name: str) -> str:
+    if not poll(lambda: reference.alive, lambda alive: not alive, 5.0):
+        return f"{name} was killed"
+    raise LabError(f"{name} still runs")
+
+
+def hang_up(bench: Bench, clients: int = 40) -> str:
+    """Clients that ask and hang up, some at once and some within the answer; returns the proof."""
+    stack = Stack(bench.record)
+    source = Prompts(random.SystemRandom().randrange(2**31), "hang-ups", stack.chunk_tokens, stack.max_model_len - 300)
+    abandoned = 0
+    for _ in range(clients // 10):
+        abandoned += stack.hang_up_on([source.unique(chunks=4) for _ in range(10)])
+    stack.at_rest()
+    if not abandoned:
+        raise LabError("no client hung up before its answer")
+    return f"{abandoned} of {clients} clients hung up"
+
+
+@contextlib.contextmanager
+def cpu_load() -> Iterator[None]:
+    """Another program computes on one core at normal priority."""
+    program = subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"])
+    try:
+        yield
+        if program.poll() is not None:
+            raise LabError("the program that was to load the machine ended early")
+    finally:
+        program.kill()
+        program.wait()
+
+
+def as_data(value: Any) -> Any:
+    """A dataclass as data whose JSON is the same every time."""
+    return dataclasses.asdict(value)

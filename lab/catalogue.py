@@ -1,0 +1,901 @@
+"""The faults and the healthy variants, as data.
+
+Every fault names the requirements that must turn (``expected``), those that may turn with them as a consequence
+(``allowed``), and nothing else may: a check that fires on everything catches nothing. What is in neither set and fires is
+*unrelated*, and the lab fails.
+
+Sources: PS vllm-project/production-stack, LM LMCache/LMCache, V vllm-project/vllm, by issue or pull-request number;
+"source" where the code itself was read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal[
+    "configuration",
+    "inactive",
+    "wrong answer",
+    "leakage",
+    "crash or hang",
+    "memory",
+    "serving",
+    "observability",
+    "latency",
+]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Other values of the embedded configuration; the stack is stood up with them.
+
+    ``changes`` are dotted paths below ``modelSpec[0]`` (None removes one); ``env`` and ``extra_args`` are appended.
+    The proof: ``shows`` (a regular expression) is found, or with ``absent`` not found, in ``where`` of the running stack:
+    the engine's ``command``, its ``environment``, the ``log``, or the ``record``.
+    """
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    env: tuple[tuple[str, str], ...] = ()
+    extra_args: tuple[str, ...] = ()
+    where: Literal["command", "environment", "log", "record"] = "record"
+    shows: str = ""
+    absent: bool = False
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A fault inside the engine or the cache server (``hooks/seeded.py``); the proof is a line that it writes.
+
+    ``at_start``: it acts while processes start or end, so it needs a stack of its own, which the suite stands up.
+    """
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+    at_start: bool = False
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A fault between clients and engine (``proxy.py``); the proof is its own count."""
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Process:
+    """Something happens to a process of the stack, or to the machine, while the suite runs; the proof is what it says.
+
+    The stack is its own and is not used again; ``values`` may shorten deadlines.
+    """
+
+    action: Literal["kill-cache-server", "freeze-cache-server", "kill-engine", "hang-ups", "cpu-load"]
+    values: Values = Values()
+    seconds: float = 0.0
+
+
+Injection = Values | Hook | Proxy | Process
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of the catalogue."""
+
+    id: str
+    kind: Kind
+    title: str
+    source: str
+    injection: Injection
+    expected: frozenset[str]
+    allowed: frozenset[str] = frozenset()
+    not_judged: frozenset[str] = frozenset()
+    """Requirements that must not be judged: the fault hides what they need."""
+    slow: bool = False
+    """Run the timing and memory tests too."""
+    tests: tuple[str, ...] = ()
+    """Only tests of these requirements: for faults under which every request takes its deadline."""
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """What is run: all of the links that should notice, and of every other link what would notice most."""
+        if self.tests:
+            return self.tests
+        turned = self.expected | self.not_judged
+        return tuple(sorted(turned | {id_.partition("-")[0] for id_ in turned} | SENTINELS))
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """A variant on which nothing may fire."""
+
+    id: str
+    title: str
+    setting: Injection | None = None
+    slow: bool = True
+
+
+def ids(text: str) -> frozenset[str]:
+    """Requirement ids from words."""
+    return frozenset(text.split())
+
+
+ACTIVE = ids("ACT-02 ACT-03")
+LOADS = ids("ACC-02 ACC-05 ACC-06 ACC-07")
+"""Accounted requirements that a tier which gives nothing back cannot meet."""
+STORES = ids("ACC-01 ACC-06 ACC-07")
+CORRECT = ids("COR-01 COR-02 COR-03 COR-04")
+TIMING = ids("LAT-01 LAT-03")
+ASKING = ids(
+    "ACC-01 ACC-02 ACC-03 ACC-04 ACC-05 ACC-06 ACC-07 ACT-02 ACT-03 COR-01 COR-02 COR-03 COR-04 LAT-05 MEM-03 MEM-04 "
+    "API-02 API-03 API-04 API-05 API-06 API-07"
+)
+"""Everything that sends a prompt of a chunk or more: where requests fail, all of these do."""
+
+SENTINELS = ids("CFG-01 ACT-01 ACT-03 ACT-04 ACC-02 COR-01 LAT-05 API-02 API-07")
+"""The most sensitive requirement of every link: they run under every fault, so that a check which fires on anything shows."""
+
+VALUES_FAULTS = (
+    Fault(
+        "connector-missing",
+        "configuration",
+        "lmcacheConfig is switched off: the engine has no connector and answers everything",
+        "PS docs kv_cache/index.rst at 0.1.2 (children at the wrong indent)",
+        Values({"lmcacheConfig.enabled": False}, where="command", shows="--kv-transfer-config", absent=True),
+        ids("CFG-01 ACT-01 ACC-02"),
+        allowed=ids("CFG-02 ACC-01 ACC-05 ACC-06 ACC-07 ACT-02 ACT-03"),
+    ),
+    Fault(
+        "role-that-only-stores",
+        "configuration",
+        "kv_role is kv_producer: everything is stored, nothing may be loaded",
+        "V 0.32 config/kv_transfer.py (source)",
+        Values(
+            {"lmcacheConfig.enabled": True},
+            extra_args=("--kv-transfer-config", '{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_producer"}'),
+            where="command",
+            shows="kv_producer",
+        ),
+        ids("CFG-01"),
+        allowed=ACTIVE | LOADS | STORES,
+    ),
+    Fault(
+        "chunk-larger-than-any-prompt",
+        "inactive",
+        "a chunk of 100 000 tokens, longer than any prompt the model takes: nothing can ever be stored",
+        "LM#4094, LM#4109, seeded fault M4",
+        Values({}, env=(("LMCACHE_CHUNK_SIZE", "100000"),), where="environment", shows="LMCACHE_CHUNK_SIZE=100000"),
+        ids("ACC-01 ACC-02 ACT-02 ACT-03"),
+        allowed=LOADS | STORES | ids("ACC-04 COR-01 COR-02 COR-03 COR-04 MEM-03 MEM-04"),
+    ),
+    Fault(
+        "tier-smaller-than-a-prompt",
+        "inactive",
+        "a CPU tier of 0.02 GiB, far below one long prompt and below the GPU pool",
+        "LM#955, LM#745, LM#1034, seeded fault M10",
+        Values({}, env=(("LMCACHE_MAX_LOCAL_CPU_SIZE", "0.02"),), where="environment", shows="CPU_SIZE=0.02"),
+        ids("CFG-02 CFG-08 ACC-02"),
+        allowed=ACTIVE | LOADS | STORES | ids("CFG-03 ACC-04 ACT-04 ACT-05 COR-04"),
+    ),
+    Fault(
+        "pool-larger-than-the-tier",
+        "configuration",
+        "a KV pool of 524 288 tokens above a CPU tier of 262 144: whatever the pool evicts, the tier has evicted before",
+        "LM#2641 (LRU thrash)",
+        Values({}, extra_args=("--num-gpu-blocks-override", "4096"), where="command", shows="override 4096"),
+        ids("CFG-08"),
+    ),
+    Fault(
+        "log-level-hides-the-proof",
+        "observability",
+        "log level ERROR: the lines that prove a store or a load do not exist",
+        "seeded fault M11",
+        Values({"lmcacheConfig.logLevel": "ERROR"}, where="environment", shows="LMCACHE_LOG_LEVEL=ERROR"),
+        frozenset(),
+        not_judged=ids("ACT-02 ACT-03"),
+    ),
+    Fault(
+        "limit-below-the-buffer",
+        "memory",
+        "the pod's memory limit is lower than the host buffer it is to hold",
+        "seeded fault M14; LM#1063",
+        Values({"limitMemory": "1Gi"}, where="record", shows=r'"memory_limit_bytes": 1073741824'),
+        ids("CFG-07"),
+    ),
+    Fault(
+        "buffer-with-a-unit",
+        "configuration",
+        'cpuOffloadingBufferSize: "20Gi": the template takes it for 0 and LMCache keeps its default of 5',
+        "PS chart template, `gt (int ...) 0` (source); seeded fault M2",
+        Values({"lmcacheConfig.cpuOffloadingBufferSize": "2Gi"}, where="record", shows='"buffer_text": "2Gi"'),
+        ids("CFG-02"),
+    ),
+    Fault(
+        "buffer-as-a-fraction-in-a-string",
+        "configuration",
+        'cpuOffloadingBufferSize: "0.5": the template takes it for 0 and LMCache keeps its default of 5',
+        "PS chart template (source); seeded fault M2",
+        Values({"lmcacheConfig.cpuOffloadingBufferSize": "0.5"}, where="record", shows='"buffer_text": "0.5"'),
+        ids("CFG-02"),
+    ),
+    Fault(
+        "setting-misspelt",
+        "configuration",
+        "LMCACHE_MAX_CPU_SIZE and LM_CACHE_CHUNK_SIZE: names that LMCache does not read",
+        "LM#419",
+        Values(
+            {},
+            env=(("LMCACHE_MAX_CPU_SIZE", "4"), ("LM_CACHE_CHUNK_SIZE", "512")),
+            where="environment",
+            shows="LMCACHE_MAX_CPU_SIZE=4",
+        ),
+        ids("CFG-03"),
+    ),
+)
+
+HOOK_FAULTS = (
+    Fault(
+        "store-dropped",
+        "inactive",
+        "the engine says a store is done and sends nothing",
+        "LM#1353, LM#445",
+        Hook("drop-store"),
+        ids("ACC-01 ACC-02 ACC-05 ACC-06 ACC-07 ACT-02 ACT-03"),
+    ),
+    Fault(
+        "later-steps-not-stored",
+        "inactive",
+        "only the first prefill step of a long prompt is stored",
+        "LM#4094; chunked prefill",
+        Hook("drop-store", {"from": 1}),
+        ids("ACC-01 ACC-02 ACT-02 ACT-03"),
+        allowed=ids("ACC-05 COR-04"),
+    ),
+    Fault(
+        "write-never-published",
+        "inactive",
+        "the cache server acknowledges a store, logs it, and never makes it visible to a reader",
+        "LM#4064 (requests counted, objects 0)",
+        Hook("lost-write"),
+        ids("ACC-01 ACC-02 ACT-03"),
+        allowed=ids("ACC-05 ACC-06 ACC-07 ACT-05"),
+    ),
+    Fault(
+        "evicted-at-once",
+        "inactive",
+        "every chunk is evicted as soon as it is written",
+        "LM#2641, LM#1285",
+        Hook("write-through-the-floor"),
+        ids("ACC-02 ACT-03"),
+        allowed=ids("ACC-05 ACC-06 ACC-07"),
+    ),
+    Fault(
+        "store-raises",
+        "crash or hang",
+        "the store path raises an error in the cache server",
+        "LM#2854, V#44249",
+        Hook("raise-in-store"),
+        ids("ACC-01 ACC-02 ACT-02 ACT-03 ACT-04"),
+        allowed=ids("ACC-05 ACC-06 ACC-07 ACT-05") | ASKING,
+    ),
+    Fault(
+        "store-refused",
+        "inactive",
+        "the cache server answers that a store failed",
+        "LM#3388",
+        Hook("refuse-store"),
+        ids("ACT-04"),
+    ),
+    Fault(
+        "index-forgotten",
+        "inactive",
+        "a lookup finds nothing although everything is stored",
+        "LM#1803, LM#1658, LM#2310",
+        Hook("lost-index"),
+        ids("ACC-02 ACC-05 ACC-07 ACT-03"),
+        allowed=ids("ACC-06 ACT-05"),
+    ),
+    Fault(
+        "hash-seed-differs",
+        "inactive",
+        "prompts are hashed with another seed at every call, as in processes without a common PYTHONHASHSEED",
+        "LM#1095, LM#1139, V#42625",
+        Hook("reseed"),
+        ids("ACC-02 ACC-05 ACC-07 ACT-03"),
+        allowed=ids("ACC-06 ACC-01"),
+    ),
+    Fault(
+        "hit-counted-but-recomputed",
+        "inactive",
+        "the cache counts a hit, the engine computes the prompt all the same",
+        "V#30522, PS#818, LM#1109",
+        Hook("ignore-hit"),
+        ids("ACC-02 ACC-05 ACT-03"),
+        allowed=ids("ACC-06 ACC-07 ACT-05"),
+    ),
+    Fault(
+        "one-chunk-too-few",
+        "inactive",
+        "of every hit the last chunk is left out and computed",
+        "LM PR#1897; boundary of whole chunks",
+        Hook("short-hit"),
+        ids("ACC-02 ACC-05 ACT-03"),
+        allowed=ids("ACC-06 ACT-05 COR-04"),
+    ),
+    Fault(
+        "load-fails",
+        "crash or hang",
+        "every load fails on the engine's side and is reported as failed",
+        "LM#3388, V 0.32 kv_load_failure_policy (source)",
+        Hook("failed-load"),
+        ids("ACC-02 ACT-03 ACT-04"),
+        allowed=ASKING | ids("ACT-05"),
+    ),
+    Fault(
+        "hit-with-nothing-behind",
+        "crash or hang",
+        "the cache server answers a hit for prompts that it has never seen",
+        "V#30522, LM#955",
+        Hook("false-hit"),
+        ids("ACC-01 ACC-04 ACT-04"),
+        allowed=ASKING | ids("ACT-05"),
+    ),
+    Fault(
+        "lookup-raises",
+        "crash or hang",
+        "every lookup raises an error in the cache server",
+        "LM#5270",
+        Hook("raise-in-lookup"),
+        ids("ACC-02 ACT-03 ACT-04"),
+        allowed=ASKING | ids("ACT-05"),
+    ),
+    Fault(
+        "pins-kept",
+        "memory",
+        "chunks stay pinned after they were read",
+        "LM#955, LM#1034",
+        Hook("keep-pins"),
+        ids("ACT-05"),
+    ),
+    Fault(
+        "memory-leak",
+        "memory",
+        "the cache server keeps 4 MiB of every store for ever",
+        "LM#5270; faults of kind G",
+        Hook("leak", {"bytes": 4 << 20, "most": 1 << 30}),
+        ids("MEM-04"),
+        slow=True,
+    ),
+    Fault(
+        "blocks-kept",
+        "memory",
+        "a KV block of every finished request is never given back to the pool",
+        "faults of kind H (KV block leak)",
+        Hook("keep-blocks"),
+        ids("MEM-03"),
+        allowed=ids("ACC-02 COR-02"),
+    ),
+    Fault(
+        "load-left-out",
+        "wrong answer",
+        "chunks are reported as loaded and never copied: the engine reads whatever was in its blocks",
+        "V#20063, LM#3388",
+        Hook("empty-load"),
+        CORRECT,
+    ),
+    Fault(
+        "last-chunk-left-out",
+        "wrong answer",
+        "all chunks but the last are copied",
+        "LM#2206",
+        Hook("stale-tail"),
+        CORRECT,
+    ),
+    Fault("zeros-loaded", "wrong answer", "every loaded chunk is all zeros", "V#20063", Hook("corrupt-load"), CORRECT),
+    Fault(
+        "one-layer-zero",
+        "wrong answer",
+        "one layer of four is zero after a load",
+        "V#45704 (missing synchronisation)",
+        Hook("corrupt-load", {"layer": 3}),
+        CORRECT,
+    ),
+    Fault(
+        "values-zero-keys-right",
+        "wrong answer",
+        "only the values of one layer are zero, the keys are right",
+        "LM#4463 (packed layout copied as split)",
+        Hook("corrupt-load", {"layer": 0, "half": 1}),
+        CORRECT,
+    ),
+    Fault(
+        "sixty-four-numbers-zero",
+        "wrong answer",
+        "64 of the 262 144 numbers of one chunk are zero",
+        "measured sensitivity of the matched control",
+        Hook("corrupt-load", {"numbers": 64, "first": 1}),
+        ids("COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
+        "keys-and-values-swapped",
+        "wrong answer",
+        "keys and values of a chunk change places",
+        "LM#4463, LM#4247",
+        Hook("corrupt-load", {"damage": "swap-halves"}),
+        CORRECT,
+    ),
+    Fault(
+        "heads-rotated",
+        "wrong answer",
+        "every head gets the KV of its neighbour",
+        "dynamo#14416 (layout mismatch)",
+        Hook("corrupt-load", {"damage": "heads"}),
+        CORRECT,
+    ),
+    Fault(
+        "chunks-swapped",
+        "wrong answer",
+        "the first two chunks of a load change places",
+        "LM#2206",
+        Hook("corrupt-load", {"damage": "swap"}),
+        CORRECT,
+    ),
+    Fault(
+        "one-position-off",
+        "wrong answer",
+        "the right bytes, one token position off",
+        "V#52617",
+        Hook("corrupt-load", {"damage": "shift"}),
+        CORRECT,
+    ),
+    Fault(
+        "precision-lost",
+        "wrong answer",
+        "KV goes through 8-bit floats on the way: close, but not the same",
+        "LM#4064, V PR#28783",
+        Hook("corrupt-load", {"damage": "round"}),
+        ids("COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
+        "long-prompts-only",
+        "wrong answer",
+        "only loads of more than 4 096 tokens are damaged, and only from the ninth chunk on",
+        "LM#3388; chunked prefill",
+        Hook("corrupt-load", {"tokens": 4097, "from": 8}),
+        ids("COR-01"),
+    ),
+    Fault(
+        "concurrent-loads-only",
+        "wrong answer",
+        "a load is damaged only while another one is in flight",
+        "V#31210, V#45704",
+        Hook("corrupt-load", {"concurrent": 2}),
+        ids("COR-02"),
+    ),
+    Fault(
+        "damaged-at-the-store",
+        "wrong answer",
+        "the last chunk of every store is zero in the tier",
+        "dynamo#14416",
+        Hook("corrupt-store", {"last": 1}),
+        CORRECT,
+    ),
+    Fault(
+        "foreign-chunk",
+        "leakage",
+        "the first chunk of a load is that of the request before",
+        "LM#4385",
+        Hook("foreign-chunk"),
+        ids("COR-01 COR-02 COR-03"),
+        allowed=ids("COR-04"),
+    ),
+    Fault(
+        "hash-of-length-only",
+        "leakage",
+        "a prompt's key depends on its length only: any prompt hits any other of its length",
+        "LM#3301 (hash collision), LM#690",
+        Hook("weak-hash", {"ignores": "content"}),
+        ids("ACC-01 ACC-04 ACC-05"),
+        allowed=ASKING,
+    ),
+    Fault(
+        "hash-ignores-a-token",
+        "leakage",
+        "the last token of every chunk is left out of its key",
+        "LM#3301, LM PR#4783",
+        Hook("weak-hash", {"ignores": "last-token-of-a-chunk"}),
+        ids("ACC-05"),
+        allowed=ids("COR-03"),
+    ),
+    Fault(
+        "hash-without-its-prefix",
+        "leakage",
+        "a chunk's key does not depend on what came before it",
+        "LM#4385",
+        Hook("weak-hash", {"ignores": "prefix"}),
+        ids("COR-03"),
+        allowed=ids("ACC-05 ACC-01"),
+    ),
+    Fault(
+        "salt-left-out",
+        "leakage",
+        "the cache salt of a tenant is left out of the key",
+        "LM#2961, V PR#56643",
+        Hook("no-salt"),
+        ids("COR-05"),
+    ),
+    Fault(
+        "lookup-timeout",
+        "latency",
+        "every lookup is held for its timeout of 3 s",
+        "LM#3472",
+        Hook("slow-lookup", {"seconds": 3.0}),
+        ids("LAT-05"),
+        allowed=ids("ACT-04"),
+        tests=("CFG-01", "ACC-02", "LAT-05", "ACT-04", "API-01"),
+    ),
+    Fault(
+        "lookup-slow",
+        "latency",
+        "every lookup takes 300 ms",
+        "LM#3472, LM#1938",
+        Hook("slow-lookup", {"seconds": 0.3}),
+        ids("LAT-05"),
+        allowed=TIMING,
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-05", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "store-slow",
+        "latency",
+        "every store takes half a second longer, and the first token of a cold prompt waits for it",
+        "LM#2205, PR texts on the tax of a miss",
+        Hook("slow-store", {"seconds": 0.5}),
+        ids("LAT-05"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-05", "ACT-04", "API-02", "API-06"),
+    ),
+    Fault(
+        "load-slow",
+        "latency",
+        "every load takes 3 s longer than its bytes need",
+        "LM#1938, LM#2205",
+        Hook("slow-load", {"seconds": 3.0}),
+        ids("LAT-01 LAT-03 LAT-06"),
+        tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "log-volume-full",
+        "observability",
+        "no log line can be written any more: the volume is full",
+        "faults of kind K; ENOSPC in logging",
+        Hook("log-full"),
+        ids("ACT-02 ACT-03"),
+    ),
+    Fault(
+        "shared-memory-full",
+        "memory",
+        "no room is left in shared memory when the cache server makes its buffer",
+        "G kinds (/dev/shm of a pod is 64 MiB)",
+        Hook("no-room-in-shared-memory", at_start=True),
+        ids("ACC-02"),
+        allowed=ASKING | ids("ACT-01 ACT-04"),
+        tests=("CFG-01", "CFG-03", "ACC-02", "ACT-04"),
+    ),
+    Fault(
+        "sigterm-ignored",
+        "memory",
+        "processes do not end on SIGTERM and have to be killed: their shared memory stays",
+        "cluster facts: PID 1 that ignores SIGTERM",
+        Hook("ignore-sigterm", at_start=True),
+        ids("MEM-06"),
+        tests=("CFG-01", "ACC-02", "MEM-06"),
+    ),
+)
+
+PROXY_FAULTS = (
+    Fault(
+        "stream-cut",
+        "serving",
+        "a stream breaks off after three events",
+        "PS router, streaming proxies",
+        Proxy("cut-stream", {"after": 3}),
+        ids("API-03 API-02"),
+        allowed=ids("ACC-03 API-04 API-07 LAT-05"),
+    ),
+    Fault(
+        "done-lost",
+        "serving",
+        "a stream ends in good order without its final [DONE]",
+        "PS router",
+        Proxy("lose-done"),
+        ids("API-03"),
+        allowed=ids("API-02 API-04 API-07"),
+    ),
+    Fault(
+        "done-twice",
+        "serving",
+        "[DONE] comes twice",
+        "PS router",
+        Proxy("lose-done", {"times": 2}),
+        ids("API-03"),
+        allowed=ids("API-02 API-04 API-07"),
+    ),
+    Fault(
+        "event-lost",
+        "serving",
+        "one event with text is lost in every stream",
+        "streaming proxies",
+        Proxy("drop-event", {"number": 3}),
+        ids("API-02"),
+    ),
+    Fault(
+        "stream-buffered",
+        "serving",
+        "a stream is collected and sent in one piece at its end",
+        "nginx proxy_buffering (documentation)",
+        Proxy("buffered"),
+        ids("API-03"),
+        allowed=ids("LAT-05"),
+    ),
+    Fault(
+        "stream-content-type",
+        "serving",
+        "streams come as text/plain",
+        "PS router",
+        Proxy("content-type", {"stream": True, "to": "text/plain"}),
+        ids("API-03"),
+    ),
+    Fault(
+        "plain-content-type",
+        "serving",
+        "plain answers come as text/html",
+        "PS router",
+        Proxy("content-type", {"stream": False, "to": "text/html"}),
+        ids("API-02"),
+    ),
+    Fault(
+        "prompt-usage-wrong",
+        "serving",
+        "usage counts one prompt token too many",
+        "K13; V usage accounting",
+        Proxy("usage", {"name": "prompt_tokens"}),
+        ids("ACC-03 API-04"),
+        allowed=ids("API-07"),
+    ),
+    Fault(
+        "completion-usage-wrong",
+        "serving",
+        "usage counts one completion token too many",
+        "V usage accounting",
+        Proxy("usage", {"name": "completion_tokens"}),
+        ids("API-04"),
+        allowed=ids("API-07"),
+    ),
+    Fault(
+        "finish-reason-wrong",
+        "serving",
+        "an answer that was cut at max_tokens says that it stopped",
+        "PS router, adapters",
+        Proxy("finish-reason", {"to": "stop"}),
+        ids("API-04"),
+        allowed=ids("API-07"),
+    ),
+    Fault(
+        "stop-ignored",
+        "serving",
+        "stop strings do not reach the engine",
+        "adapters between API versions",
+        Proxy("forward-as", {"drop": ("stop",)}),
+        ids("API-04"),
+    ),
+    Fault(
+        "schema-field-missing",
+        "serving",
+        "plain answers lack `created`",
+        "PS router",
+        Proxy("without", {"name": "created"}),
+        ids("API-02"),
+    ),
+    Fault(
+        "schema-field-missing-in-stream",
+        "serving",
+        "events of a stream lack `object`",
+        "PS router",
+        Proxy("without", {"name": "object", "stream": True}),
+        ids("API-02"),
+        allowed=ids("API-03"),
+    ),
+    Fault(
+        "model-without-a-length",
+        "serving",
+        "/v1/models gives the context length as text",
+        "PS router model list",
+        Proxy("models", {"change": {"max_model_len": "8192"}}),
+        ids("API-01"),
+    ),
+    Fault(
+        "error-as-200",
+        "serving",
+        "a refused request comes back with status 200",
+        "PS#818 family; J kinds",
+        Proxy("bad-requests", {"status": 200}),
+        ids("API-05"),
+    ),
+    Fault(
+        "error-as-500",
+        "serving",
+        "a refused request comes back with status 500",
+        "J kinds",
+        Proxy("bad-requests", {"status": 500}),
+        ids("API-05"),
+    ),
+    Fault(
+        "error-without-a-body",
+        "serving",
+        "a refused request comes back without an error object",
+        "J kinds",
+        Proxy("bad-requests", {"body": "Bad Request"}),
+        ids("API-05"),
+    ),
+    Fault(
+        "every-ninth-fails",
+        "serving",
+        "every ninth completion fails with HTTP 500",
+        "V kv_load_failure_policy; PS router",
+        Proxy("status", {"status": 500, "every": 9}),
+        ids("COR-03"),
+        allowed=ASKING,
+    ),
+    Fault(
+        "fails-when-busy",
+        "serving",
+        "a completion fails with HTTP 503 while eight others are in flight",
+        "PS router, back-pressure",
+        Proxy("status", {"status": 503, "busy": 8}),
+        ids("API-07"),
+        allowed=ids("COR-02 MEM-03"),
+    ),
+    Fault(
+        "answers-swapped",
+        "leakage",
+        "two answers in flight together go to each other's client",
+        "LM#4385; proxies that reuse connections",
+        Proxy("swap"),
+        ids("COR-02 API-07"),
+    ),
+    Fault(
+        "shortened-when-busy",
+        "serving",
+        "while four others are in flight, answers are cut to three tokens",
+        "load shedding in gateways",
+        Proxy("forward-as", {"change": {"max_tokens": 3}, "busy": 5}),
+        ids("API-07"),
+        allowed=ids("COR-02"),
+    ),
+    Fault(
+        "chat-at-another-temperature",
+        "serving",
+        "a gateway sets its own temperature on the chat endpoint",
+        "gateways with defaults",
+        Proxy("forward-as", {"change": {"temperature": 2.0}, "endpoint": "/v1/chat/completions"}),
+        ids("API-06"),
+        allowed=ids("API-02 API-04"),
+    ),
+    Fault(
+        "cold-delay-on-repeats",
+        "latency",
+        "a repeat is held as long as its cold run took",
+        "LM#2334, LM#1109 (ratio without its cause)",
+        Proxy("slow-repeat"),
+        TIMING,
+        allowed=ids("ACC-02"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "API-06"),
+    ),
+    Fault(
+        "answered-by-an-edge-cache",
+        "inactive",
+        "repeats are answered by a cache in front of the engine, which never hears of them",
+        "LM#2334 (something else answers)",
+        Proxy("edge-cache", {"most": 4, "tokens": 300}),
+        ids("ACC-02"),
+        allowed=ids("ACC-05 ACC-03"),
+    ),
+    Fault(
+        "edge-cache-with-a-shadow",
+        "latency",
+        "repeats are answered at the edge while the engine is asked behind the client's back, so that every counter is right",
+        "LM#2334; traffic mirroring",
+        Proxy("edge-cache", {"shadow": True, "tokens": 300}),
+        ids("LAT-02"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "API-06"),
+    ),
+    Fault(
+        "metric-renamed",
+        "observability",
+        "a gauge that dashboards watch has another name",
+        "K11 (router reads old engine names)",
+        Proxy("metrics", {"rename": ("vllm:kv_cache_usage_perc", "vllm:kv_usage")}),
+        ids("ACC-07"),
+        allowed=ids("MEM-03"),
+    ),
+    Fault(
+        "loaded-tokens-counted-twice",
+        "observability",
+        "the engine's counter of loaded tokens counts everything twice",
+        "V#28585 (double count)",
+        Proxy("metrics", {"double": 'source="external_kv_transfer"'}),
+        ids("ACC-02 ACC-03"),
+        allowed=ids("ACC-05 ACC-06 MEM-03"),
+    ),
+)
+
+PROCESS_FAULTS = (
+    Fault(
+        "cache-server-killed",
+        "crash or hang",
+        "the cache server is killed while clients are served",
+        "LM#5270, seeded fault M12",
+        Process("kill-cache-server"),
+        ids("ACC-02 ACT-03 ACT-04"),
+        allowed=ASKING | ids("ACT-05 CFG-02"),
+        tests=("CFG-01", "ACC-02", "ACT-03", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "cache-server-frozen",
+        "crash or hang",
+        "the cache server stops for 20 s (SIGSTOP) and goes on",
+        "measured: requests hang for more than 40 s",
+        Process("freeze-cache-server", seconds=20.0),
+        ids("ACT-04"),
+        allowed=ids("ACC-02 LAT-05"),
+        tests=("CFG-01", "ACC-01", "ACC-02", "ACT-04", "LAT-05", "API-06"),
+    ),
+    Fault(
+        "engine-killed",
+        "crash or hang",
+        "the engine core is killed while clients are served",
+        "V EngineDeadError reports, seeded fault M12",
+        Process("kill-engine"),
+        ids("ACC-02 ACT-04 API-06"),
+        allowed=ASKING | ids("ACT-01 ACT-05 API-01"),
+        tests=("CFG-01", "CFG-03", "CFG-07", "ACC-02", "ACT-04", "API-06"),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS)
+
+HEALTHY: tuple[Healthy, ...] = (
+    Healthy("as-published", "the embedded configuration as it is, GPU prefix cache on", None),
+    Healthy("busy-network", "50 ms more on every request", Proxy("delay", {"seconds": 0.05})),
+    Healthy("passing-proxy", "a proxy that changes nothing", Proxy("none"), slow=False),
+    Healthy("busy-machine", "another program computes on one core", Process("cpu-load")),
+    Healthy("after-hang-ups", "forty clients have hung up before", Process("hang-ups"), slow=False),
+    Healthy(
+        "gpu-prefix-cache-off",
+        "enablePrefixCaching: false",
+        Values({"vllmConfig.enablePrefixCaching": False}, where="command", shows="--no-enable-prefix-caching"),
+    ),
+    Healthy(
+        "chunk-128",
+        "chunks of 128 tokens",
+        Values({}, env=(("LMCACHE_CHUNK_SIZE", "128"),), where="environment", shows="LMCACHE_CHUNK_SIZE=128"),
+    ),
+    Healthy(
+        "chunk-512",
+        "chunks of 512 tokens",
+        Values({}, env=(("LMCACHE_CHUNK_SIZE", "512"),), where="environment", shows="LMCACHE_CHUNK_SIZE=512"),
+    ),
+    Healthy(
+        "two-engines",
+        "replicaCount: 2",
+        Values({"replicaCount": 2}, where="record", shows="mistral-1"),
+        slow=False,
+    ),
+    Healthy(
+        "log-level-debug",
+        "log level DEBUG",
+        Values({"lmcacheConfig.logLevel": "DEBUG"}, where="environment", shows="LMCACHE_LOG_LEVEL=DEBUG"),
+        slow=False,
+    ),
+)

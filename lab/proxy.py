@@ -1,0 +1,637 @@
+"""A fault proxy between clients and one engine.
+
+Invariant: without a fault it passes everything through as it comes, byte for byte and piece by piece; a client that hangs
+up is noticed at once and hung up on at the engine too. A proxy that buffers, or that keeps a dead client's request alive,
+would be a fault of its own and every verdict behind it would be about the proxy.
+
+Each fault counts how often it acted (``Proxy.fired``): a fault that never acted was not seeded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import select
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+GENERATING = ("/v1/completions", "/v1/chat/completions")
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date", "expect", "host"}
+
+
+class Cut(Exception):  # noqa: N818 - what happens, not an error of the proxy
+    """The connection to the client breaks here."""
+
+
+@dataclass
+class Request:
+    """One request of a client."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def generates(self) -> bool:
+        """Whether it asks for a completion."""
+        return self.method == "POST" and self.path in GENERATING
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body as an object; empty when it is none."""
+        with contextlib.suppress(ValueError):
+            found = json.loads(self.body)
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    @property
+    def streams(self) -> bool:
+        """Whether it asks for a stream."""
+        return self.json.get("stream") is True
+
+
+@dataclass
+class Answer:
+    """A plain answer; a stream has ``events`` instead of a body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    events: Iterator[bytes] | None = None
+
+    def with_json(self, change: Callable[[Any], Any]) -> bool:
+        """Change a JSON body in place; False when it is none, or an error."""
+        if self.status != 200:
+            return False
+        try:
+            body = json.loads(self.body)
+        except ValueError:
+            return False
+        self.body = json.dumps(change(body) or body).encode()
+        return True
+
+
+class Fault:
+    """Passes everything through; every fault overrides what it needs."""
+
+    def __init__(self, **params: Any) -> None:
+        self.params = params
+        self.fired = 0
+        self.lock = threading.Lock()
+
+    def acts(self) -> int:
+        """Note that the fault acts now; how often it has."""
+        with self.lock:
+            self.fired += 1
+            return self.fired
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """The answer to a request; ``forward`` asks the engine."""
+        answer = forward(request)
+        if answer.events is not None:
+            answer.events = self.events(request, answer.events)
+        return answer
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """The events of a stream, each with its blank line."""
+        return events
+
+
+def _event(data: Any) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def _data(event: bytes) -> dict[str, Any] | None:
+    """The object of an event; None for ``[DONE]`` and comments."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(event.removeprefix(b"data:").strip())
+        return found if isinstance(found, dict) else None
+    return None
+
+
+class CutStream(Fault):
+    """Breaks the connection after ``after`` events, in every ``every``-th stream."""
+
+    streams = 0
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """Some events, then nothing."""
+        self.streams += 1
+        hit = self.streams % self.params.get("every", 1) == 0
+        for number, event in enumerate(events):
+            if hit and number == self.params.get("after", 3):
+                self.acts()
+                raise Cut
+            yield event
+
+
+class LoseDone(Fault):
+    """The final ``[DONE]`` is lost, or comes twice; the connection ends in good order."""
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """All events but the last."""
+        for event in events:
+            if b"[DONE]" in event:
+                self.acts()
+                yield from [event] * self.params.get("times", 0)
+            else:
+                yield event
+
+
+class DropEvent(Fault):
+    """The ``number``-th event with text is lost on the way."""
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """The others."""
+        seen = 0
+        for event in events:
+            seen += bool((_data(event) or {}).get("choices"))
+            if seen == self.params.get("number", 3):
+                self.acts()
+                seen += 1
+                continue
+            yield event
+
+
+class Buffered(Fault):
+    """The whole stream is collected before any of it is sent, as a proxy with buffering does."""
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """All events at once."""
+        pieces = list(events)
+        self.acts()
+        yield b"".join(pieces)
+
+
+class ContentType(Fault):
+    """Answers carry another content type."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Only streams or only plain answers, as asked."""
+        answer = super().exchange(request, forward)
+        if request.generates and answer.status == 200 and (answer.events is not None) == self.params["stream"]:
+            self.acts()
+            answer.headers["content-type"] = self.params["to"]
+        return answer
+
+
+class Usage(Fault):
+    """Usage counts ``by`` tokens too many in ``name``."""
+
+    def _change(self, body: Any) -> Any:
+        usage = body.get("usage")
+        if isinstance(usage, dict) and self.params["name"] in usage:
+            self.acts()
+            usage[self.params["name"]] += self.params.get("by", 1)
+        return body
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Plain answers."""
+        answer = super().exchange(request, forward)
+        if request.generates and answer.events is None:
+            answer.with_json(self._change)
+        return answer
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """The event with the usage."""
+        for event in events:
+            data = _data(event)
+            yield _event(self._change(data)) if data and data.get("usage") else event
+
+
+class FinishReason(Fault):
+    """Every answer says that it ended for reason ``to``."""
+
+    def _change(self, body: Any) -> Any:
+        for choice in body.get("choices", []):
+            if choice.get("finish_reason") not in (None, self.params["to"]):
+                self.acts()
+                choice["finish_reason"] = self.params["to"]
+        return body
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Plain answers."""
+        answer = super().exchange(request, forward)
+        if request.generates and answer.events is None:
+            answer.with_json(self._change)
+        return answer
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """Every event."""
+        for event in events:
+            data = _data(event)
+            yield _event(self._change(data)) if data else event
+
+
+class Without(Fault):
+    """Plain answers, or events, lack a field of the schema."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Plain answers."""
+        answer = super().exchange(request, forward)
+        if request.generates and answer.events is None and not self.params.get("stream", False):
+            answer.with_json(self._change)
+        return answer
+
+    def _change(self, body: Any) -> Any:
+        if body.pop(self.params["name"], None) is not None:
+            self.acts()
+        return body
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """Events."""
+        for event in events:
+            data = _data(event)
+            yield _event(self._change(data)) if data and self.params.get("stream", False) else event
+
+
+class Status(Fault):
+    """Every ``every``-th completion fails with ``status``, or only those while ``busy`` others are in flight."""
+
+    requests = 0
+    flying = 0
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """An error without asking the engine."""
+        if not request.generates:
+            return forward(request)
+        with self.lock:
+            self.requests += 1
+            self.flying += 1
+            hit = self.requests % self.params.get("every", 1) == 0 and self.flying >= self.params.get("busy", 1)
+        try:
+            if hit:
+                self.acts()
+                error = {"error": {"message": "upstream failed", "type": "proxy", "code": self.params["status"]}}
+                return Answer(self.params["status"], {"content-type": "application/json"}, json.dumps(error).encode())
+            return forward(request)
+        finally:
+            with self.lock:
+                self.flying -= 1
+
+
+class BadRequests(Fault):
+    """What the engine refuses gets another status or another body."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """4xx becomes what is asked."""
+        answer = forward(request)
+        if request.generates and 400 <= answer.status < 500:
+            self.acts()
+            answer.status = self.params.get("status", answer.status)
+            if "body" in self.params:
+                answer.body = self.params["body"].encode()
+        return answer
+
+
+class ForwardAs(Fault):
+    """Requests reach the engine with other options than the client gave.
+
+    ``change`` sets options, ``drop`` removes them; ``endpoint`` and ``busy`` (others in flight) narrow it.
+    """
+
+    flying = 0
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Changed on the way in."""
+        if not request.generates:
+            return forward(request)
+        with self.lock:
+            self.flying += 1
+            busy = self.flying >= self.params.get("busy", 1)
+        try:
+            body = request.json
+            wanted = self.params.get("endpoint", request.path) == request.path and busy and body
+            drop = [name for name in self.params.get("drop", ()) if name in body]
+            if wanted and (self.params.get("change") or drop):
+                self.acts()
+                for name in drop:
+                    del body[name]
+                request.body = json.dumps(body | self.params.get("change", {})).encode()
+            return super().exchange(request, forward)
+        finally:
+            with self.lock:
+                self.flying -= 1
+
+
+class Swap(Fault):
+    """Two plain answers that are in flight together go to each other's client."""
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.waiting: list[tuple[Answer, threading.Event]] = []
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """The first one waits a moment for a second one."""
+        answer = forward(request)
+        if not request.generates or answer.events is not None or answer.status != 200:
+            return answer
+        event = threading.Event()
+        with self.lock:
+            partner = self.waiting.pop() if self.waiting else None
+            if partner is None:
+                self.waiting.append((answer, event))
+            else:
+                answer.body, partner[0].body = partner[0].body, answer.body
+                partner[1].set()
+        if partner is not None:
+            self.acts()
+        elif not event.wait(self.params.get("seconds", 0.05)):
+            with self.lock:
+                self.waiting = [one for one in self.waiting if one[0] is not answer]
+        return answer
+
+
+class Repeats(Fault):
+    """Treats a prompt that was sent before in another way than a new one; remembers prompts by their digest."""
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.known: dict[str, Any] = {}
+
+    def key(self, request: Request) -> str | None:
+        """Digest of prompt and options; None where the fault does not look."""
+        body = request.json
+        prompt = body.get("prompt")
+        if not request.generates or not isinstance(prompt, list) or len(prompt) < self.params.get("tokens", 0):
+            return None
+        return hashlib.sha256(request.body).hexdigest()
+
+
+class SlowRepeat(Repeats):
+    """A repeat takes as long as its first time did: whatever the tier saves is lost in front of it."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Waits before the repeat."""
+        key, begin = self.key(request), time.perf_counter()
+        if key is None:
+            return forward(request)
+        if key in self.known:
+            self.acts()
+            time.sleep(self.params.get("share", 1.0) * self.known[key])
+            return forward(request)
+        answer = forward(request)
+        if answer.events is not None:
+            first = next(answer.events, b"")
+            self.known[key] = time.perf_counter() - begin
+            rest = answer.events
+            answer.events = (piece for part in ((first,), rest) for piece in part)
+        else:
+            self.known[key] = time.perf_counter() - begin
+        return answer
+
+
+class EdgeCache(Repeats):
+    """Answers a repeat from a copy of the first answer.
+
+    With ``shadow`` the engine is asked all the same, behind the client's back, so that its counters move; without, it
+    never hears of the repeat. ``most`` limits how often.
+    """
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """From the copy."""
+        key = self.key(request)
+        if key is None:
+            return forward(request)
+        if key in self.known and self.fired < self.params.get("most", 10**9):
+            self.acts()
+            status, headers, body, pieces = self.known[key]
+            if self.params.get("shadow"):
+                threading.Thread(target=_drain, args=(forward, request), daemon=True).start()
+            return Answer(status, dict(headers), body, iter(pieces) if pieces is not None else None)
+        answer = forward(request)
+        if answer.status != 200:
+            return answer
+        pieces: list[bytes] | None = None
+        if answer.events is not None:
+            pieces = []
+            answer.events = _kept(answer.events, pieces)
+        self.known[key] = (answer.status, dict(answer.headers), answer.body, pieces)
+        return answer
+
+
+def _kept(events: Iterable[bytes], into: list[bytes]) -> Iterator[bytes]:
+    for event in events:
+        into.append(event)
+        yield event
+
+
+def _drain(forward: Callable[[Request], Answer], request: Request) -> None:
+    with contextlib.suppress(Cut, OSError):
+        for _ in forward(request).events or ():
+            pass
+
+
+class Models(Fault):
+    """``/v1/models`` says something else."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Every entry changed."""
+        answer = forward(request)
+        if request.path == "/v1/models" and answer.status == 200:
+            self.acts()
+            answer.with_json(lambda body: body | {"data": [one | self.params["change"] for one in body["data"]]})
+        return answer
+
+
+class Metrics(Fault):
+    """``/metrics`` says something else: ``rename`` is (old, new), ``double`` a series whose value is doubled."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """The text is changed."""
+        answer = forward(request)
+        if request.path != "/metrics" or answer.status != 200:
+            return answer
+        text = answer.body.decode()
+        if "rename" in self.params:
+            old, new = self.params["rename"]
+            changed = text.replace(old, new)
+        else:
+            changed = "\n".join(_doubled(line, self.params["double"]) for line in text.split("\n"))
+        if changed != text:
+            self.acts()
+        answer.body = changed.encode()
+        return answer
+
+
+def _doubled(line: str, series: str) -> str:
+    if series not in line or line.startswith("#"):
+        return line
+    head, _, value = line.rpartition(" ")
+    return f"{head} {2 * float(value)}"
+
+
+class Delay(Fault):
+    """Every request waits ``seconds``, as on a busy network; ``endpoint`` and ``streams`` narrow it."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Waits, then passes on."""
+        self.acts()
+        time.sleep(self.params["seconds"])
+        return forward(request)
+
+
+FAULTS: dict[str, type[Fault]] = {
+    "cut-stream": CutStream,
+    "lose-done": LoseDone,
+    "drop-event": DropEvent,
+    "buffered": Buffered,
+    "content-type": ContentType,
+    "usage": Usage,
+    "finish-reason": FinishReason,
+    "without": Without,
+    "status": Status,
+    "bad-requests": BadRequests,
+    "forward-as": ForwardAs,
+    "swap": Swap,
+    "slow-repeat": SlowRepeat,
+    "edge-cache": EdgeCache,
+    "models": Models,
+    "metrics": Metrics,
+    "delay": Delay,
+    "none": Fault,
+}
+
+
+# -------------------------------------------------------------------------------------------------------- the server
+
+
+@dataclass
+class Proxy:
+    """Listens on a free port of this machine and passes on to ``upstream`` until closed."""
+
+    upstream: str
+    fault: Fault = field(default_factory=Fault)
+
+    def __enter__(self) -> Proxy:
+        proxy = self
+
+        class Handler(_Handler):
+            def exchange(self, request: Request) -> Answer:
+                return proxy.fault.exchange(request, lambda asked: _forward(proxy.upstream, asked, self.connection))
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.request_queue_size = 64
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    @property
+    def fired(self) -> int:
+        """How often the fault has acted."""
+        return self.fault.fired
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def exchange(self, request: Request) -> Answer:
+        raise NotImplementedError
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the engine has an access log."""
+
+    def _serve(self) -> None:
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        length = int(self.headers.get("content-length") or 0)
+        request = Request(
+            self.command,
+            self.path,
+            {name.lower(): value for name, value in self.headers.items()},
+            self.rfile.read(length),
+        )
+        try:
+            answer = self.exchange(request)
+            self._send(answer)
+        except (Cut, OSError, http.client.HTTPException):
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            if name not in HOP_BY_HOP:
+                self.send_header(name, value)
+        if answer.events is None:
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+            return
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in answer.events:
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815 - the names that http.server looks for
+
+
+def _forward(upstream: str, request: Request, client: socket.socket) -> Answer:
+    """Ask the engine; hang up on it when the client has hung up."""
+    parts = urlsplit(upstream)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=600)
+    headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
+    connection.request(request.method, request.path, body=request.body or None, headers=headers)
+    engine = connection.sock
+    while not select.select([engine], [], [], 0.02)[0]:
+        if _gone(client):
+            connection.close()
+            raise Cut
+    response = connection.getresponse()
+    received = {name.lower(): value for name, value in response.getheaders()}
+    if received.get("content-type", "").startswith("text/event-stream"):
+        return Answer(response.status, received, events=_events(response, connection, client))
+    with contextlib.closing(connection):
+        return Answer(response.status, received, response.read())
+
+
+def _events(
+    response: http.client.HTTPResponse, connection: http.client.HTTPConnection, client: socket.socket
+) -> Iterator[bytes]:
+    """The events of a stream as they come, each with its blank line; the engine is hung up on when nobody reads on."""
+    waiting = b""
+    with contextlib.closing(connection):
+        while piece := response.read1(65536):
+            waiting += piece
+            while (end := waiting.find(b"\n\n")) >= 0:
+                yield waiting[: end + 2]
+                waiting = waiting[end + 2 :]
+            if _gone(client):
+                raise Cut
+        if waiting:
+            yield waiting
+
+
+def _gone(client: socket.socket) -> bool:
+    """Whether the client has closed its end."""
+    try:
+        if not select.select([client], [], [], 0)[0]:
+            return False
+        return client.recv(1, socket.MSG_PEEK) == b""
+    except OSError:
+        return True

@@ -1,0 +1,289 @@
+"""Every fault against the suite: seed it, run the suite, compare what fired with what should have.
+
+Stacks are used again wherever the fault allows: hooks and proxies are switched on and off around one stack, so a fault
+costs what its run of the suite costs. Results are kept by fault, suite and engine version; only what changed runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fixtures.errors import StackError
+from fixtures.stack import engine_env, process
+from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON
+from fixtures.stack.progress import Progress
+from fixtures.stack.record import StackRecord
+from lab import bench as benches
+from lab.bench import ROOT, Bench, LabError, Verdicts, judge
+from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fixtures.stack.engine_env import EngineEnv
+
+Entry = Fault | Healthy
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one fault or healthy variant."""
+
+    id: str
+    fired: dict[str, str] = field(default_factory=dict)
+    """Requirement id to its reason."""
+    missed: tuple[str, ...] = ()
+    """Expected and silent."""
+    unrelated: tuple[str, ...] = ()
+    """Fired and neither expected nor allowed."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Errors of the suite: under no fault may there be any."""
+    unproven: str = ""
+    """Why the injection is not proven; then nothing else counts."""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether everything is as it should be."""
+        return not (self.missed or self.unrelated or self.errors or self.unproven)
+
+    def __str__(self) -> str:
+        if self.unproven:
+            return f"NOT SEEDED: {self.unproven}"
+        parts = [
+            f"{name} {', '.join(found)}"
+            for name, found in (("missed", self.missed), ("unrelated", self.unrelated))
+            if found
+        ]
+        parts += [f"error in {id_}: {reason}" for id_, reason in self.errors.items()]
+        fired = ", ".join(sorted(self.fired)) or "nothing"
+        return f"{'ok' if self.good else 'BAD'}: {fired} fired" + (f"; {'; '.join(parts)}" if parts else "")
+
+
+def compare(entry: Entry, found: Verdicts, seconds: float = 0.0) -> Result:
+    """What a run of the suite means for a fault."""
+    if isinstance(entry, Healthy):
+        return Result(entry.id, found.fired, (), tuple(sorted(found.fired)), found.errors, seconds=seconds)
+    fired = frozenset(found.fired)
+    missed = entry.expected - fired | (entry.not_judged - found.not_judged)
+    unrelated = fired - entry.expected - entry.allowed
+    return Result(entry.id, found.fired, tuple(sorted(missed)), tuple(sorted(unrelated)), found.errors, seconds=seconds)
+
+
+class Runner:
+    """Runs faults; keeps one stack for all that can share it."""
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self.cache = engine_env.cache_dir()
+        self.progress = Progress(sys.stderr, live=False)
+        self.fresh = fresh
+        self.folder = Path(tempfile.mkdtemp(prefix="kv-lab-"))
+        self.begin = time.monotonic()
+        self._env: EngineEnv | None = None
+        self._shared: Bench | None = None
+        self._count = 0
+
+    # --- the whole catalogue ----------------------------------------------------------------------------------------
+    def run(self, entries: Iterable[Entry]) -> list[Result]:
+        """Every entry; those that share a stack first."""
+        results = []
+        ordered = sorted(entries, key=lambda entry: not shares(entry))
+        try:
+            for number, entry in enumerate(ordered, 1):
+                known = None if self.fresh else self._known(entry)
+                result = known or self._run(entry)
+                if known is None and not result.unproven:
+                    self._keep(entry, result)
+                results.append(result)
+                elapsed = time.monotonic() - self.begin
+                how = "known" if known else f"{result.seconds:.0f} s"
+                print(f"[{elapsed / 60:5.1f} min] {number:2}/{len(ordered)} {entry.id} ({how}): {result}", flush=True)
+        finally:
+            self._drop_shared()
+        return results
+
+    def _run(self, entry: Entry) -> Result:
+        begin = time.monotonic()
+        try:
+            found = self._judge(entry)
+        except (LabError, StackError) as error:
+            return Result(entry.id, unproven=" ".join(str(error).split())[:400], seconds=time.monotonic() - begin)
+        return compare(entry, found, time.monotonic() - begin)
+
+    def _judge(self, entry: Entry) -> Verdicts:
+        injection = entry.injection if isinstance(entry, Fault) else entry.setting
+        folder = self.folder / entry.id
+        cases = "fast"
+        if isinstance(entry, Healthy):
+            cases = "full" if entry.id == "as-published" else "slow" if entry.slow else "fast"
+        elif entry.slow:
+            cases = "slow"
+        tests = entry.scope if isinstance(entry, Fault) else ()
+        if isinstance(injection, Hook) and injection.at_start:
+            return self._judge_own(entry.id, injection, folder, tests)
+        if isinstance(injection, Values) or (isinstance(injection, Process) and isinstance(entry, Fault)):
+            return self._judge_changed(entry.id, injection, folder, cases, tests)
+        bench = self._shared_bench()
+        record, meanwhile = bench.record_path, None
+        try:
+            with ExitStack() as stack:
+                if isinstance(injection, Hook):
+                    stack.enter_context(bench.hooked(entry.id, injection))
+                elif isinstance(injection, Proxy):
+                    record = stack.enter_context(bench.proxied(injection))
+                elif isinstance(injection, Process):
+                    if injection.action == "hang-ups":
+                        benches.hang_up(bench)
+                    stack.enter_context(benches.cpu_load() if injection.action == "cpu-load" else nullcontext())
+                return judge(folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile)
+        finally:
+            bench.record.seeds = StackRecord.load(bench.record_path).seeds
+            if not bench.restore():
+                self._drop_shared()
+
+    def _judge_changed(
+        self, id_: str, injection: Values | Process, folder: Path, cases: str, tests: tuple[str, ...]
+    ) -> Verdicts:
+        """On a stack of its own, stood up with other values, or of which a process comes to harm."""
+        self._drop_shared()
+        values = injection if isinstance(injection, Values) else injection.values
+        bench = benches.stand_up(
+            id_, values, self._engine_env(), self.folder / f"{id_}-stack", self.cache, self.progress
+        )
+        try:
+            benches.check_values(bench.record, values)
+            meanwhile = (lambda: benches.act(bench, injection)) if isinstance(injection, Process) else None
+            return judge(folder, _attach(bench.record_path), cases=cases, tests=tests, meanwhile=meanwhile)
+        finally:
+            process.tear_down(bench.record, self.cache / "stacks")
+
+    def _judge_own(self, id_: str, hook: Hook, folder: Path, tests: tuple[str, ...]) -> Verdicts:
+        """On a stack that the suite itself stands up and tears down."""
+        self._drop_shared()
+        hooks = benches.copy_hooks(self.folder / f"{id_}-hooks")
+        benches.write_control(hooks, id_, hook)
+        found = judge(folder, [], cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
+        if not benches.acted(hooks, id_):
+            raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
+        return found
+
+    # --- stacks -----------------------------------------------------------------------------------------------------
+    def _engine_env(self) -> EngineEnv:
+        if self._env is None:
+            python, folder = os.environ.get(ENV_ENGINE_PYTHON), os.environ.get(ENV_ENGINE_ENV)
+            if python:
+                self._env = engine_env.adopt(Path(python))
+            else:
+                self._env = engine_env.ensure(Path(folder) if folder else None, report=self.progress.line)
+        return self._env
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the engine and the cache that the faults were seeded into."""
+        return {"vllm": self._engine_env().vllm, "lmcache": self._engine_env().lmcache}
+
+    def _shared_bench(self) -> Bench:
+        if self._shared is None:
+            self._count += 1
+            name = f"shared-{self._count}"
+            self._shared = benches.stand_up(
+                name, None, self._engine_env(), self.folder / name, self.cache, self.progress
+            )
+            if not self._shared.restore():
+                self._drop_shared()
+                raise LabError("a fresh stack does not load what it has stored: there is nothing to seed faults into")
+        return self._shared
+
+    def _drop_shared(self) -> None:
+        if self._shared is not None:
+            process.tear_down(self._shared.record, self.cache / "stacks")
+            self._shared = None
+
+    # --- what is known already --------------------------------------------------------------------------------------
+    def _key(self, entry: Entry) -> Path:
+        env = self._engine_env()
+        text = json.dumps(
+            [benches.as_data(entry), type(entry).__name__, sources_digest(), env.vllm, env.lmcache],
+            sort_keys=True,
+            default=sorted,
+        )
+        return self.cache / "lab" / f"{entry.id}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+    def _known(self, entry: Entry) -> Result | None:
+        try:
+            found = json.loads(self._key(entry).read_text())
+        except (OSError, ValueError):
+            return None
+        found |= {name: tuple(found[name]) for name in ("missed", "unrelated")}
+        return Result(**found)
+
+    def _keep(self, entry: Entry, result: Result) -> None:
+        path = self._key(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(benches.as_data(result), indent=2))
+
+    def close(self, *, keep_logs: bool) -> None:
+        """Remove what the runs left, unless somebody wants to look at it."""
+        if keep_logs:
+            print(f"logs and reports: {self.folder}")
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def shares(entry: Entry) -> bool:
+    """Whether it can be seeded into the stack that others use."""
+    injection = entry.injection if isinstance(entry, Fault) else entry.setting
+    if isinstance(injection, Hook):
+        return not injection.at_start
+    return (
+        injection is None
+        or isinstance(injection, Proxy)
+        or (isinstance(injection, Process) and isinstance(entry, Healthy))
+    )
+
+
+def _attach(record: Path) -> list[str]:
+    return ["--stack=attach", f"--record={record}"]
+
+
+def sources_digest() -> str:
+    """Digest of everything that a verdict depends on besides the fault itself: suite, fixtures, configuration, lab."""
+    files = [
+        path
+        for folder, pattern in (
+            ("suite", "*.py"),
+            ("fixtures", "**/*.py"),
+            ("configs/embedded", "*"),
+            ("lab", "**/*.py"),
+        )
+        for path in sorted((ROOT / folder).glob(pattern))
+        if path.name not in {"catalogue.py", "report.py", "__main__.py"} and path.is_file()
+    ]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def summary(results: Iterable[Result], faults: Iterable[Fault], healthy: Iterable[Healthy]) -> dict[str, Any]:
+    """The two figures."""
+    by_id = {result.id: result for result in results}
+    seeded = [by_id[fault.id] for fault in faults if fault.id in by_id]
+    quiet = [by_id[variant.id] for variant in healthy if variant.id in by_id]
+    return {
+        "seeded": len(seeded),
+        "caught": sum(1 for result in seeded if not result.missed and not result.unproven),
+        "unrelated": sum(len(result.unrelated) for result in seeded),
+        "healthy": len(quiet),
+        "false_alarms": sum(len(result.fired) for result in quiet),
+    }

@@ -1,0 +1,63 @@
+"""pytest plugin (``-p lab.selection``): which cases of the suite the lab runs for one fault.
+
+Without it a fault would take as long as the whole suite. Left out are the small sizes of tests that run in several (what a
+small prompt shows, a long one shows too), most of the bad requests, and, unless asked for, the tests that measure time or
+memory over many requests.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+ENV_CASES, ENV_TESTS = "KV_OFFLOAD_LAB_CASES", "KV_OFFLOAD_LAB_TESTS"
+SLOW = {"LAT-01", "LAT-02", "LAT-03", "LAT-06", "MEM-02", "MEM-04"}
+SIZES = ("chunks", "clients")
+BAD = {"malformed-json", "negative-max-tokens", "prompt-too-long", "chat-negative-max-tokens"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what ``KV_OFFLOAD_LAB_CASES`` (fast, slow, full) and ``KV_OFFLOAD_LAB_TESTS`` ask for.
+
+    The latter are requirement ids, and the first parts of ids for all of a link.
+    """
+    cases, wanted = os.environ.get(ENV_CASES, "full"), set(os.environ.get(ENV_TESTS, "").split())
+    largest: dict[tuple[str, str], int] = {}
+    for item in items:
+        for name in SIZES:
+            size = _params(item).get(name)
+            if isinstance(size, int):
+                key = (_function(item), name)
+                largest[key] = max(size, largest.get(key, 0))
+
+    def keep(item: pytest.Item) -> bool:
+        judged = {name for marker in item.iter_markers("requirement") for name in marker.args}
+        links = {id_.partition("-")[0] for id_ in judged}
+        if wanted and not (judged | links) & wanted:
+            return False
+        if cases == "full":
+            return True
+        if cases == "fast" and judged & SLOW and not judged & wanted:
+            return False
+        params = _params(item)
+        if "bad" in params and getattr(params["bad"], "name", "") not in BAD:
+            return False
+        return all(
+            params[name] == largest[_function(item), name] for name in SIZES if isinstance(params.get(name), int)
+        )
+
+    kept = [item for item in items if keep(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _params(item: pytest.Item) -> dict[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else dict(callspec.params)
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]

@@ -1,0 +1,95 @@
+"""The catalogue: complete, consistent, and every injection refers to something that exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from fixtures.verdict.requirements import REQUIREMENTS
+from lab.catalogue import FAULTS, HEALTHY, Fault, Hook, Process, Proxy, Values
+from lab.proxy import FAULTS as PROXY_FAULTS
+
+ROOT = Path(__file__).parents[1]
+NEEDS_A_GPU = {"MEM-01", "MEM-02"}
+"""Judged on a GPU only: the lab's stacks have none to seed a fault into."""
+
+
+def implemented() -> set[str]:
+    found: set[str] = set()
+    for path in (ROOT / "suite").glob("test_*.py"):
+        for ids in re.findall(r"^@requirement\(([^)]*)\)", path.read_text(), re.MULTILINE):
+            found |= set(re.findall(r'"([A-Z]+-\d+)"', ids))
+    return found
+
+
+def hook_names() -> frozenset[str]:
+    spec = importlib.util.spec_from_file_location("seeded", ROOT / "lab" / "hooks" / "seeded.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return frozenset(module.HOOKS)
+
+
+def test_ids_are_unique() -> None:
+    ids = [entry.id for entry in (*FAULTS, *HEALTHY)]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id_) for id_ in ids)
+
+
+def test_there_are_enough_of_every_kind() -> None:
+    assert len(FAULTS) >= 30
+    assert len(HEALTHY) >= 8
+    assert {type(fault.injection) for fault in FAULTS} == {Values, Hook, Proxy, Process}
+    kinds = {fault.kind for fault in FAULTS}
+    assert kinds == {
+        "configuration",
+        "inactive",
+        "wrong answer",
+        "leakage",
+        "crash or hang",
+        "memory",
+        "serving",
+        "observability",
+        "latency",
+    }
+
+
+def test_every_implemented_requirement_has_a_fault_that_must_turn_it() -> None:
+    expected = {id_ for fault in FAULTS for id_ in fault.expected}
+    judged = implemented() - NEEDS_A_GPU
+    assert judged <= expected, f"no fault must turn {sorted(judged - expected)}"
+    assert expected <= implemented(), f"no test judges {sorted(expected - implemented())}"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_a_fault_is_complete(fault: Fault) -> None:
+    assert fault.title
+    assert fault.source
+    assert fault.expected or fault.not_judged
+    named = fault.expected | fault.allowed | fault.not_judged | set(fault.tests)
+    assert named <= set(REQUIREMENTS)
+    if fault.tests:
+        assert fault.expected | fault.not_judged <= set(fault.tests), "it can only turn what is run"
+        assert len(set(fault.tests) - fault.expected) >= 2, "something has to stay silent"
+
+
+@pytest.mark.parametrize("entry", [*FAULTS, *HEALTHY], ids=lambda entry: entry.id)
+def test_an_injection_exists_and_can_be_proven(entry: object) -> None:
+    injection = getattr(entry, "injection", getattr(entry, "setting", None))
+    if isinstance(injection, Hook):
+        assert injection.name in hook_names()
+    elif isinstance(injection, Proxy):
+        PROXY_FAULTS[injection.name](**injection.params)
+    elif isinstance(injection, Values):
+        assert injection.shows
+        re.compile(injection.shows)
+
+
+def test_every_hook_and_proxy_fault_is_used() -> None:
+    injections = [fault.injection for fault in FAULTS] + [variant.setting for variant in HEALTHY]
+    assert hook_names() == {one.name for one in injections if isinstance(one, Hook)}
+    assert set(PROXY_FAULTS) == {one.name for one in injections if isinstance(one, Proxy)}

@@ -1,0 +1,184 @@
+"""What a run of the suite means for a fault, the selection of cases, and the generated page."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lab import selection
+from lab.bench import LabError, Verdicts, changed_config, check_values, read_verdicts
+from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
+from lab.report import detection, how
+from lab.runner import Result, compare, shares, sources_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAULT = Fault(
+    "f", "inactive", "t", "s", Hook("drop-store"), ids("ACC-01 ACC-02"), allowed=ids("ACC-05"), not_judged=ids("LAT-01")
+)
+
+
+def verdicts(fired: str, not_judged: str = "LAT-01", errors: str = "") -> Verdicts:
+    return Verdicts(
+        dict.fromkeys(fired.split(), "why"), frozenset(), ids(not_judged), dict.fromkeys(errors.split(), "e")
+    )
+
+
+@pytest.mark.parametrize(
+    ("fired", "not_judged", "missed", "unrelated"),
+    [
+        ("ACC-01 ACC-02", "LAT-01", "", ""),
+        ("ACC-01 ACC-02 ACC-05", "LAT-01", "", ""),
+        ("ACC-01", "LAT-01", "ACC-02", ""),
+        ("ACC-01 ACC-02 COR-01", "LAT-01", "", "COR-01"),
+        ("", "LAT-01", "ACC-01 ACC-02", ""),
+        ("ACC-01 ACC-02", "", "LAT-01", ""),
+    ],
+)
+def test_a_fault_is_compared_with_what_fired(fired: str, not_judged: str, missed: str, unrelated: str) -> None:
+    result = compare(FAULT, verdicts(fired, not_judged))
+    assert (result.missed, result.unrelated) == (tuple(missed.split()), tuple(unrelated.split()))
+    assert result.good == (not missed and not unrelated)
+
+
+def test_an_error_of_the_suite_is_never_good() -> None:
+    assert not compare(FAULT, verdicts("ACC-01 ACC-02", errors="COR-01")).good
+    assert not compare(Healthy("h", "t"), verdicts("", errors="COR-01")).good
+
+
+def test_a_healthy_variant_has_to_be_silent() -> None:
+    assert compare(Healthy("h", "t"), verdicts("")).good
+    assert compare(Healthy("h", "t"), verdicts("COR-01")).unrelated == ("COR-01",)
+
+
+def test_a_fault_that_was_not_seeded_is_never_good() -> None:
+    result = Result("f", unproven="never acted")
+    assert not result.good
+    assert str(result) == "NOT SEEDED: never acted"
+
+
+def test_verdicts_are_read_from_a_report() -> None:
+    def entry(id_: str, verdict: str, judged: int = 1, errored: bool = False) -> dict[str, Any]:
+        return {"id": id_, "verdict": verdict, "reason": "r", "errored": errored, "cases": {"judged": judged}}
+
+    found = read_verdicts(
+        {
+            "requirements": [
+                entry("ACC-01", "conformant"),
+                entry("ACC-02", "non-conformant"),
+                entry("CFG-08", "advisory"),
+                entry("COR-01", "not judged", 0),
+                entry("COR-02", "not judged", 0, errored=True),
+            ]
+        }
+    )
+    assert found.fired == {"ACC-02": "r", "CFG-08": "r"}
+    assert found.not_judged == ids("COR-01 COR-02")
+    assert found.errors == {"COR-02": "r"}
+    assert found.judged == ids("ACC-01 ACC-02 CFG-08")
+
+
+def items(*specs: tuple[str, str, dict[str, Any]]) -> list[Any]:
+    return [
+        SimpleNamespace(
+            nodeid=f"{name}[{number}]",
+            callspec=SimpleNamespace(params=params),
+            iter_markers=lambda _, id_=id_: [SimpleNamespace(args=(id_,))],
+        )
+        for number, (name, id_, params) in enumerate(specs)
+    ]
+
+
+def select(monkeypatch: pytest.MonkeyPatch, cases: str, tests: str, found: list[Any]) -> list[str]:
+    monkeypatch.setenv(selection.ENV_CASES, cases)
+    monkeypatch.setenv(selection.ENV_TESTS, tests)
+    dropped: list[Any] = []
+    config = SimpleNamespace(hook=SimpleNamespace(pytest_deselected=lambda items: dropped.extend(items)))
+    before = len(found)
+    selection.pytest_collection_modifyitems(config, found)  # type: ignore[arg-type]
+    assert len(found) + len(dropped) == before
+    return [item.nodeid for item in found]
+
+
+def test_the_fast_selection_keeps_the_largest_size_and_leaves_the_slow_ones_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found() -> list[Any]:
+        return items(
+            ("a", "ACC-01", {"chunks": 1}),
+            ("a", "ACC-01", {"chunks": 20}),
+            ("b", "LAT-01", {}),
+            ("c", "API-05", {"bad": SimpleNamespace(name="malformed-json")}),
+            ("c", "API-05", {"bad": SimpleNamespace(name="huge-n")}),
+        )
+
+    assert select(monkeypatch, "fast", "", found()) == ["a[1]", "c[3]"]
+    assert select(monkeypatch, "slow", "", found()) == ["a[1]", "b[2]", "c[3]"]
+    assert select(monkeypatch, "fast", "LAT-01", found()) == ["b[2]"]
+    assert len(select(monkeypatch, "full", "", found())) == 5
+
+
+def test_values_are_written_in_the_format_of_the_chart(tmp_path: Path) -> None:
+    values = Values(
+        {"lmcacheConfig.cpuOffloadingBufferSize": "2Gi", "vllmConfig.maxModelLen": None},
+        env=(("NAME", "1"),),
+        extra_args=("--flag",),
+    )
+    config = changed_config("some", values, tmp_path)
+    model = config.values.serving_engine_spec.model_spec[0].model_dump(by_alias=True)
+    assert config.name == "some"
+    assert model["lmcacheConfig"]["cpuOffloadingBufferSize"] == "2Gi"
+    assert model["vllmConfig"]["extraArgs"][-1] == "--flag"
+    assert model["env"][-1]["name"] == "NAME"
+
+
+@pytest.mark.parametrize(
+    ("shows", "absent", "good"), [("abc", False, True), ("xyz", False, False), ("abc", True, False)]
+)
+def test_a_change_of_values_has_to_show(shows: str, absent: bool, good: bool) -> None:
+    record = SimpleNamespace(engines=[], servers=[], model_dump_json=lambda indent: "abc")
+    values = Values({}, where="record", shows=shows, absent=absent)
+    if good:
+        check_values(record, values)  # type: ignore[arg-type]
+    else:
+        with pytest.raises(LabError, match="does not show the fault"):
+            check_values(record, values)  # type: ignore[arg-type]
+
+
+def test_the_page_is_the_same_for_the_same_results() -> None:
+    results = [
+        compare(fault, Verdicts(dict.fromkeys(fault.expected, "r"), frozenset(), fault.not_judged, {}), 1.0)
+        for fault in FAULTS
+    ]
+    results += [compare(variant, Verdicts({}, frozenset(), frozenset(), {}), 2.0) for variant in HEALTHY]
+    versions = {"vllm": "1", "lmcache": "2"}
+    page = detection(results, versions)
+    assert page == detection([Result(**{**vars(one), "seconds": 9.0}) for one in results], versions)
+    assert (
+        f"**Faults caught: {len(FAULTS)} of {len(FAULTS)} seeded. False alarms: 0 in {len(HEALTHY)} healthy runs.**"
+        in page
+    )
+    assert all(f"`{entry.id}`" in page for entry in (*FAULTS, *HEALTHY))
+    assert page.count("| caught |") == len(FAULTS)
+
+
+def test_every_injection_has_words() -> None:
+    for fault in FAULTS:
+        assert how(fault.injection)
+    assert how(None) == "nothing"
+
+
+def test_hooks_and_proxies_share_a_stack_and_values_do_not() -> None:
+    by_id = {entry.id: entry for entry in (*FAULTS, *HEALTHY)}
+    assert shares(by_id["store-dropped"])
+    assert shares(by_id["as-published"])
+    assert not shares(by_id["connector-missing"])
+    assert not shares(by_id["sigterm-ignored"])
+    assert not shares(by_id["cache-server-killed"])
+
+
+def test_the_digest_of_the_sources_is_stable() -> None:
+    assert sources_digest() == sources_digest()

@@ -1,0 +1,182 @@
+"""``latency.measure`` on a stack whose times and token sources are chosen here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.errors import NotJudged
+from fixtures.measure import bounds, latency
+from fixtures.measure.client import Response
+from fixtures.measure.exchange import Exchange, TokenSources
+from fixtures.measure.prompts import Prompt, Prompts
+from fixtures.measure.trials import MAX_TRIALS, MIN_TRIALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHUNK = 16
+PER_TOKEN = 1000
+LINK = 1e9
+"""Bytes/s: a token takes a microsecond."""
+
+
+@dataclass
+class FakeStack:
+    """Cold prompts take ``cold_s`` seconds a token; repeats ``reload_s`` seconds in all, from ``source``."""
+
+    cold_s: float = 100e-6
+    reload_s: Callable[[Prompt], float] = lambda prompt: 0.002 + prompt.whole_chunk_tokens * 2e-6
+    fixed_s: float = 0.001
+    sources: Callable[[int, Prompt], TokenSources] = lambda repeat, prompt: TokenSources(
+        prompt.tokens - prompt.whole_chunk_tokens, 0, prompt.whole_chunk_tokens
+    )
+    """Of the n-th repeat."""
+    cold_sources: Callable[[Prompt], TokenSources] = lambda prompt: TokenSources(prompt.tokens, 0, 0)
+    record: Any = field(default_factory=lambda: SimpleNamespace(kv_bytes_per_token=PER_TOKEN, link_bytes_per_s=None))
+    asked: list[Prompt] = field(default_factory=list)
+    repeats: int = 0
+    dropped_before: set[tuple[int, ...]] = field(default_factory=set)
+
+    def ask(self, prompt: Prompt, *, stream: bool) -> Exchange:
+        assert stream, "without a stream there is no time to first token"
+        if prompt.tokens == 1:
+            seconds, sources = self.fixed_s, TokenSources(1, 0, 0)
+        elif prompt.ids in {one.ids for one in self.asked}:
+            assert prompt.ids in self.dropped_before, "a repeat with its GPU copy in place says nothing"
+            self.repeats += 1
+            seconds, sources = self.reload_s(prompt), self.sources(self.repeats, prompt)
+        else:
+            seconds, sources = self.fixed_s + self.cold_s * prompt.tokens, self.cold_sources(prompt)
+        self.asked.append(prompt)
+        response = Response(200, {}, "", total_s=seconds, ttft_s=seconds)
+        return Exchange(prompt, {}, response, "engine-0", None, tokens=sources)
+
+    def drop_gpu_copy(self) -> None:
+        self.dropped_before |= {prompt.ids for prompt in self.asked}
+
+
+@pytest.fixture(autouse=True)
+def _link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "host_copy_bytes_per_s", lambda: LINK)
+
+
+def measure(stack: FakeStack, longest: int = 100 * CHUNK) -> Any:
+    return latency.measure(stack, Prompts(3, "latency", CHUNK, longest))  # type: ignore[arg-type]
+
+
+def test_clear_trials_by_hand() -> None:
+    """16 chunks: cold 1 + 25.7 ms, floor 1 + 0.256 ms: already below 15 % of it."""
+    stack = FakeStack()
+    found = measure(stack)
+    assert (found.prompt_tokens, found.loaded_tokens) == (257, 256)
+    assert found.transfer_s == pytest.approx(256e-6)
+    assert found.floor_s == pytest.approx(0.001256)
+    assert found.ratio.median == pytest.approx((0.002 + 512e-6) / (0.001 + 0.0257))
+    assert found.discarded == ()
+    assert len(found.trials) == MIN_TRIALS
+    assert len({prompt.ids for prompt in stack.asked if prompt.tokens > 1}) == MIN_TRIALS + 1, "every pair is fresh"
+
+
+def test_the_link_that_was_measured_goes_before_the_hosts_own() -> None:
+    """PCIe to the card, not a copy within the host: a floor of the wrong link judges nothing."""
+    record = SimpleNamespace(kv_bytes_per_token=PER_TOKEN, link_bytes_per_s=LINK / 4)
+    assert measure(FakeStack(record=record)).transfer_s == pytest.approx(4 * 256e-6)
+
+
+def test_the_prompt_grows_until_a_reload_has_room() -> None:
+    """Cold 10 us a token: 1 ms + n us is at most 0.15 x (1 ms + 10 n us) from 1 700 tokens on; lengths double from 256."""
+    stack = FakeStack(cold_s=10e-6)
+    found = measure(stack, longest=200 * CHUNK)
+    assert found.prompt_tokens == 128 * CHUNK + 1
+    lengths = [prompt.tokens for prompt in stack.asked if prompt.tokens > 1]
+    assert list(dict.fromkeys(lengths)) == [16 * CHUNK + 1, 32 * CHUNK + 1, 64 * CHUNK + 1, 128 * CHUNK + 1]
+
+
+@pytest.mark.parametrize(
+    ("longest", "tokens"), [(401, 401), (400, 385), (416, 401)], ids=["fits-exactly", "one-less", "one-chunk-less-one"]
+)
+def test_the_longest_prompt_is_the_last_resort(longest: int, tokens: int) -> None:
+    """A floor of half a cold prompt is more than is wanted, but still leaves room."""
+    found = measure(FakeStack(cold_s=5e-6), longest=longest)
+    assert found.prompt_tokens == tokens
+
+
+def test_without_room_nothing_is_claimed() -> None:
+    stack = FakeStack(cold_s=1e-6)
+    with pytest.raises(
+        NotJudged, match=r"even at 1585 tokens the floor \(3 ms\) is above 80% of a cold prompt \(3 ms\)"
+    ):
+        measure(stack)
+    assert stack.repeats == 4, "no trial is run for nothing"
+
+
+@pytest.mark.parametrize("longest", [1, CHUNK - 1, CHUNK])
+def test_a_model_that_takes_less_than_a_chunk_and_a_token_is_not_judged(longest: int) -> None:
+    with pytest.raises(NotJudged, match=f"the model takes {longest} tokens"):
+        measure(FakeStack(), longest=longest)
+
+
+def test_without_the_size_of_a_token_there_is_no_floor() -> None:
+    with pytest.raises(NotJudged, match="bytes of KV per token are unknown"):
+        measure(FakeStack(record=SimpleNamespace(kv_bytes_per_token=None, link_bytes_per_s=None)))
+
+
+def whole(prompt: Prompt) -> TokenSources:
+    return TokenSources(prompt.tokens - prompt.whole_chunk_tokens, 0, prompt.whole_chunk_tokens)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda prompt: TokenSources(prompt.tokens, 0, 0),
+        lambda prompt: TokenSources(1, prompt.whole_chunk_tokens, 0),
+        lambda prompt: TokenSources(1 + CHUNK, 0, prompt.whole_chunk_tokens - CHUNK),
+    ],
+    ids=["computed", "from-the-gpu", "one-chunk-short"],
+)
+def test_an_unverified_reload_is_thrown_away_and_counted(wrong: Callable[[Prompt], TokenSources]) -> None:
+    """Its time would be wonderful; it must not be in the trials."""
+    bad = {2, 5, 6}
+    stack = FakeStack(sources=lambda repeat, prompt: wrong(prompt) if repeat in bad else whole(prompt))
+    honest = stack.reload_s
+    stack.reload_s = lambda prompt: 1e-6 if stack.repeats in bad else honest(prompt)
+    found = measure(stack)
+    assert len(found.discarded) == 3
+    assert "repeat" in found.discarded[0]
+    assert len(found.trials) == MIN_TRIALS
+    assert min(one.reload_s for one in found.trials) >= 0.002
+
+
+def test_a_cold_run_that_was_not_cold_is_thrown_away() -> None:
+    stack = FakeStack()
+    stack.cold_sources = lambda prompt: (
+        TokenSources(1, prompt.tokens - 1, 0) if stack.repeats == 1 else TokenSources(prompt.tokens, 0, 0)
+    )
+    found = measure(stack)
+    assert len(found.discarded) == 1
+    assert f"cold 1 computed + {16 * CHUNK} GPU hit" in found.discarded[0]
+
+
+def test_four_failures_in_a_row_are_for_another_requirement_to_judge() -> None:
+    stack = FakeStack(sources=lambda repeat, prompt: TokenSources(prompt.tokens, 0, 0))
+    with pytest.raises(NotJudged, match=r"ACC-02.*repeat 257 computed \+ 0 GPU hit \+ 0 loaded"):
+        measure(stack)
+    assert stack.repeats == 4
+
+
+def test_three_failures_in_a_row_are_not() -> None:
+    found = measure(FakeStack(sources=lambda n, prompt: whole(prompt) if n % 4 == 0 else TokenSources(257, 0, 0)))
+    assert len(found.discarded) == 3 * (MIN_TRIALS + 1)
+
+
+def test_an_undecided_ratio_takes_every_trial_allowed() -> None:
+    stack = FakeStack()
+    stack.reload_s = lambda prompt: (0.001 + 100e-6 * prompt.tokens) * (0.7 if stack.repeats % 2 else 1.1)
+    found = measure(stack)
+    assert len(found.trials) == MAX_TRIALS
+    with pytest.raises(NotJudged, match="still lies across"):
+        found.check_decided(latency.FASTER_GATE)

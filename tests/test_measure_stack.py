@@ -1,0 +1,740 @@
+"""``Stack`` against a fake engine: every number belongs to this request, and every fault has its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fixtures.errors import NotJudged, SubjectFault
+from fixtures.measure.exchange import TokenSources
+from fixtures.measure.memory import GIB, HostMemory
+from fixtures.measure.prompts import Prompts
+from fixtures.stack import stack as module
+from fixtures.stack.record import EngineServer, ProcessRef, Requested, Server, StackRecord
+from fixtures.stack.stack import LogFile, Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MODEL = "tiny"
+SOURCES = {"computed": "local_compute", "gpu_hit": "local_cache_hit", "loaded": "external_kv_transfer"}
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Serves an engine's and a cache server's endpoints from plain attributes."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.lock = threading.Lock()
+        self.counts = dict.fromkeys(SOURCES, 0)
+        self.finished = self.running = self.waiting = 0
+        self.usage = 0.0
+        self.cache: dict[str, float] = {}
+        self.info: dict[str, str] = {"block_size": "16", "num_gpu_blocks": "100", "enable_prefix_caching": "True"}
+        self.config: Any = None
+        self.models: list[dict[str, Any]] = [{"id": MODEL, "max_model_len": 4096}]
+        self.answer: tuple[int, Any] = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
+        self.on_post: Callable[[dict[str, Any]], None] = self.count
+        self.posts: list[dict[str, Any]] = []
+        self.metrics_status = 200
+
+    def count(self, payload: dict[str, Any]) -> None:
+        """One request, computed from nothing."""
+        with self.lock:
+            self.counts["computed"] += len(payload.get("prompt") or ())
+            self.finished += 1
+
+    def metrics(self) -> str:
+        label = f'engine="0",model_name="{MODEL}"'
+        config = ",".join(f'{name}="{value}"' for name, value in self.info.items())
+        lines = [f"vllm:cache_config_info{{{config}}} 1.0"] if self.info else []
+        lines += [
+            f'vllm:prompt_tokens_by_source_total{{{label},source="{SOURCES[name]}"}} {float(value)}'
+            for name, value in self.counts.items()
+        ]
+        lines.append(f'vllm:request_success_total{{{label},finished_reason="length"}} {float(self.finished)}')
+        lines.append(f"vllm:num_requests_running{{{label}}} {float(self.running)}")
+        lines.append(f"vllm:num_requests_waiting{{{label}}} {float(self.waiting)}")
+        lines.append(f"vllm:kv_cache_usage_perc{{{label}}} {self.usage}")
+        lines += [f"lmcache_mp_{name} {value}" for name, value in self.cache.items()]
+        return "\n".join(lines) + "\n"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/metrics":
+            self.reply(self.server.metrics_status, self.server.metrics().encode(), "text/plain")
+        elif self.path == "/v1/models":
+            self.reply(200, json.dumps({"data": self.server.models}).encode())
+        elif self.path == "/config" and self.server.config is not None:
+            self.reply(200, json.dumps(self.server.config).encode())
+        else:
+            self.reply(404, b"{}")
+
+    def do_POST(self) -> None:
+        payload = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        if self.path == "/reset_prefix_cache":
+            return self.reply(200, b'{"success": true}')
+        self.server.posts.append(payload)
+        try:
+            self.server.on_post(payload)
+        except ConnectionAbortedError:
+            self.close_connection = True
+            return None
+        status, body = self.server.answer
+        return self.reply(status, json.dumps(body).encode())
+
+    def reply(self, status: int, data: bytes, content_type: str = "application/json") -> None:
+        with contextlib.suppress(OSError):
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[FakeServer]:
+    with FakeServer() as started:
+        threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield started
+        started.shutdown()
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeServer]:
+    with serving() as started:
+        yield started
+
+
+@pytest.fixture
+def cache() -> Iterator[FakeServer]:
+    """A cache server of 1 GiB, with LMCache 0.5.6's names."""
+    with serving() as started:
+        started.cache = {"l1_write_chunks_total": 0, "lookup_requested_tokens_total": 0, "lookup_hit_tokens_total": 0}
+        started.config = {
+            "mp": {"chunk_size": 64},
+            "storage_manager": {"l1_manager_config": {"memory_config": {"size_in_bytes": GIB}}},
+        }
+        yield started
+
+
+@pytest.fixture
+def prompts() -> Prompts:
+    return Prompts(1, "stack", 16, 4000)
+
+
+def record(folder: Path, url: str = "http://127.0.0.1:9", **fields: Any) -> StackRecord:
+    engines = fields.pop("engines", None) or [EngineServer(name="engine-0", url=url)]
+    return StackRecord(
+        id="s", kind="process", config="c", folder=folder, model=MODEL, engines=engines, **{"device": "cpu"} | fields
+    )
+
+
+def with_cache(folder: Path, engine: FakeServer, cache: FakeServer, **fields: Any) -> Stack:
+    engines = [EngineServer(name="engine-0", url=engine.url, cache_server="kv", log=folder / "engine-0.log")]
+    servers = [Server(name="kv", url=cache.url, log=folder / "kv.log")]
+    return Stack(record(folder, engines=engines, cache_servers=servers, **fields))
+
+
+# --- one request, and nobody else's -----------------------------------------------------------------------------------
+
+
+def test_an_exchange_counts_its_own_tokens(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.counts = {"computed": 1000, "gpu_hit": 200, "loaded": 30}
+    engine.finished = 7
+    stack, seen = Stack(record(tmp_path, engine.url)), []
+    stack.on_exchange = seen.append
+    asked = stack.ask(prompts.of_length(50), max_tokens=3, logprobs=5, cache_salt="x")
+    assert asked.tokens == TokenSources(50, 0, 0)
+    assert seen == [asked]
+    (payload,) = engine.posts
+    assert payload["prompt"] == list(asked.prompt.ids) if asked.prompt else False
+    assert {
+        name: payload[name] for name in ("model", "max_tokens", "temperature", "stream", "logprobs", "cache_salt")
+    } == {
+        "model": MODEL,
+        "max_tokens": 3,
+        "temperature": 0,
+        "stream": False,
+        "logprobs": 5,
+        "cache_salt": "x",
+    }
+
+
+def test_counters_that_come_late_are_waited_for(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    """vLLM counts a request after it has answered it."""
+    engine.on_post = lambda payload: threading.Timer(0.2, engine.count, [payload]).start()
+    assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
+
+
+def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    def two(payload: dict[str, Any]) -> None:
+        engine.count(payload)
+        engine.count({"prompt": [1] * 17})
+
+    engine.on_post = two
+    stack, seen = Stack(record(tmp_path, engine.url)), []
+    stack.on_exchange = seen.append
+    with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while ours was the only one"):
+        stack.ask(prompts.of_length(50))
+    assert seen == [], "what is thrown away is nobody's evidence"
+    with pytest.raises(NotJudged, match="somebody else uses engine engine-0"):
+        stack.ask_together([prompts.of_length(50) for _ in range(3)], at_once=3)
+
+
+def test_a_busy_engine_is_not_judged(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_WITHIN_S", 0.2)
+    engine.running, engine.waiting = 2, 1
+    with pytest.raises(NotJudged, match=r"engine-0 is busy \(2 running, 1 waiting\)"):
+        Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
+    assert engine.posts == []
+
+
+def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.running = 1
+    threading.Timer(0.15, setattr, [engine, "running", 0]).start()
+    assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).sources.computed == 50
+
+
+def test_a_restart_during_a_request_is_a_fault(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.counts["computed"], engine.finished = 1000, 7
+
+    def restart(payload: dict[str, Any]) -> None:
+        engine.counts["computed"], engine.finished = len(payload["prompt"]), 8
+
+    engine.on_post = restart
+    stack = Stack(record(tmp_path, engine.url))
+    with pytest.raises(SubjectFault, match=r"engine-0 restarted during the request: computed was 1000 and is 50"):
+        stack.ask(prompts.of_length(50))
+    engine.counts["computed"], engine.finished = 1000, 0
+    with pytest.raises(SubjectFault, match="engine-0 restarted under load"):
+        stack.ask_together([prompts.of_length(50)])
+
+
+def test_an_engine_that_counts_no_sources_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.counts = {}
+    engine.on_post = lambda payload: setattr(engine, "finished", engine.finished + 1)
+    with pytest.raises(NotJudged, match="vllm:prompt_tokens_by_source_total"):
+        Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
+
+
+def test_requests_together_are_known_in_sum(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    stack, seen = Stack(record(tmp_path, engine.url)), []
+    stack.on_exchange = seen.append
+    asked = [prompts.of_length(length) for length in (20, 30, 40, 50)]
+    exchanges, tokens = stack.ask_together(asked, at_once=3, max_tokens=2)
+    assert tokens == TokenSources(140, 0, 0)
+    assert [exchange.prompt for exchange in exchanges] == asked == [exchange.prompt for exchange in seen]
+    assert sorted(len(payload["prompt"]) for payload in engine.posts) == [20, 30, 40, 50]
+    assert all(payload["max_tokens"] == 2 for payload in engine.posts)
+    with pytest.raises(ValueError):
+        _ = exchanges[0].sources
+
+
+# --- faults and their reasons -----------------------------------------------------------------------------------------
+
+
+def test_a_server_error_is_a_fault(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.answer = (500, {"error": {"message": "boom"}})
+    with pytest.raises(SubjectFault, match=r"POST /v1/completions: expected HTTP 200, got 500: .*boom"):
+        Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
+
+
+def test_metrics_that_fail_are_a_fault_with_a_name(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    engine.metrics_status = cache.metrics_status = 500
+    with pytest.raises(SubjectFault, match="GET /metrics of engine engine-0: expected HTTP 200, got 500"):
+        stack.engine.counters()
+    with pytest.raises(SubjectFault, match="GET /metrics of cache server kv: expected HTTP 200, got 500"):
+        stack.cache_counters()
+
+
+CRASH = "(EngineCore pid=5) ERROR 11-25 04:36:39 [core.py:7] ValueError: No available memory for the cache blocks.\n"
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield started
+    started.kill()
+    started.wait()
+
+
+def engine_of(process: subprocess.Popen[bytes], url: str, log: Path | None) -> EngineServer:
+    return EngineServer(name="engine-0", url=url, process=ProcessRef.of(process.pid), log=log)
+
+
+@pytest.mark.parametrize("when", ["before-the-request", "during-the-request"])
+@pytest.mark.parametrize("text", [CRASH, "all is well\n"], ids=["with-an-error", "without"])
+def test_an_engine_that_died_says_why(
+    tmp_path: Path,
+    engine: FakeServer,
+    prompts: Prompts,
+    process: subprocess.Popen[bytes],
+    when: str,
+    text: str,
+) -> None:
+    log = tmp_path / "engine-0.log"
+    log.write_text(text)
+
+    def die(_: dict[str, Any]) -> None:
+        process.kill()
+        process.wait()
+        raise ConnectionAbortedError
+
+    url = engine.url if when == "during-the-request" else "http://127.0.0.1:9"
+    stack = Stack(record(tmp_path, engines=[engine_of(process, url, log)]))
+    engine.on_post = die
+    if when == "before-the-request":
+        process.kill()
+        process.wait()
+    why = "ValueError: No available memory for the cache blocks." if text == CRASH else "its log names no error"
+    with pytest.raises(SubjectFault, match=f"engine engine-0 died during the run: {why}"):
+        stack.ask(prompts.of_length(50))
+
+
+def test_an_engine_that_lives_is_not_called_dead(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, process: subprocess.Popen[bytes]
+) -> None:
+    engine.answer = (503, {})
+    stack = Stack(record(tmp_path, engines=[engine_of(process, engine.url, None)]))
+    with pytest.raises(SubjectFault, match="got 503"):
+        stack.ask(prompts.of_length(50))
+    assert stack.engine.pid == process.pid
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (
+            ("--kv-transfer-config", '{"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}'),
+            "LMCacheMPConnector",
+        ),
+        (("vllm", "serve"), None),
+    ],
+    ids=["connector", "none"],
+)
+def test_the_connector_of_a_command_line(tmp_path: Path, argv: tuple[str, ...], found: str | None) -> None:
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url="http://127.0.0.1:9", argv=argv)]))
+    connector = stack.engine.connector()
+    assert (connector.name if connector else None) == found
+
+
+def test_a_connector_that_is_no_json_is_a_fault_and_no_command_line_is_not_judged(tmp_path: Path) -> None:
+    server = EngineServer(name="engine-0", url="http://127.0.0.1:9", argv=("--kv-transfer-config", "{"))
+    with pytest.raises(SubjectFault, match="engine engine-0: --kv-transfer-config is not JSON"):
+        Stack(record(tmp_path, engines=[server])).engine.connector()
+    with pytest.raises(NotJudged, match="command line of engine engine-0 is not known"):
+        Stack(record(tmp_path)).engine.connector()
+
+
+# --- the cache behind it ----------------------------------------------------------------------------------------------
+
+
+def test_the_caches_own_counters_are_deltas_of_this_exchange(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
+) -> None:
+    cache.cache["l1_write_chunks_total"] = 100
+    stack = with_cache(tmp_path, engine, cache)
+
+    def store(payload: dict[str, Any]) -> None:
+        engine.count(payload)
+        threading.Timer(0.1, cache.cache.__setitem__, ["l1_write_chunks_total", 103]).start()
+
+    engine.on_post = store
+    asked = stack.ask(Prompts(1, "s", 64, 4000).unique(chunks=3))
+    assert asked.stored_tokens == 3 * 64, "chunks of the size that the server says it has"
+
+
+def test_a_cache_that_restarted_is_a_fault(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
+) -> None:
+    cache.cache["l1_write_chunks_total"] = 100
+    asked = with_cache(tmp_path, engine, cache).ask(prompts.of_length(50))
+    cache.cache["l1_write_chunks_total"] = 2
+    with pytest.raises(SubjectFault, match="the cache behind engine engine-0 restarted: stored_tokens was 6400"):
+        asked.cache()
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind", "words"),
+    [
+        ((), NotJudged, "the command line of engine engine-0 is not known"),
+        (("vllm",), SubjectFault, "it runs without a KV connector"),
+        (
+            ("--kv-transfer-config", '{"kv_connector": "LMCacheConnectorV1"}'),
+            SubjectFault,
+            "LMCache did not start in it, or PROMETHEUS_MULTIPROC_DIR",
+        ),
+        (("--kv-transfer-config", '{"kv_connector": "LMCacheMPConnector"}'), NotJudged, "cache server .* is not known"),
+    ],
+    ids=["unknown", "no-connector", "in-process", "multi-process"],
+)
+def test_a_cache_that_counts_nothing(
+    tmp_path: Path,
+    engine: FakeServer,
+    prompts: Prompts,
+    argv: tuple[str, ...],
+    kind: type[BaseException],
+    words: str,
+) -> None:
+    """The request itself is observed all the same: only the test that asks for these counters fails."""
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, argv=argv)]))
+    with pytest.raises(kind, match=words):
+        stack.cache_counters()
+    asked = stack.ask(prompts.of_length(50))
+    assert asked.sources.computed == 50
+    with pytest.raises(kind, match=words):
+        asked.cache()
+
+
+def test_the_configuration_in_effect_is_the_servers_own(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=4096, requested=Requested(chunk_tokens=256))
+    assert (stack.in_effect.buffer_bytes, stack.in_effect.chunk_tokens) == (GIB, 64)
+    assert stack.chunk_tokens == 64
+    assert stack.tier_tokens() == stack.tier_capacity_tokens() == GIB // 4096
+
+
+CONFIGURATION = (
+    "[2026-11-25 04:25:21,672] LMCache INFO: Creating LMCacheEngine with config: "
+    "{'chunk_size': 128, 'max_local_cpu_size': 2.5} (cache_engine.py:1:x)\n"
+)
+
+
+def test_the_configuration_of_an_in_process_cache_is_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "engine-0.log"
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url="http://127.0.0.1:9", log=log)]))
+    log.write_text(CONFIGURATION)
+    assert (stack.in_effect.buffer_bytes, stack.in_effect.chunk_tokens) == (int(2.5 * GIB), 128)
+
+
+@pytest.mark.parametrize(("requested", "chunk"), [(512, 512), (None, 256)])
+def test_where_nobody_says_the_chunk_is_the_one_asked_for(tmp_path: Path, requested: int | None, chunk: int) -> None:
+    stack = Stack(record(tmp_path, requested=Requested(chunk_tokens=requested)))
+    assert stack.chunk_tokens == chunk
+    assert stack.tier_tokens() is None
+    with pytest.raises(NotJudged, match="no LMCache on this stack says"):
+        _ = stack.in_effect
+    with pytest.raises(NotJudged, match="size of the CPU tier"):
+        stack.tier_capacity_tokens()
+
+
+@pytest.mark.parametrize(
+    ("info", "pool"),
+    [
+        ({"block_size": "16", "num_gpu_blocks": "100"}, 1600),
+        ({"block_size": "16", "num_gpu_blocks": "100", "kv_cache_size_tokens": "1584"}, 1584),
+        ({}, 524_288),
+    ],
+    ids=["blocks", "tokens", "log"],
+)
+def test_the_pool_in_tokens(tmp_path: Path, engine: FakeServer, info: dict[str, str], pool: int) -> None:
+    log = tmp_path / "engine-0.log"
+    log.write_text("(EngineCore pid=1) INFO 11-25 04:31:03 [kv.py:1] CPU KV cache size: 524,288 tokens\n")
+    engine.info = info
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)]))
+    assert stack.pool_tokens == pool
+    assert stack.gpu_prefix_cache, "where it does not say, a GPU copy may be there"
+
+
+def test_a_pool_of_unknown_size_is_not_judged(tmp_path: Path, engine: FakeServer) -> None:
+    engine.info = {}
+    with pytest.raises(NotJudged, match="size of the KV pool"):
+        _ = Stack(record(tmp_path, engine.url)).pool_tokens
+
+
+def test_the_context_length_is_that_of_our_model(tmp_path: Path, engine: FakeServer) -> None:
+    engine.models = [{"id": "other", "max_model_len": 7}, {"id": MODEL, "max_model_len": 4096}]
+    assert Stack(record(tmp_path, engine.url)).max_model_len == 4096
+    engine.models = [{"id": "other", "max_model_len": 7}, {"id": MODEL}]
+    with pytest.raises(SubjectFault, match="does not give a max_model_len for tiny"):
+        _ = Stack(record(tmp_path, engine.url)).max_model_len
+
+
+def test_the_gpu_copy_is_dropped_once_at_a_time(tmp_path: Path, engine: FakeServer) -> None:
+    stack, titles = Stack(record(tmp_path, engine.url)), []
+
+    def step(title: str) -> contextlib.AbstractContextManager[None]:
+        titles.append(title)
+        return contextlib.nullcontext()
+
+    stack.step = step
+    assert stack.drop_gpu_copy() == "reset"
+    assert titles == ["drop the GPU copy of engine-0"]
+    engine.info["enable_prefix_caching"] = "False"
+    assert Stack(record(tmp_path, engine.url)).drop_gpu_copy() == "nothing to drop"
+
+
+def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(record(tmp_path, engine.url))
+    engine.running, engine.usage = 1, 0.5
+    threading.Timer(0.1, setattr, [engine, "running", 0]).start()
+    threading.Timer(0.2, setattr, [engine, "usage", 0.0]).start()
+    assert (stack.at_rest().running, stack.at_rest().kv_usage) == (0, 0)
+    monkeypatch.setattr(module, "AT_REST_WITHIN_S", 0.1)
+    engine.usage = 0.25
+    assert stack.at_rest().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
+
+
+def test_hanging_up_counts_those_that_were_left_without_an_answer(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts
+) -> None:
+    engine.on_post = lambda _: time.sleep(0.5)
+    abandoned = Stack(record(tmp_path, engine.url)).hang_up_on([prompts.of_length(20) for _ in range(4)])
+    assert abandoned == 4
+    assert {payload["stream"] for payload in engine.posts} == {False, True}
+
+
+def test_a_tier_that_never_evicts_was_never_full(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
+) -> None:
+    stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=GIB // 1000)
+    with pytest.raises(NotJudged, match=r"2048 tokens were sent to a tier of 1000 and nothing was evicted"):
+        stack.fill_tier(prompts)
+    cache.cache["l1_evicted_chunks_total"] = 1
+    engine.on_post = lambda payload: (engine.count(payload), cache.cache.update(l1_evicted_chunks_total=2))[0]
+    assert stack.fill_tier(prompts) == 8 * 256
+
+
+# --- names and memory -------------------------------------------------------------------------------------------------
+
+
+def environment(folder: Path, known: tuple[str, ...] | None, **env: str) -> Stack:
+    server = EngineServer(name="engine-0", url="http://127.0.0.1:9", env=env)
+    return Stack(record(folder, engines=[server], lmcache_names=known))
+
+
+KNOWN = ("LMCACHE_CHUNK_SIZE", "LMCACHE_LOCAL_CPU", "LMCACHE_MAX_LOCAL_CPU_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("LMCACHE_CHUNK_SIZE", []),
+        ("LMCACHE_USE_EXPERIMENTAL", []),
+        ("VLLM_SERVER_DEV_MODE", []),
+        (
+            "LMCACHE_MAX_LOCAL_CPUSIZE",
+            ["LMCACHE_MAX_LOCAL_CPUSIZE on engine-0 (did you mean LMCACHE_MAX_LOCAL_CPU_SIZE?)"],
+        ),
+        ("LMCACHE_CHUNKSIZE", ["LMCACHE_CHUNKSIZE on engine-0 (did you mean LMCACHE_CHUNK_SIZE?)"]),
+        ("LM_CACHE_ZZZZZZZZZZZZZZ", ["LM_CACHE_ZZZZZZZZZZZZZZ on engine-0"]),
+    ],
+    ids=["known", "retired", "of-vllm", "misspelt", "run-together", "nothing-like-it"],
+)
+def test_names_that_the_installed_lmcache_does_not_read(tmp_path: Path, name: str, found: list[str]) -> None:
+    assert environment(tmp_path, KNOWN, **{name: "1"}).unknown_lmcache_names() == found
+
+
+def test_names_are_not_judged_where_nobody_knows_them(tmp_path: Path) -> None:
+    with pytest.raises(NotJudged, match="cannot be told"):
+        environment(tmp_path, None, LMCACHE_X="1").unknown_lmcache_names()
+
+
+def test_names_of_cache_servers_count_too(tmp_path: Path) -> None:
+    servers = [Server(name="kv", url="http://127.0.0.1:9", env={"LMCACHE_CHUNKSIZE": "1"})]
+    stack = Stack(record(tmp_path, cache_servers=servers, lmcache_names=KNOWN))
+    assert stack.unknown_lmcache_names() == ["LMCACHE_CHUNKSIZE on kv (did you mean LMCACHE_CHUNK_SIZE?)"]
+
+
+def budget_of(
+    folder: Path, *, engines: int = 1, workers: int = 1, limit: int | None = None, device: str = "cuda"
+) -> Any:
+    log = folder / "engine-0.log"
+    log.write_text(CONFIGURATION)  # 2.5 GiB
+    servers = [
+        EngineServer(
+            name=f"engine-{number}", url="http://127.0.0.1:9", log=log, resident_at_ready_bytes=(3 + number) * GIB
+        )
+        for number in range(engines)
+    ]
+    requested = Requested(workers=workers, memory_limit_bytes=limit)
+    return Stack(record(folder, engines=servers, requested=requested, device=device)).memory_budget()
+
+
+@pytest.mark.parametrize(
+    ("asked", "needed"),
+    [
+        ({"limit": 32 * GIB}, 1 * 2.5 * 1.07 + 8),
+        ({"limit": 32 * GIB, "workers": 4}, 4 * 2.5 * 1.07 + 8),
+        ({"limit": 32 * GIB, "engines": 3}, 1 * 2.5 * 1.07 + 8),
+        ({"engines": 3}, 3 * 2.5 * 1.07 + 3 * 8),
+        ({"engines": 3, "workers": 2}, 6 * 2.5 * 1.07 + 3 * 8),
+        ({"device": "cpu", "engines": 3}, 3 * 2.5 * 1.07 + 3 + 4 + 5),
+        ({"device": "cpu", "engines": 3, "limit": 32 * GIB}, 1 * 2.5 * 1.07 + 5),
+    ],
+    ids=[
+        "one",
+        "workers",
+        "limit-of-each-engine",
+        "host-of-all",
+        "host-workers",
+        "cpu-host-of-all",
+        "cpu-largest-engine",
+    ],
+)
+def test_the_memory_budget_by_hand(tmp_path: Path, asked: dict[str, Any], needed: float) -> None:
+    budget = budget_of(tmp_path, **asked)
+    assert budget.needed_bytes == pytest.approx(needed * GIB, abs=2)
+    assert budget.limit_bytes == asked.get("limit", psutil.virtual_memory().total)
+    assert ("memory limit of the values" in budget.limit_is) == ("limit" in asked)
+    assert "2.5 GiB x 1.07" in budget.sum
+
+
+@given(tokens=st.integers(0, 10**8), per_token=st.integers(1, 10**6))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_buffer_to_buy_holds_more_than_the_pool(tmp_path: Path, tokens: int, per_token: int) -> None:
+    gib = Stack(record(tmp_path, kv_bytes_per_token=per_token)).buffer_gib_for(tokens)
+    assert gib == int(gib) >= 1
+    assert int(gib) * GIB // per_token > tokens
+    assert (gib - 1) * GIB // per_token <= tokens, "and no GiB more than that"
+
+
+def test_the_bounds_of_host_memory(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache, requested=Requested(connector={"kv_connector": "x"}))
+    stack.record.engines[0].resident_at_ready_bytes = 3 * GIB
+    memory = HostMemory({}, samples=[(0.0, {"kv": 5, "engine-0": 7}), (1.0, {"kv": 6, "engine-0": 4})])
+    bounds = {bound.name: (bound.peak_bytes, bound.limit_bytes) for bound in stack.host_memory_bounds(memory)}
+    assert bounds == {"kv": (6, GIB + 5 * GIB // 4), "engine-0": (7, 4 * GIB)}
+    stack.record.engines[0].cache_server = None
+    assert stack.host_memory_bounds(memory)[1].limit_bytes == 5 * GIB, "in-process: the buffer is the engine's own"
+    stack.record.requested.connector = None
+    assert stack.host_memory_bounds(memory)[1].limit_bytes == 4 * GIB, "no connector, no buffer"
+
+
+def test_memory_of_other_machines_is_not_judged(tmp_path: Path, process: subprocess.Popen[bytes]) -> None:
+    with pytest.raises(NotJudged, match="do not run on this machine"):
+        Stack(record(tmp_path)).process_trees()
+    trees = Stack(record(tmp_path, engines=[engine_of(process, "http://127.0.0.1:9", None)])).process_trees()
+    assert [one.pid for one in trees["engine-0"]()] == [process.pid]
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["WARNING", "warn", "Error", "CRITICAL"])
+def test_a_level_that_hides_the_proof_is_not_judged(tmp_path: Path, level: str) -> None:
+    stack = environment(tmp_path, None, LMCACHE_LOG_LEVEL=level)
+    stack.engine.log = LogFile(tmp_path / "engine-0.log")
+    with pytest.raises(NotJudged, match=f"LMCACHE_LOG_LEVEL={level.upper()} on engine-0 hides"):
+        stack.logs_at_info()
+    with pytest.raises(NotJudged, match="hides"):
+        stack.offload_announced(stack.engine)
+
+
+@pytest.mark.parametrize("env", [{}, {"LMCACHE_LOG_LEVEL": "INFO"}, {"LMCACHE_LOG_LEVEL": "debug"}], ids=str)
+def test_a_level_that_shows_the_proof_is_judged(tmp_path: Path, env: dict[str, str]) -> None:
+    stack = environment(tmp_path, None, **env)
+    with pytest.raises(NotJudged, match="no access to its logs"):
+        stack.logs_at_info()
+    log = tmp_path / "engine-0.log"
+    stack.engine.log = LogFile(log)
+    stack.logs_at_info()
+    assert not stack.offload_announced(stack.engine), "a log that may speak and does not: nothing was initialised"
+    log.write_text(
+        "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
+    )
+    assert stack.offload_announced(stack.engine)
+
+
+NOISE = '(APIServer pid=5) INFO:     127.0.0.1:5 - "GET /metrics HTTP/1.1" 200 OK\n'
+KEPT = '(APIServer pid=5) INFO:     127.0.0.1:5 - "POST /v1/completions HTTP/1.1" 200 OK'
+
+
+def test_an_excerpt_drops_the_noise_of_this_suites_own_polls(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    (tmp_path / "engine-0.log").write_text("before\n")
+    positions = stack.log_positions()
+    assert positions == {"engine-0": 7, "kv": 0}, "a log that is not there yet begins at 0"
+    with (tmp_path / "engine-0.log").open("a") as file:
+        file.write(NOISE * 300 + f"\n\x1b[32mfirst\x1b[0m\n{NOISE}{KEPT}\n" + NOISE * 300)
+    (tmp_path / "kv.log").write_text("stored\n")
+    assert stack.log_since(positions) == f"== engine-0\nfirst\n{KEPT}\n== kv\nstored"
+    assert stack.log_since(positions, lines=1) == f"== engine-0\n{KEPT}\n== kv\nstored"
+    (tmp_path / "kv.log").write_text(NOISE)
+    assert "== kv" not in stack.log_since(positions), "a log with nothing to say has no headline"
+
+
+def test_a_log_window_begins_just_before_the_request(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
+) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    line = "[2026-11-25 04:31:45,869] LMCache INFO: Stored 64 tokens in 0.017 seconds (x.py:1:y)\n"
+    (tmp_path / "kv.log").write_text(line)
+
+    def store(payload: dict[str, Any]) -> None:
+        with (tmp_path / "kv.log").open("a") as file:
+            file.write(line * 2)
+        engine.count(payload)
+
+    engine.on_post = store
+    asked = stack.ask(prompts.of_length(50))
+    assert asked.stored_in(asked.log.facts()) == 128
+
+
+@given(text=st.text(alphabet="ab\u00e9\u4f60\n", max_size=30), more=st.text(alphabet="ab\u00e9\u4f60\n", max_size=30))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_log_is_read_from_where_it_ended(tmp_path: Path, text: str, more: str) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(text.encode())
+    log = LogFile(path)
+    position = log.position()
+    path.write_bytes((text + more).encode())
+    assert (log.text(position), log.text()) == (more, text + more)
+    path.unlink()
+    assert (log.position(), log.text(), log.text(5)) == (0, "", "")
+
+
+def test_findings_are_those_of_every_log(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    failed = "[2026-11-25 04:31:45,869] LMCache ERROR: Some keys not found during retrieve! (x.py:1:y)\n"
+    (tmp_path / "engine-0.log").write_text("fine\n")
+    (tmp_path / "kv.log").write_text(failed)
+    assert [found.signature.id for found in stack.findings("run")] == ["mp-keys-missing"]
+    assert stack.findings("init") == []
+    assert os.fspath(tmp_path) not in str(stack.findings("run")[0])
+
+
+def test_counters_for_people_leave_out_what_is_absent(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    found = with_cache(tmp_path, engine, cache).counters_text()
+    assert found["engine-0"]["computed"] == 0
+    assert "preemptions" not in found["engine-0"]
+    assert found["cache"]["flavour"] == "multi-process"
+    json.dumps(found)
+    assert Stack(record(tmp_path)).counters_text() == {}, "a stack that is gone has none, and that is no error here"
+
+
+def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    missing = with_cache(tmp_path, engine, cache).missing_metrics()
+    assert "vllm:time_to_first_token_seconds_sum" in missing
+    assert "lmcache_mp_l1_usage_ratio" in missing
+    assert "vllm:request_success_total" not in missing
+    assert "lmcache_mp_l1_write_chunks_total" not in missing

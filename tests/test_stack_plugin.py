@@ -1,0 +1,622 @@
+"""The options and the life of a stack under pytest, in sessions of their own, with stand-ins for engine and cache server.
+
+Sessions that end by a signal, or that have workers, are real processes; the others run in this one, which is faster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pynvml
+import pytest
+
+from fixtures.stack import process
+from fixtures.stack.record import ProcessRef, StackRecord, runs
+from tests import fakes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytest_plugins = ("pytester",)
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = ("gpu", "stack", "config", "keep-stack", "record", "engine-env", "engine-python", "run-dir", "seed")
+VERDICT_OPTIONS = ("profile", "gate")
+HEAD = '''
+import contextlib, json, os, time
+import pytest
+from pathlib import Path
+from fixtures.errors import NotJudged, StackError
+from fixtures.stack.plugin import RUN_KEY
+from fixtures.verdict.plugin import requirement
+
+HERE = Path(__file__).parents[1]
+
+@pytest.fixture
+def note(request, stack):
+    """What the test saw, and when it ran, as one line of notes.jsonl."""
+    begin = time.time()
+    seen = {"test": request.node.name, "begin": begin, "seed": request.config.stash[RUN_KEY].seed,
+            "worker": os.environ.get("PYTEST_XDIST_WORKER"), "config": stack.record.config,
+            "record": str(stack.record.folder / "record.json"),
+            "pids": [server.process.pid for server in stack.record.servers]}
+    yield seen
+    with (HERE / "notes.jsonl").open("a") as file:
+        file.write(json.dumps(seen | {"end": time.time()}) + "\\n")
+'''
+PASSES = """
+@requirement("CFG-01")
+def test_one(stack, note):
+    assert stack.engine.counters().running == 0
+"""
+
+
+class Project:
+    """A project with a suite, the plugins, one configuration and an engine environment of stand-ins."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self.fake = fakes.make(self.path / "env")
+        self.config = fakes.make_config(self.path / "one")
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        return (f"--engine-python={self.fake.python}", f"--config={self.config}")
+
+    def suite(self, source: str) -> None:
+        (self.path / "suite").mkdir(exist_ok=True)
+        (self.path / "suite" / "test_suite.py").write_text(HEAD + textwrap.dedent(source))
+
+    def run(self, *args: str, apart: bool = False) -> pytest.RunResult:
+        arguments = ("-p", "no:cacheprovider", *args)
+        if apart:
+            return self.pytester.runpytest_subprocess(*arguments)
+        return self.pytester.runpytest_inprocess(*arguments)
+
+    def start(self, name: str, *args: str) -> subprocess.Popen[bytes]:
+        """Run pytest beside this process; its output is in ``<name>.out``, its report in ``<name>/reports``."""
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--run-dir={name}/runs"]
+        command += [f"--report-dir={name}/reports", *args]
+        with (self.path / f"{name}.out").open("wb") as out:
+            started = subprocess.Popen(command, cwd=self.path, stdout=out, stderr=subprocess.STDOUT)
+        self.started.append(started)
+        return started
+
+    def out(self, name: str) -> str:
+        return (self.path / f"{name}.out").read_text()
+
+    def notes(self) -> list[dict[str, Any]]:
+        path = self.path / "notes.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def records(self, folder: str = "runs") -> list[StackRecord]:
+        return [StackRecord.load(path) for path in sorted(self.path.glob(f"{folder}/*/*/record.json"))]
+
+    def report(self, folder: str = "reports") -> dict[str, Any]:
+        return json.loads((self.path / folder / "conformance.json").read_text())
+
+    def running(self) -> list[psutil.Process]:
+        """Every stand-in that runs."""
+        found = []
+        for one in psutil.process_iter():
+            try:
+                if runs(one) and any(str(self.path / env) in " ".join(one.cmdline()) for env in ("env", "bad")):
+                    found.append(one)
+            except psutil.Error:
+                continue
+        return [one for one in found if "pytest" not in one.cmdline()]
+
+    def registered(self) -> list[str]:
+        return sorted(path.stem for path in (self.path / "cache" / "stacks").glob("*.json"))
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    for variable in ("PYTEST_ADDOPTS", "KV_OFFLOAD_HOOKS", "KV_OFFLOAD_ENGINE_ENV", "KV_OFFLOAD_ENGINE_PYTHON"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(pytester.path / "cache"))
+    pytester.syspathinsert(ROOT)
+    plugins = ("fixtures.verdict.plugin", "fixtures.stack.plugin", "fixtures.measure.plugin")
+    pytester.makeconftest(f"pytest_plugins = {plugins}")
+    pytester.makeini("[pytest]\ntestpaths = suite\n")
+    project = Project(pytester)
+    project.suite(PASSES)
+    yield project
+    for started in project.started:
+        if started.poll() is None:
+            started.kill()
+        started.wait()
+    left = project.running()
+    for one in left:
+        one.kill()
+    for path in Path("/dev/shm").glob("kvoc-fake-*"):
+        if not psutil.pid_exists(int(path.name.rpartition("-")[2])):
+            path.unlink()
+    assert not left, f"the test left {left}"
+
+
+def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def ini(project: Project, **values: object) -> None:
+    project.pytester.makeini(
+        "[pytest]\ntestpaths = suite\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
+    )
+
+
+# --- collection is pure -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "args", ["--help", "--markers", "--collect-only", "--setup-plan", "--fixtures", "--collect-only -n2", "--version"]
+)
+def test_looking_starts_nothing(project: Project, monkeypatch: pytest.MonkeyPatch, args: str) -> None:
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("collection touched the world")
+
+    for where, name in ((subprocess, "Popen"), (os, "fork"), (socket.socket, "connect"), (pynvml, "nvmlInit")):
+        monkeypatch.setattr(where, name, touched)
+    result = project.run(*args.split(), *project.subject)
+    assert result.ret == 0
+    assert "touched the world" not in result.stdout.str() + result.stderr.str()
+    for name in ("runs", "reports", "cache"):
+        assert not (project.path / name).exists()
+    assert project.running() == []
+
+
+def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
+    text = project.run("--help").stdout.str()
+    options, _, twins = text.partition("[pytest] configuration options")
+    for name in (*OPTIONS, *VERDICT_OPTIONS):
+        about = re.search(rf"^  --{name}\b.*?(?=^  --|\n\n)", options, re.MULTILINE | re.DOTALL)
+        assert about, f"--{name} is not in --help"
+        assert len(about[0]) > len(name) + 40, f"--{name} has no help text"
+        twin = name.replace("-", "_")
+        assert re.search(rf"\bini:\s+{twin}\b", about[0]), f"--{name} does not name its ini twin"
+        assert re.search(rf"^  {twin} \(", twins, re.MULTILINE), f"{twin} is no ini option"
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD: dict[str, tuple[str, str]] = {
+    # what is wrong: (arguments, what is said); {p} is the project's folder
+    "unknown configuration": ("--config nope", "no configuration 'nope': .*cpu-offload, embedded"),
+    "misspelt configuration": ("--config embeded", "did you mean embedded"),
+    "empty values": ("--config {p}/empty.yaml", "empty.yaml is empty; write"),
+    "values not YAML": ("--config {p}/torn.yaml", r"torn.yaml, line \d, column \d+: .*correct"),
+    "unknown key": ("--config {p}/key.yaml", "key.yaml: .*modelURl.*modelURL"),
+    "wrong type": ("--config {p}/type.yaml", "type.yaml: .*modelSpec"),
+    "two models": ("--config {p}/two", "lists 2 models; .*leave one there"),
+    "model without tokenizer": ("--config {p}/untold", "has no tokenizer .*copy the model's own into it"),
+    "one configuration twice": ("--config {p}/one --config {p}/other/one", "two configurations are called one"),
+    "configuration for a GPU": ("--config cpu-offload", "needs a GPU: add --gpu, or choose another one"),
+    "unknown stack": ("--stack cloud", "--stack cloud: choose one of process, chart, attach"),
+    "record without attach": ("--record {p}/x.json", "--record belongs to --stack attach"),
+    "attach without record": ("--stack attach", "needs --record FILE"),
+    "no such record": ("--stack attach --record {p}/x.json", "no stack record at .*x.json; give --record"),
+    "not a record": ("--stack attach --record {p}/empty.yaml", "is not a stack record of this version"),
+    "attach to a configuration": ("--stack attach --record x --config embedded", "leave --config, --gpu and --keep-stack"),
+    "attach and keep": ("--stack attach --record x --keep-stack", "leave --config, --gpu and --keep-stack out"),
+    "seed no number": ("--seed many", "--seed many is not a whole number"),
+    "no such interpreter": ("--engine-python {p}/python", "There is no .*python: give --engine-python"),
+    "interpreter is a folder": ("--engine-python {p}", "is a folder: give --engine-python the interpreter in it"),
+    "interpreter without vLLM": (f"--engine-python={sys.executable}", "has no vllm package: install it there"),
+    "interpreter for CUDA": ("--engine-python {p}/cuda/bin/python", "is built for cuda, and this run is on cpu: add --gpu"),
+    "two environments": ("--engine-python x --engine-env y", "exclude each other; give one"),
+    "environment is a file": ("--engine-env {p}/empty.yaml", "something else than an engine environment: name an empty"),
+    "environment is a full folder": ("--engine-env {p}/one", "something else than an engine environment: name an empty"),
+    "run folder is a file": ("--run-dir {p}/empty.yaml/runs", "empty.yaml is no folder that can be written"),
+    "unknown profile": ("--profile lattency", "unknown profile 'lattency'.*latency"),
+    "unknown gate": ("--gate=cor", "--gate: unknown profile 'cor'.*core"),
+    "GPU without its environment": ("--gpu --stack process --config {p}/one", "give --engine-python the .*for CUDA"),
+    "no GPU": (
+        "--gpu --stack process --config {p}/any.yaml --engine-python {p}/cuda/bin/python",
+        "--gpu: no NVIDIA GPU can be used on this host .*leave --gpu out",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_at_once(project: Project, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    def no_driver() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+    monkeypatch.setattr(process, "stand_up", lambda *_, **__: pytest.fail("something was started"))
+    good = (project.config / "values.yaml").read_text()
+    for name, text in {
+        "empty.yaml": "",
+        "torn.yaml": "servingEngineSpec:\n  modelSpec: [\n",
+        "key.yaml": good.replace("modelURL", "modelURl"),
+        "type.yaml": "servingEngineSpec: {modelSpec: 3}\n",
+        "any.yaml": good,
+    }.items():
+        (project.path / name).write_text(text)
+    if case == "two models":
+        fakes.make_config(project.path / "two", models=2)
+    elif case == "model without tokenizer":
+        (fakes.make_config(project.path / "untold") / "model" / "tokenizer.json").unlink()
+    elif case == "one configuration twice":
+        shutil.copytree(project.config, project.path / "other" / "one")
+    elif "cuda" in BAD[case][0]:
+        fakes.make(project.path / "cuda", device="cuda")
+    args, says = BAD[case]
+    result = project.run(*args.format(p=project.path).split())
+    said = result.stderr.str() + result.stdout.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert re.search(says, said), said
+    assert "Traceback" not in said
+    assert "INTERNALERROR" not in said
+    errors = [line for line in said.splitlines() if re.search(r"^ERROR: |: error: ", line)]
+    assert len(errors) == 1
+    assert not (project.path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("gpu", "true", "--stack chart is not available|--gpu"),
+        ("stack", "cloud", "--stack cloud: choose one of process, chart, attach"),
+        ("config", "nope", "no configuration 'nope'"),
+        ("record", "x.json", "--record belongs to --stack attach"),
+        ("engine_env", "tox.ini", "--engine-env .*tox.ini is something else"),
+        ("engine_python", "nowhere/python", "There is no .*nowhere/python"),
+        ("run_dir", "tox.ini", "--run-dir .*tox.ini is no folder"),
+        ("seed", "many", "--seed many is not a whole number"),
+        ("profile", "nope", "unknown profile 'nope'"),
+        ("gate", "nope", "unknown profile 'nope'"),
+    ],
+)
+def test_ini_twins_are_read_and_checked(project: Project, name: str, value: str, says: str) -> None:
+    ini(project, **{name: value})
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert re.search(says, result.stderr.str() + result.stdout.str())
+
+
+# --- one run after another --------------------------------------------------------------------------------------------
+
+
+def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    ini(
+        project,
+        stack="process",
+        config="one",  # a path in the ini file, as on the command line, may be relative
+        engine_python="env/bin/python",
+        run_dir="elsewhere",
+        seed="77",
+        keep_stack="true",
+    )
+    capfd.readouterr()
+    assert project.run().ret == 0
+    [record] = project.records("elsewhere")
+    path = record.folder / "record.json"
+    assert (record.keep, record.seeds, record.config) == (True, [77], "one")
+    assert [note["seed"] for note in project.notes()] == [77]
+    assert len(project.running()) == 3
+    assert project.registered() == [record.id]
+    said = capfd.readouterr().err
+    assert f"stack {record.id} is kept: {record.engines[0].url}" in said
+    assert f"pytest --stack attach --record {path}" in said
+    assert f"python -m fixtures.stack.stop {path}" in said
+
+    ini(project)
+    attach = ("--stack=attach", f"--record={path}")
+    result = project.run(*attach, "--seed=77")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*has seen the prompts of seed 77 already*leave --seed out*"])
+    assert project.run(*attach, "--seed=78").ret == 0
+    assert project.run(*attach, "-n2", apart=True).ret == 0
+    assert [note["pids"] for note in project.notes()] == [project.notes()[0]["pids"]] * 3
+    seeds = StackRecord.load(path).seeds
+    assert seeds == [77, 78, project.notes()[2]["seed"]], "also a run with workers notes what the stack has seen"
+    ini(project, stack="attach", record=path.relative_to(project.path))
+    assert project.run("--seed=79").ret == 0
+    ini(project)
+    assert len(project.running()) == 3, "attaching stops nothing"
+
+    stop = [sys.executable, "-m", "fixtures.stack.stop"]
+    for _ in range(2):
+        done = subprocess.run([*stop, str(path)], capture_output=True, text=True)
+        assert done.returncode == 0
+        assert re.fullmatch(rf"{record.id} is gone: \d+ MiB given back in [\d.]+ s\n", done.stdout)
+    assert project.running() == []
+    assert project.registered() == []
+    for wrong in ([], ["--help"], [str(project.path / "none.json")]):
+        done = subprocess.run([*stop, *wrong], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "python -m fixtures.stack.stop RECORD" in done.stderr or "no stack record at" in done.stderr
+
+    result = project.run(*attach)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*fake-0, fake-0-tier of stack * no longer run; stand a new one up with --keep-stack*"]
+    )
+
+
+def test_configurations_run_one_after_the_other(project: Project) -> None:
+    fakes.make_config(project.path / "second")
+    project.suite(
+        """
+        import psutil
+        @requirement("CFG-01")
+        def test_a(stack, note):
+            for line in (HERE / "notes.jsonl").read_text().splitlines() if note["config"] == "second" else ():
+                assert not any(map(psutil.pid_exists, json.loads(line)["pids"])), "the first stack still runs"
+        @requirement("CFG-02")
+        @pytest.mark.last
+        def test_c(stack, note):
+            pass
+        @requirement("CFG-03")
+        def test_b(stack, note):
+            pass
+        def test_without():
+            pass
+        """
+    )
+    result = project.run(*project.subject, f"--config={project.path / 'second'}")
+    assert result.ret == 0
+    expected = [f"test_{name}[{config}]" for config in ("one", "second") for name in "abc"]
+    assert [note["test"] for note in project.notes()] == expected
+    assert len({tuple(note["pids"]) for note in project.notes()}) == 2
+    assert project.running() == []
+    assert project.registered() == []
+
+
+ENDS: dict[str, tuple[str, tuple[str, ...], int]] = {
+    "a test fails": ("assert False, 'expected 1, got 0'", (), 1),
+    "a test fails, -x": ("assert False, 'expected 1, got 0'", ("-x",), 1),
+    "a test errs": ("raise ValueError('of the suite')", (), 1),
+    "a fixture errs": ("request.getfixturevalue('broken')", (), 1),
+    "pytest.exit": ("pytest.exit('enough')", (), 2),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_nothing_runs_after_a_run_however_it_ends(project: Project, how: str) -> None:
+    code, args, status = ENDS[how]
+    project.suite(
+        f"""
+        @pytest.fixture
+        def broken(stack):
+            raise StackError("broken")
+        @requirement("CFG-01")
+        def test_one(request, stack, note):
+            {code}
+        @requirement("CFG-02")
+        def test_two(stack):
+            pass
+        """
+    )
+    assert project.run(*project.subject, *args).ret == status
+    assert project.running() == []
+    assert project.registered() == []
+    [record] = project.records()
+    assert record.ready_after_s is not None
+    assert not any(server.tmp is not None and server.tmp.exists() for server in record.servers)
+    report = project.report()
+    assert report["run"]["exit_status"] == status
+    assert {entry["id"] for entry in report["requirements"]} >= {"CFG-01", "CFG-02"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, workers: int) -> None:
+    project.fake.behave(engine="dies")
+    project.suite(PASSES + PASSES.replace("test_one", "test_two").replace("CFG-01", "CFG-02"))
+    result = project.run(*project.subject, *(["-n2"] if workers else []), apart=bool(workers))
+    assert result.ret == 1
+    assert "fake-0 ended while it was starting: ValueError: no weights here" in result.stdout.str()
+    reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
+    assert all(reasons[id_].startswith("error: StackError: ") for id_ in ("CFG-01", "CFG-02"))
+    assert len(project.records()) == 1, "started once, not once per test or worker"
+    assert project.running() == []
+    assert project.registered() == []
+
+
+def test_a_tear_down_that_fails_does_not_cost_the_report(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    real = process.tear_down
+
+    def fails(record: StackRecord, registry: Path) -> process.TearDown:
+        real(record, registry)
+        return process.TearDown(1, 1, 0.0, (), (4711,), ())
+
+    monkeypatch.setattr(process, "tear_down", fails)
+    assert project.run(*project.subject).ret == 1
+    assert "left pids (4711,) running; end them with kill -9" in capfd.readouterr().err
+    assert project.report()["run"]["exit_status"] == 1
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+WAITS = """
+@requirement("CFG-01")
+def test_one(stack, request):
+    (request.config.stash[RUN_KEY].folder / "waits").touch()
+    time.sleep(60)
+
+@requirement("CFG-02")
+def test_two(stack):
+    pass
+"""
+
+
+def test_signals_end_a_run_in_good_order(project: Project) -> None:
+    """Four runs at once, each with a stack of its own, each ended in its own way; one of them while its engine loads."""
+    project.suite(WAITS)
+    bad = fakes.make(project.path / "bad")
+    bad.behave(engine="hangs")
+    sent = {
+        "ctrl-c": signal.SIGINT,
+        "sigterm": signal.SIGTERM,
+        "sighup": signal.SIGHUP,
+        "loading": signal.SIGTERM,
+        "workers": signal.SIGTERM,
+    }
+    started = {
+        name: project.start(
+            name,
+            f"--engine-python={bad.python if name == 'loading' else project.fake.python}",
+            f"--config={project.config}",
+            *(["-n2"] if name == "workers" else []),
+        )
+        for name in sent
+    }
+
+    def ready(name: str) -> bool:
+        mark = "*/one/fake-0.log" if name == "loading" else "*/waits"
+        return any(path.stat().st_size or name != "loading" for path in project.path.glob(f"{name}/runs/{mark}"))
+
+    until(lambda: all(ready(name) for name in sent), 60)
+    records = {name: project.records(f"{name}/runs")[0] for name in sent}
+    pids = [server.process.pid for record in records.values() for server in record.servers if server.process]
+    assert len(set(pids)) == 10, "every run has a stack of its own"
+    for name, number in sent.items():
+        started[name].send_signal(number)
+    for name in sent:
+        assert started[name].wait(60) == pytest.ExitCode.INTERRUPTED, project.out(name)
+    assert project.running() == []
+    assert project.registered() == []
+    for name, number in sent.items():
+        assert not any(server.tmp is not None and server.tmp.exists() for server in records[name].servers)
+        assert f"KeyboardInterrupt{'' if number == signal.SIGINT else f': {number.name}'}" in project.out(name)
+        report = project.report(f"{name}/reports")
+        assert report["run"]["interrupted"]
+        verdicts = {entry["verdict"] for entry in report["requirements"]}
+        assert "not judged" in verdicts
+        assert not verdicts & {"non-conformant", "advisory"}
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(project: Project) -> None:
+    project.suite(WAITS)
+    killed = [project.start("killed", *project.subject), project.start("with-workers", *project.subject, "-n2")]
+    until(lambda: len(list(project.path.glob("*/runs/*/waits"))) == 2, 60)
+    owners = {record.owner for name in ("killed", "with-workers") for record in project.records(f"{name}/runs")}
+    assert owners == {ProcessRef.of(one.pid) for one in killed}
+    for one in killed:
+        one.kill()
+        one.wait()
+    left = project.running()
+    assert len(left) == 6
+    assert len(project.registered()) == 2
+    project.suite(PASSES)
+    assert project.start("next", *project.subject).wait(60) == 0
+    for one in killed:
+        said = rf"removing stack one-\w+, left by a run that was killed \(pytest pid {one.pid}\)"
+        assert re.search(said, project.out("next"))
+    assert project.running() == []
+    assert project.registered() == []
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+SHARED = """
+@requirement("MEM-06")
+@pytest.mark.last
+def test_last(tear_down, note):
+    assert tear_down.left_running == () and tear_down.resident_before_bytes > 0
+
+@requirement("LAT-01")
+@pytest.mark.alone
+@pytest.mark.parametrize("k", range(2))
+def test_alone(stack, note, k):
+    time.sleep(0.2)
+    assert k == 0, "a lock is released when a test fails"
+
+@requirement("ACC-01")
+@pytest.mark.parametrize("k", range(4))
+def test_counts(stack, note, prompts, k):
+    tokens = stack.ask(prompts.unique(chunks=1)).tokens
+    time.sleep(0.1)
+    assert tokens.computed == 257
+
+@requirement("API-01")
+@pytest.mark.together
+@pytest.mark.parametrize("k", range(6))
+def test_together(stack, note, k):
+    time.sleep(0.3)
+
+def test_without_stack():
+    pass
+"""
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one is not other and one["begin"] < other["end"] and other["begin"] < one["end"]
+
+
+def test_workers_share_one_stack_and_take_turns(project: Project) -> None:
+    project.suite(SHARED)
+    result = project.run(*project.subject, "-n2", apart=True)
+    result.assert_outcomes(passed=13, failed=1)
+    notes = project.notes()
+    assert len(notes) == 13
+    assert {note["worker"] for note in notes} == {"gw0", "gw1"}
+    assert len({tuple(note["pids"]) for note in notes}) == 1
+    assert len({note["seed"] for note in notes}) == 1
+    assert len(project.records()) == 1
+    kinds = {kind: [note for note in notes if note["test"].startswith(f"test_{kind}")] for kind in ("alone", "counts")}
+    for note in kinds["alone"]:
+        assert not [other["test"] for other in notes if overlap(note, other)]
+    for note in kinds["counts"]:
+        assert not [other["test"] for other in notes if overlap(note, other)]
+    together = [note for note in notes if note["test"].startswith("test_together")]
+    assert any(overlap(one, other) for one in together for other in together)
+    last = notes[-1]
+    assert last["test"] == "test_last[one]"
+    assert all(note["end"] <= last["end"] for note in notes)
+    verdicts = {entry["id"]: entry["verdict"] for entry in project.report()["requirements"]}
+    assert verdicts["MEM-06"] == verdicts["ACC-01"] == verdicts["API-01"] == "conformant"
+    assert verdicts["LAT-01"] == "non-conformant"
+    assert project.running() == []
+    assert project.registered() == []
+
+
+def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
+    project.suite(SHARED)
+    result = project.run(*project.subject, "--keep-stack", "-k", "last or together", "-n2", apart=True)
+    result.assert_outcomes(passed=6, skipped=0)
+    reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
+    assert reasons["MEM-06"] == "the stack is kept (--keep-stack); run without it to judge tear-down"
+    [record] = project.records()
+    assert len(project.running()) == 3
+    assert record.owner is not None
+    assert process.tear_down(record, project.path / "cache" / "stacks").left_running == ()
+
+
+def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) -> None:
+    project.suite(
+        """
+        @requirement("LAT-01")
+        @pytest.mark.alone
+        def test_alone(stack, note):
+            time.sleep(0.5)
+        """
+    )
+    both = [project.start(name, *project.subject) for name in ("left", "right")]
+    assert [one.wait(60) for one in both] == [0, 0]
+    first, second = project.notes()
+    assert first["pids"] != second["pids"]
+    assert not overlap(first, second)
+    assert project.running() == []
+    assert project.registered() == []
