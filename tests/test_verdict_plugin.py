@@ -548,7 +548,7 @@ def test_a_worker_that_dies_is_an_error(run: Run, project: pytest.Pytester) -> N
 
 def test_a_timeout_is_an_error_of_the_run(run: Run, project: pytest.Pytester) -> None:
     source = "import time\n@requirement('ACC-01')\ndef test_it(): time.sleep(20)"
-    assert run(source, "--timeout=0.2", "-o", "timeout_method=signal").ret == 1
+    assert run(source, "--timeout=1", "-o", "timeout_method=signal", "-o", "timeout_func_only=true").ret == 1
     entry = entries(project)["ACC-01"]
     assert entry["errored"]
     assert entry["verdict"] == "not judged"
