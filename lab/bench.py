@@ -119,10 +119,9 @@ class Bench:
             record = self.record.model_copy(deep=True, update={"id": f"{self.record.id}-proxied", "folder": folder})
             record.engines[0].url = running.url
             path = record.save(folder)
-            try:
-                yield path
-            finally:
-                (self.registry / f"{record.id}.json").unlink(missing_ok=True)
+            yield path
+            self.record.seeds = StackRecord.load(path).seeds
+            (self.registry / f"{record.id}.json").unlink(missing_ok=True)
             if proxy.name != "none" and not running.fired:
                 raise LabError(f"the proxy fault {proxy.name} never acted: the fault was not seeded")
 

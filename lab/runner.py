@@ -131,8 +131,7 @@ class Runner:
         tests = entry.scope if isinstance(entry, Fault) else ()
         if isinstance(injection, Hook) and injection.at_start:
             return self._judge_own(entry.id, injection, folder, tests)
-        if not shares(entry):
-            assert isinstance(injection, Values | Hook | Process)
+        if isinstance(injection, Values) or (isinstance(injection, Process) and isinstance(entry, Fault)):
             return self._judge_changed(entry.id, injection, folder, cases, tests)
         bench = self._shared_bench()
         record, meanwhile = bench.record_path, None
@@ -153,20 +152,18 @@ class Runner:
                 self._drop_shared()
 
     def _judge_changed(
-        self, id_: str, injection: Values | Hook | Process, folder: Path, cases: str, tests: tuple[str, ...]
+        self, id_: str, injection: Values | Process, folder: Path, cases: str, tests: tuple[str, ...]
     ) -> Verdicts:
         """On a stack of its own, stood up with other values, or of which a process comes to harm."""
         self._drop_shared()
         values = injection if isinstance(injection, Values) else injection.values
-        assert values is not None
         bench = benches.stand_up(
             id_, values, self._engine_env(), self.folder / f"{id_}-stack", self.cache, self.progress
         )
         try:
             benches.check_values(bench.record, values)
             meanwhile = (lambda: benches.act(bench, injection)) if isinstance(injection, Process) else None
-            with bench.hooked(id_, injection) if isinstance(injection, Hook) else nullcontext():
-                return judge(folder, _attach(bench.record_path), cases=cases, tests=tests, meanwhile=meanwhile)
+            return judge(folder, _attach(bench.record_path), cases=cases, tests=tests, meanwhile=meanwhile)
         finally:
             process.tear_down(bench.record, self.cache / "stacks")
 
@@ -247,7 +244,7 @@ def shares(entry: Entry) -> bool:
     """Whether it can be seeded into the stack that others use."""
     injection = entry.injection if isinstance(entry, Fault) else entry.setting
     if isinstance(injection, Hook):
-        return not injection.at_start and injection.values is None
+        return not injection.at_start
     return (
         injection is None
         or isinstance(injection, Proxy)
