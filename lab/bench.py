@@ -97,13 +97,20 @@ class Bench:
         """
         control, log = self.hooks / "control.json", self.hooks / "fired.jsonl"
         log.unlink(missing_ok=True)
-        write_control(self.hooks, id_, hook)
+        write_control(self.hooks, id_, self.addressed(hook))
         try:
             yield
         finally:
             _replace(control, "")
         if not acted(self.hooks, id_):
             raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
+
+    def addressed(self, hook: Hook) -> Hook:
+        """A hook that is meant for one engine names it by what its processes know: their temporary folder."""
+        if "engine" not in hook.params:
+            return hook
+        tmp = self.record.engines[hook.params["engine"]].tmp
+        return dataclasses.replace(hook, params=hook.params | {"tmpdir": str(tmp)})
 
     @contextlib.contextmanager
     def proxied(self, proxy: Proxy) -> Iterator[Path]:
@@ -119,10 +126,11 @@ class Bench:
             record = self.record.model_copy(deep=True, update={"id": f"{self.record.id}-proxied", "folder": folder})
             record.engines[0].url = running.url
             path = record.save(folder)
-            yield path
-            self.record.seeds = StackRecord.load(path).seeds
-            (self.registry / f"{record.id}.json").unlink(missing_ok=True)
-            if proxy.name != "none" and not running.fired:
+            try:
+                yield path
+            finally:
+                (self.registry / f"{record.id}.json").unlink(missing_ok=True)
+            if not running.fired:
                 raise LabError(f"the proxy fault {proxy.name} never acted: the fault was not seeded")
 
     # --- healthy again ----------------------------------------------------------------------------------------------

@@ -500,7 +500,6 @@ FAULTS: dict[str, type[Fault]] = {
     "models": Models,
     "metrics": Metrics,
     "delay": Delay,
-    "none": Fault,
 }
 
 

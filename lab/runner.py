@@ -6,6 +6,7 @@ costs what its run of the suite costs. Results are kept by fault, suite and engi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ from fixtures.errors import StackError
 from fixtures.stack import engine_env, process
 from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON
 from fixtures.stack.progress import Progress
-from fixtures.stack.record import StackRecord
 from lab import bench as benches
 from lab.bench import ROOT, Bench, LabError, Verdicts, judge
 from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values
@@ -90,14 +90,15 @@ class Runner:
         self.folder = Path(tempfile.mkdtemp(prefix="kv-lab-"))
         self.begin = time.monotonic()
         self._env: EngineEnv | None = None
-        self._shared: Bench | None = None
+        self._bench: Bench | None = None
+        self._values: Values | None = None
         self._count = 0
 
     # --- the whole catalogue ----------------------------------------------------------------------------------------
     def run(self, entries: Iterable[Entry]) -> list[Result]:
-        """Every entry; those that share a stack first."""
+        """Every entry, in groups that share a stack."""
         results = []
-        ordered = sorted(entries, key=lambda entry: not shares(entry))
+        ordered = in_groups(entries)
         try:
             for number, entry in enumerate(ordered, 1):
                 known = None if self.fresh else self._known(entry)
@@ -109,7 +110,7 @@ class Runner:
                 how = "known" if known else f"{result.seconds:.0f} s"
                 print(f"[{elapsed / 60:5.1f} min] {number:2}/{len(ordered)} {entry.id} ({how}): {result}", flush=True)
         finally:
-            self._drop_shared()
+            self._drop()
         return results
 
     def _run(self, entry: Entry) -> Result:
@@ -121,55 +122,38 @@ class Runner:
         return compare(entry, found, time.monotonic() - begin)
 
     def _judge(self, entry: Entry) -> Verdicts:
-        injection = entry.injection if isinstance(entry, Fault) else entry.setting
-        folder = self.folder / entry.id
-        cases = "fast"
+        folder, needs = self.folder / entry.id, needs_of(entry)
+        cases, tests = "fast", entry.scope if isinstance(entry, Fault) else ()
         if isinstance(entry, Healthy):
-            cases = "full" if entry.id == "as-published" else "slow" if entry.slow else "fast"
+            cases = "full" if entry.setting is None else "slow" if entry.slow else "fast"
         elif entry.slow:
             cases = "slow"
-        tests = entry.scope if isinstance(entry, Fault) else ()
-        if isinstance(injection, Hook) and injection.at_start:
+        injection = entry.injection if isinstance(entry, Fault) else entry.setting
+        if needs.own:
+            assert isinstance(injection, Hook)
             return self._judge_own(entry.id, injection, folder, tests)
-        if isinstance(injection, Values) or (isinstance(injection, Process) and isinstance(entry, Fault)):
-            return self._judge_changed(entry.id, injection, folder, cases, tests)
-        bench = self._shared_bench()
+        bench = self._bench_with(needs.values)
         record, meanwhile = bench.record_path, None
         try:
-            with ExitStack() as stack:
+            with ExitStack() as during:
                 if isinstance(injection, Hook):
-                    stack.enter_context(bench.hooked(entry.id, injection))
+                    during.enter_context(bench.hooked(entry.id, injection))
                 elif isinstance(injection, Proxy):
-                    record = stack.enter_context(bench.proxied(injection))
+                    record = during.enter_context(bench.proxied(injection))
+                elif isinstance(injection, Process) and injection.action == "cpu-load":
+                    during.enter_context(benches.cpu_load())
+                elif isinstance(injection, Process) and injection.action == "hang-ups":
+                    benches.hang_up(bench)
                 elif isinstance(injection, Process):
-                    if injection.action == "hang-ups":
-                        benches.hang_up(bench)
-                    stack.enter_context(benches.cpu_load() if injection.action == "cpu-load" else nullcontext())
+                    meanwhile = functools.partial(benches.act, bench, injection)
                 return judge(folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile)
         finally:
-            bench.record.seeds = StackRecord.load(bench.record_path).seeds
-            if not bench.restore():
-                self._drop_shared()
-
-    def _judge_changed(
-        self, id_: str, injection: Values | Process, folder: Path, cases: str, tests: tuple[str, ...]
-    ) -> Verdicts:
-        """On a stack of its own, stood up with other values, or of which a process comes to harm."""
-        self._drop_shared()
-        values = injection if isinstance(injection, Values) else injection.values
-        bench = benches.stand_up(
-            id_, values, self._engine_env(), self.folder / f"{id_}-stack", self.cache, self.progress
-        )
-        try:
-            benches.check_values(bench.record, values)
-            meanwhile = (lambda: benches.act(bench, injection)) if isinstance(injection, Process) else None
-            return judge(folder, _attach(bench.record_path), cases=cases, tests=tests, meanwhile=meanwhile)
-        finally:
-            process.tear_down(bench.record, self.cache / "stacks")
+            if needs.harms or not bench.restore():
+                self._drop()
 
     def _judge_own(self, id_: str, hook: Hook, folder: Path, tests: tuple[str, ...]) -> Verdicts:
         """On a stack that the suite itself stands up and tears down."""
-        self._drop_shared()
+        self._drop()
         hooks = benches.copy_hooks(self.folder / f"{id_}-hooks")
         benches.write_control(hooks, id_, hook)
         found = judge(folder, [], cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
@@ -192,22 +176,27 @@ class Runner:
         """Of the engine and the cache that the faults were seeded into."""
         return {"vllm": self._engine_env().vllm, "lmcache": self._engine_env().lmcache}
 
-    def _shared_bench(self) -> Bench:
-        if self._shared is None:
+    def _bench_with(self, values: Values | None) -> Bench:
+        """The stack with these values: the one that stands, or a new one."""
+        if self._bench is None or self._values != values:
+            self._drop()
             self._count += 1
-            name = f"shared-{self._count}"
-            self._shared = benches.stand_up(
-                name, None, self._engine_env(), self.folder / name, self.cache, self.progress
+            name = f"stack-{self._count}"
+            self._values = values
+            self._bench = benches.stand_up(
+                name, values, self._engine_env(), self.folder / name, self.cache, self.progress
             )
-            if not self._shared.restore():
-                self._drop_shared()
+            if values is not None:
+                benches.check_values(self._bench.record, values)
+            elif not self._bench.restore():
+                self._drop()
                 raise LabError("a fresh stack does not load what it has stored: there is nothing to seed faults into")
-        return self._shared
+        return self._bench
 
-    def _drop_shared(self) -> None:
-        if self._shared is not None:
-            process.tear_down(self._shared.record, self.cache / "stacks")
-            self._shared = None
+    def _drop(self) -> None:
+        if self._bench is not None:
+            process.tear_down(self._bench.record, self.cache / "stacks")
+            self._bench = None
 
     # --- what is known already --------------------------------------------------------------------------------------
     def _key(self, entry: Entry) -> Path:
@@ -240,16 +229,39 @@ class Runner:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def shares(entry: Entry) -> bool:
-    """Whether it can be seeded into the stack that others use."""
+@dataclass(frozen=True)
+class Needs:
+    """What stack an entry is seeded into."""
+
+    values: Values | None
+    """Other values than the embedded configuration's."""
+    harms: bool
+    """The stack cannot be used again."""
+    own: bool
+    """The suite has to stand it up and tear it down itself."""
+
+
+def needs_of(entry: Entry) -> Needs:
+    """What stack an entry is seeded into."""
     injection = entry.injection if isinstance(entry, Fault) else entry.setting
+    if isinstance(injection, Values):
+        return Needs(injection, harms=True, own=False)
     if isinstance(injection, Hook):
-        return not injection.at_start
-    return (
-        injection is None
-        or isinstance(injection, Proxy)
-        or (isinstance(injection, Process) and isinstance(entry, Healthy))
-    )
+        return Needs(injection.values, harms=False, own=injection.at_start)
+    if isinstance(injection, Process):
+        return Needs(injection.values, harms=isinstance(entry, Fault), own=False)
+    return Needs(None, harms=False, own=False)
+
+
+def in_groups(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries that share a stack together, those that harm it last."""
+    needs = [(needs_of(entry), entry) for entry in entries]
+    groups: list[tuple[Values | None, bool]] = [(None, False)]
+    for need, _ in needs:
+        if (need.values, need.own) not in groups:
+            groups.append((need.values, need.own))
+    needs.sort(key=lambda one: (groups.index((one[0].values, one[0].own)), one[0].harms))
+    return [entry for _, entry in needs]
 
 
 def _attach(record: Path) -> list[str]:

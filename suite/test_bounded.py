@@ -32,7 +32,7 @@ def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
         stack.at_rest()
     gpu.check_alone()
     figures("GPU memory idle", (idle.own or idle.total) / MIB, "MiB")
-    figures("GPU memory peak", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples))
+    figures("GPU memory peak", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
     figures("GPU memory budget", budget / MIB, "MiB")
     assert gpu.peak_bytes <= budget, (
         f"expected at most {budget / MIB:.0f} MiB of GPU memory (utilisation x total + tolerance), "
@@ -92,7 +92,7 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
     growth = slope_per_cycle(samples) / 4
     figures("growth with a full buffer", growth, "MiB/request", n=CYCLES)
     for bound in stack.host_memory_bounds(host_memory):
-        figures(f"peak of {bound.name}", bound.peak_bytes / GIB, "GiB")
+        figures(f"peak of {bound.name}", bound.peak_bytes / GIB, "GiB", better="lower")
         assert bound.peak_bytes <= bound.limit_bytes, (
             f"expected {bound.name} within {bound.limit_bytes / GIB:.2f} GiB ({bound.sum}), "
             f"got {bound.peak_bytes / GIB:.2f} GiB"

@@ -72,7 +72,7 @@ def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack, figures):
     """The CPU tier holds more tokens than the GPU pool; under LRU a smaller one never serves what the GPU evicted."""
     tier, pool = stack.tier_capacity_tokens(), stack.pool_tokens
     figures("CPU tier", tier, "tokens")
-    figures("GPU KV pool", pool, "tokens")
+    figures("GPU KV pool", pool, "tokens", better="higher")
     assert tier > pool, (
         f"expected a CPU tier above the {pool} tokens of the GPU pool, got {tier} tokens: whatever the GPU evicts, the "
         f"tier has evicted before; a buffer of {stack.buffer_gib_for(pool):.0f} GiB or more would do"

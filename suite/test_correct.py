@@ -15,19 +15,21 @@ ANSWER_TOKENS = 4
 
 
 @requirement("COR-01")
-@pytest.mark.parametrize("chunks", [1, 4, 8, 20])
+@pytest.mark.parametrize("chunks", [1, 4, 8, 20, "longest"])
 def test_a_reload_gives_the_same_answer_bit_for_bit(stack, prompts, control, chunks):
     """The answer from reloaded KV equals the answer from the GPU's own copy in every log-probability."""
-    prompt = prompts.unique(chunks=chunks)
-    expected = control.answer(prompt, ANSWER_TOKENS)
-    control.check_witness(prompts, prompt, expected, ANSWER_TOKENS)
-    stack.drop_gpu_copy()
-    again = stack.ask(prompt, max_tokens=ANSWER_TOKENS, logprobs=5)
-    control.check_reloaded(again, prompt)
-    difference = first_difference(again.fingerprint, expected.fingerprint)
-    assert not difference, (
-        f"expected the same answer from {chunks} reloaded chunks as from the {control.name}: {difference}"
-    )
+    for engine in stack.engines:
+        prompt = prompts.longest() if chunks == "longest" else prompts.unique(chunks=chunks)
+        expected = control.answer(prompt, ANSWER_TOKENS, engine=engine)
+        control.check_witness(prompts, prompt, expected, ANSWER_TOKENS)
+        stack.drop_gpu_copy(engine=engine)
+        again = stack.ask(prompt, engine=engine, max_tokens=ANSWER_TOKENS, logprobs=5)
+        control.check_reloaded(again, prompt)
+        difference = first_difference(again.fingerprint, expected.fingerprint)
+        assert not difference, (
+            f"expected the same answer from {prompt.whole_chunk_tokens} reloaded tokens as from the {control.name} on "
+            f"{engine.name}: {difference}"
+        )
 
 
 @requirement("COR-02")
@@ -36,10 +38,13 @@ def test_concurrent_reloads_do_not_mix(stack, prompts, control):
     asked = [prompts.unique(chunks=4) for _ in range(16)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
     stack.drop_gpu_copy()
-    together, tokens = stack.ask_together(asked, at_once=16, max_tokens=ANSWER_TOKENS, logprobs=5)
+    # Every fifth request is a new prompt: loads and computation have to share the engine.
+    mixed = [prompt for at in range(0, 16, 4) for prompt in (*asked[at : at + 4], prompts.unique(chunks=4))]
+    together, tokens = stack.ask_together(mixed, at_once=16, max_tokens=ANSWER_TOKENS, logprobs=5)
     whole = sum(prompt.whole_chunk_tokens for prompt in asked)
     control.check_loaded(tokens, whole)
-    for exchange, own in zip(together, expected, strict=True):
+    reloaded = [exchange for exchange in together if exchange.prompt in asked]
+    for exchange, own in zip(reloaded, expected, strict=True):
         nearest = control.nearest(exchange, expected)
         assert nearest is own, (
             f"expected the answer to {own.prompt} to be its own, it is that of {nearest.prompt}: "
@@ -70,6 +75,21 @@ def test_prompts_of_any_length_and_prefix_never_leak(stack, prompts, control):
         assert not difference, (
             f"expected the answer of {prompt}, got that of {control.nearest(again, expected.values()).prompt}: {difference}"
         )
+
+
+@requirement("COR-03")
+@pytest.mark.alone
+def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
+    """What is stored where something else was evicted comes back as that prompt's own KV."""
+    stack.fill_tier(prompts)
+    asked = [prompts.unique(chunks=8) for _ in range(4)]
+    expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
+    for prompt, own in zip(asked, expected, strict=True):
+        stack.drop_gpu_copy()
+        again = stack.ask(prompt, max_tokens=ANSWER_TOKENS, logprobs=5)
+        control.check_reloaded(again, prompt)
+        difference = first_difference(again.fingerprint, own.fingerprint)
+        assert not difference, f"expected {prompt} to come back right from a tier that has evicted: {difference}"
 
 
 @requirement("COR-04")

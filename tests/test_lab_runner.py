@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from lab import selection
 from lab.bench import LabError, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.report import detection, how
-from lab.runner import Result, compare, shares, sources_digest
+from lab.runner import Result, compare, in_groups, needs_of, sources_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,13 +172,16 @@ def test_every_injection_has_words() -> None:
     assert how(None) == "nothing"
 
 
-def test_hooks_and_proxies_share_a_stack_and_values_do_not() -> None:
-    by_id = {entry.id: entry for entry in (*FAULTS, *HEALTHY)}
-    assert shares(by_id["store-dropped"])
-    assert shares(by_id["as-published"])
-    assert not shares(by_id["connector-missing"])
-    assert not shares(by_id["sigterm-ignored"])
-    assert not shares(by_id["cache-server-killed"])
+def test_what_shares_a_stack_runs_together_and_what_harms_it_last() -> None:
+    ordered = in_groups([*FAULTS, *HEALTHY])
+    assert {entry.id for entry in ordered} == {entry.id for entry in (*FAULTS, *HEALTHY)}
+    keys = [(needs_of(entry).values, needs_of(entry).own) for entry in ordered]
+    stacks = [key for number, key in enumerate(keys) if number == 0 or key != keys[number - 1]]
+    assert len(stacks) == len(set(map(repr, stacks))), "a stack is stood up again for what was not grouped"
+    assert stacks[0] == (None, False)
+    for before, after in itertools.pairwise(ordered):
+        if needs_of(before).values == needs_of(after).values and needs_of(before).harms:
+            assert needs_of(after).harms or needs_of(after).own
 
 
 def test_the_digest_of_the_sources_is_stable() -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).resolve().parents[1]
+WITHIN_S = 120
+"""A run of stand-ins takes 2 s; on a machine that does other things too, much longer."""
 OPTIONS = ("gpu", "stack", "config", "keep-stack", "record", "engine-env", "engine-python", "run-dir", "seed")
 VERDICT_OPTIONS = ("profile", "gate")
 HEAD = '''
@@ -453,7 +455,7 @@ WAITS = """
 @requirement("CFG-01")
 def test_one(stack, request):
     (request.config.stash[RUN_KEY].folder / "waits").touch()
-    time.sleep(60)
+    time.sleep(250)
 
 @requirement("CFG-02")
 def test_two(stack):
@@ -461,24 +463,25 @@ def test_two(stack):
 """
 
 
-def test_signals_end_a_run_in_good_order(project: Project) -> None:
-    """Four runs at once, each with a stack of its own, each ended in its own way; one of them while its engine loads."""
+SIGNALS = {
+    "plain": {"ctrl-c": signal.SIGINT, "sigterm": signal.SIGTERM, "sighup": signal.SIGHUP},
+    "workers": {"workers": signal.SIGTERM, "loading": signal.SIGTERM},
+}
+
+
+@pytest.mark.parametrize("which", SIGNALS)
+def test_signals_end_a_run_in_good_order(project: Project, which: str) -> None:
+    """Runs at once, each with a stack of its own, each ended in its own way; "loading" while a worker stands it up."""
     project.suite(WAITS)
     bad = fakes.make(project.path / "bad")
     bad.behave(engine="hangs")
-    sent = {
-        "ctrl-c": signal.SIGINT,
-        "sigterm": signal.SIGTERM,
-        "sighup": signal.SIGHUP,
-        "loading": signal.SIGTERM,
-        "workers": signal.SIGTERM,
-    }
+    sent = SIGNALS[which]
     started = {
         name: project.start(
             name,
             f"--engine-python={bad.python if name == 'loading' else project.fake.python}",
             f"--config={project.config}",
-            *(["-n2"] if name == "workers" else []),
+            *(["-n2"] if which == "workers" else []),
         )
         for name in sent
     }
@@ -487,19 +490,21 @@ def test_signals_end_a_run_in_good_order(project: Project) -> None:
         mark = "*/one/fake-0.log" if name == "loading" else "*/waits"
         return any(path.stat().st_size or name != "loading" for path in project.path.glob(f"{name}/runs/{mark}"))
 
-    until(lambda: all(ready(name) for name in sent), 60)
+    until(lambda: all(ready(name) for name in sent), WITHIN_S)
     records = {name: project.records(f"{name}/runs")[0] for name in sent}
     pids = [server.process.pid for record in records.values() for server in record.servers if server.process]
-    assert len(set(pids)) == 10, "every run has a stack of its own"
+    assert len(set(pids)) == 2 * len(sent), "every run has a stack of its own"
     for name, number in sent.items():
         started[name].send_signal(number)
     for name in sent:
-        assert started[name].wait(60) == pytest.ExitCode.INTERRUPTED, project.out(name)
+        assert started[name].wait(WITHIN_S) == pytest.ExitCode.INTERRUPTED, project.out(name)
     assert project.running() == []
     assert project.registered() == []
     for name, number in sent.items():
         assert not any(server.tmp is not None and server.tmp.exists() for server in records[name].servers)
         assert f"KeyboardInterrupt{'' if number == signal.SIGINT else f': {number.name}'}" in project.out(name)
+        if name == "loading":
+            continue  # its workers have not told the controller of any test yet: there is nothing to report
         report = project.report(f"{name}/reports")
         assert report["run"]["interrupted"]
         verdicts = {entry["verdict"] for entry in report["requirements"]}
@@ -510,7 +515,7 @@ def test_signals_end_a_run_in_good_order(project: Project) -> None:
 def test_what_a_killed_run_left_is_removed_by_the_next(project: Project) -> None:
     project.suite(WAITS)
     killed = [project.start("killed", *project.subject), project.start("with-workers", *project.subject, "-n2")]
-    until(lambda: len(list(project.path.glob("*/runs/*/waits"))) == 2, 60)
+    until(lambda: len(list(project.path.glob("*/runs/*/waits"))) == 2, WITHIN_S)
     owners = {record.owner for name in ("killed", "with-workers") for record in project.records(f"{name}/runs")}
     assert owners == {ProcessRef.of(one.pid) for one in killed}
     for one in killed:
@@ -520,7 +525,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(project: Project) -> None
     assert len(left) == 6
     assert len(project.registered()) == 2
     project.suite(PASSES)
-    assert project.start("next", *project.subject).wait(60) == 0
+    assert project.start("next", *project.subject).wait(WITHIN_S) == 0
     for one in killed:
         said = rf"removing stack one-\w+, left by a run that was killed \(pytest pid {one.pid}\)"
         assert re.search(said, project.out("next"))
@@ -594,7 +599,7 @@ def test_workers_share_one_stack_and_take_turns(project: Project) -> None:
 
 def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     project.suite(SHARED)
-    result = project.run(*project.subject, "--keep-stack", "-k", "last or together", "-n2", apart=True)
+    result = project.run(*project.subject, "--keep-stack", "-k", "last or together")
     result.assert_outcomes(passed=6, skipped=0)
     reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
     assert reasons["MEM-06"] == "the stack is kept (--keep-stack); run without it to judge tear-down"
@@ -614,7 +619,7 @@ def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) ->
         """
     )
     both = [project.start(name, *project.subject) for name in ("left", "right")]
-    assert [one.wait(60) for one in both] == [0, 0]
+    assert [one.wait(WITHIN_S) for one in both] == [0, 0]
     first, second = project.notes()
     assert first["pids"] != second["pids"]
     assert not overlap(first, second)

@@ -8,152 +8,25 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.verdict import report as reporting
+from tests.verdict_sessions import (
+    ADVISORY,
+    HEAD,
+    MIXED,
+    PASSING,
+    RERUN,
+    UNJUDGED,
+    Run,
+    all_of,
+    allure_results,
+    entries,
+    labels,
+    written,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Run = Callable[..., pytest.RunResult]
-
-pytest_plugins = ("pytester",)
-
-ROOT = Path(__file__).resolve().parents[1]
-HEAD = """
-import pytest
-from fixtures.errors import NotJudged, StackError, SubjectFault
-from fixtures.verdict.plugin import publish_subject, requirement
-"""
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with a suite/ folder and nothing but the plugin under test."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    for variable in ("GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "BUILDKITE"):
-        monkeypatch.delenv(variable, raising=False)
-    pytester.syspathinsert(ROOT)
-    pytester.makeconftest('pytest_plugins = ["fixtures.verdict.plugin"]')
-    pytester.makeini("[pytest]\ntestpaths = suite\nxfail_strict = true\n")
-    pytester.mkdir("suite")
-    return pytester
-
-
-@pytest.fixture
-def run(project: pytest.Pytester) -> Run:
-    """Write ``suite/test_accounted.py`` and run it, in this process or with xdist in others."""
-
-    def run(source: str, *args: str, apart: bool = False) -> pytest.RunResult:
-        (project.path / "suite/test_accounted.py").write_text(HEAD + textwrap.dedent(source))
-        arguments = ("-p", "no:cacheprovider", *args)
-        return project.runpytest_subprocess(*arguments) if apart else project.runpytest_inprocess(*arguments)
-
-    return run
-
-
-def written(project: pytest.Pytester) -> dict[str, Any]:
-    """The report, which must be valid."""
-    report = json.loads((project.path / "reports/conformance.json").read_text())
-    reporting.validate(report)
-    return report
-
-
-def entries(project: pytest.Pytester) -> dict[str, dict[str, Any]]:
-    return {entry["id"]: entry for entry in written(project)["requirements"]}
-
-
-def allure_results(project: pytest.Pytester) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in project.path.glob("reports/allure-results/*-result.json")]
-    return {result["name"]: result for result in found}
-
-
-def labels(result: dict[str, Any], name: str) -> set[str]:
-    return {label["value"] for label in result["labels"] if label["name"] == name}
-
-
-MIXED = '''
-@pytest.fixture(scope="session")
-def stack(pytestconfig):
-    publish_subject(pytestconfig, {"kind": "process", "versions": {"vllm": "0.32"}, "engines": ["a"]})
-
-@pytest.fixture
-def no_engine():
-    raise StackError("waited 10 s for the engine")
-
-@pytest.fixture
-def no_logs():
-    raise NotJudged("no logs through a bare URL")
-
-@pytest.fixture
-def dead():
-    raise SubjectFault("the engine died")
-
-@pytest.fixture
-def sloppy():
-    assert 1 == 2, "the fixture is wrong"
-
-@pytest.fixture
-def leaky():
-    yield
-    raise RuntimeError("could not clean up")
-
-@requirement("ACC-01")
-def test_passes(stack, figures):
-    """A cold prompt is computed."""
-    figures("tokens", 2048, "tokens")
-    figures("ratio", 0.4, "", n=20, low=0.3, high=0.5)
-
-@requirement("ACC-02")
-@pytest.mark.parametrize("k", [1, 2])
-def test_fails_once(stack, k, evidence):
-    evidence("engine log", "Authorization: Bearer abcdefghijk", "log")
-    assert k == 1, f"expected 1 chunk loaded, got {k}"
-
-@requirement("CFG-07")
-def test_should(stack):
-    assert 10 > 20, "expected 20 GiB, got 10 GiB"
-
-@requirement("ACC-03")
-def test_fixture_errs(no_engine):
-    pass
-
-@requirement("ACC-04")
-def test_errs():
-    raise ValueError("a fault of the suite")
-
-@requirement("ACC-05", "COR-01")
-def test_fixture_not_judged(no_logs):
-    pass
-
-@requirement("ACC-06")
-def test_not_judged():
-    raise NotJudged("no /reset_prefix_cache")
-
-@requirement("ACC-07")
-def test_skips():
-    pytest.skip("later")
-
-@requirement("COR-02")
-def test_subject_dies_in_setup(dead):
-    pass
-
-@requirement("COR-03")
-def test_fixture_asserts(sloppy):
-    pass
-
-@requirement("COR-04")
-def test_teardown_errs(leaky):
-    pass
-
-@requirement("COR-05")
-def test_pytest_fail():
-    pytest.fail("expected nothing, got 256 tokens")
-'''
+pytest_plugins = ("pytester", "tests.verdict_sessions")
 
 VERDICTS = {
     "ACC-01": ("conformant", ""),
@@ -195,13 +68,18 @@ def test_every_outcome_becomes_its_verdict(run: Run, project: pytest.Pytester, w
         {"name": "ratio", "value": 0.4, "unit": "", "n": 20, "low": 0.3, "high": 0.5, "case": case},
     ]
     report = written(project)
-    assert report["subject"] == {"kind": "process", "versions": {"vllm": "0.32"}, "engines": ["a"]}
+    (subject,) = report["subjects"]
+    assert (subject["config"], subject["versions"], subject["engines"]) == ("embedded", {"vllm": "0.32"}, ["a"])
+    assert (subject["chart"], subject["images"], subject["gpu"], subject["kubernetes"]) == (None, [], [], None)
     assert report["totals"]["errored"] == len(ERRORED)
     assert report["run"]["workers"] == workers
     assert not report["run"]["interrupted"]
-    assert "test_fails_once[2]" in report["run"]["rerun"]
-    assert "test_should" not in report["run"]["rerun"], "an advisory is nothing to run again for"
-    assert "| ACC-02 | MUST | " in (project.path / "reports/conformance.md").read_text()
+    assert "test_fails_once[2]" in report["reproduce"]["failing"]
+    assert "test_should" not in report["reproduce"]["failing"], "an advisory is nothing to run again for"
+    text = (project.path / "reports/conformance.md").read_text()
+    assert "- **ACC-02 reload: exactly whole chunks from the tier**: expected 1 chunk loaded, got 2" in text
+    assert "| chart | none: local processes |" in text
+    assert "| GPU | none: judged on the CPU |" in text
 
     output = result.stdout.str()
     result.stdout.fnmatch_lines(
@@ -213,8 +91,8 @@ def test_every_outcome_becomes_its_verdict(run: Run, project: pytest.Pytester, w
             "ERROR *ACC-03: error: StackError: waited 10 s for the engine (in setup)",
             "NOT JUDGED *ACC-05, COR-01: no logs through a bare URL",
             "conformance: 1 conformant, 3 non-conformant, 1 advisory, 8 not judged; 4 with an error of the run; 51 *",
-            "report: reports/conformance.json*",
-            "allure: reports/allure-results *",
+            "report: reports/conformance.md (and .json)",
+            "allure: (cd reports && npx allure@3 generate *",
             "run again: pytest *test_fails_once*",
             "*3 failed, 3 passed, 4 errors, 1 advisory, 3 not judged in*",
         ]
@@ -271,7 +149,8 @@ def check_allure(project: pytest.Pytester) -> None:
     assert "no logs through a bare URL" in results["test_fixture_not_judged"]["statusDetails"]["message"]
     assert results["test_errs"]["statusDetails"]["message"].startswith("ACC-04 not judged, error of the run: ")
     environment = (folder / "environment.properties").read_text()
-    assert "subject.versions.vllm=0.32" in environment
+    assert "versions=vllm 0.32" in environment
+    assert "chart=none: local processes" in environment
     assert json.loads((folder / "executor.json").read_text())["type"] == "local"
     assert {"Wrong answer", "Could not be judged"} <= {
         c["name"] for c in json.loads((folder / "categories.json").read_text())
@@ -302,11 +181,6 @@ def test_unjudged_cases_of_a_conformant_requirement_are_named(run: Run, project:
     assert entry["cases"]["unjudged"] == [{"case": "suite/test_accounted.py::test_it[3]", "reason": "needs a GPU"}]
 
 
-ADVISORY = '@requirement("CFG-07")\ndef test_should(): assert False, "expected 2, got 1"\n'
-UNJUDGED = '@requirement("ACC-01")\ndef test_unjudged(): raise NotJudged("no counters")\n'
-PASSING = '@requirement("API-01")\ndef test_api(): pass\n'
-
-
 @pytest.mark.parametrize(
     ("source", "args", "code"),
     [
@@ -319,13 +193,6 @@ PASSING = '@requirement("API-01")\ndef test_api(): pass\n'
 )
 def test_exit_codes(run: Run, source: str, args: tuple[str, ...], code: int) -> None:
     assert run(source, *args).ret == code
-
-
-def all_of(profile: str, but: str = "") -> str:
-    from fixtures.verdict.requirements import musts
-
-    ids = [each.id for each in musts([profile]) if each.id != but]
-    return "\n".join(f"@requirement({id_!r})\ndef test_{index}(): pass" for index, id_ in enumerate(ids))
 
 
 def test_a_gate_opens_only_if_every_must_is_conformant(run: Run, project: pytest.Pytester) -> None:
@@ -376,7 +243,7 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
     ("args", "message"),
     [
         (("--profile", "cor"), "*--profile: unknown profile 'cor'; did you mean core?*Profiles: core, api, *"),
-        (("--gate", "suite/"), "*--gate: unknown profile 'suite/'*write --gate=NAME*"),
+        (("--gate", "suit/"), "*--gate: unknown profile 'suit/'*"),
         (("--gate=disk",), "*--gate: disk has no MUST*"),
         (("--gate=core", "--profile=api"), "*core is deselected by --profile api*"),
     ],
@@ -428,29 +295,6 @@ def test_without_allure_the_report_is_the_same(run: Run, project: pytest.Pyteste
     assert entries(project)["API-01"]["verdict"] == "conformant"
 
 
-RERUN = """
-import pytest
-from _pytest.runner import runtestprotocol
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item, nextitem):
-    # What pytest-rerunfailures does with --reruns 1.
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for attempt in (1, 2):
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        again = attempt == 1 and any(report.failed for report in reports)
-        for report in reports:
-            if again and report.failed:
-                report.outcome = "rerun"
-            item.ihook.pytest_runtest_logreport(report=report)
-        if not again:
-            break
-        item._initrequest()
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
-"""
-
-
 def test_a_pass_on_a_rerun_does_not_improve_the_verdict(run: Run, project: pytest.Pytester) -> None:
     project.makeconftest(RERUN + 'pytest_plugins = ["fixtures.verdict.plugin"]\n')
     result = run(
@@ -493,7 +337,7 @@ def test_ctrl_c_leaves_an_incomplete_report(run: Run, project: pytest.Pytester, 
 
     @requirement("ACC-01")
     def test_first(pytestconfig):
-        publish_subject(pytestconfig, {"kind": "process"})
+        publish_subject(pytestconfig, {"stack": "process"})
 
     @requirement("ACC-02")
     def test_second():
@@ -521,8 +365,11 @@ def test_ctrl_c_leaves_an_incomplete_report(run: Run, project: pytest.Pytester, 
     assert found["ACC-01"]["verdict"] == "conformant", output
     assert found["ACC-02"]["reason"] == "not reached: the run stopped before this test"
     assert found["ACC-03"]["verdict"] == "not judged"
-    assert report["subject"] == {"kind": "process"}
-    assert "**interrupted" in (project.path / "reports/conformance.md").read_text()
+    assert report["subjects"][0]["stack"] == "process"
+    assert "> **Interrupted: " in (project.path / "reports/conformance.md").read_text()
+    assert "interrupted=yes" in (project.path / "reports/allure-results/environment.properties").read_text()
+    assert "interrupted: what was not reached is not judged" in output
+    assert ">interrupted<" in (project.path / "reports/badge-core.svg").read_text()
 
 
 def test_a_worker_that_dies_is_an_error(run: Run, project: pytest.Pytester) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.verdict.redact import redact, redact_tree
+from fixtures.verdict.redact import _ROOT, redact, redact_tree
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,21 @@ def test_a_tree_stays_json_and_is_stable(tree: dict[str, object]) -> None:
 def test_no_hugging_face_token_survives(around: str, token: str) -> None:
     secret = f"hf_{token}"
     assert secret not in redact(f"{around} {secret} {around}")
+
+
+def test_folders_of_this_machine_are_named_by_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", "/home/somebody/.cache/kv/")
+    assert redact("/home/somebody/x /home/somebody") == "~/x ~"
+    assert redact("file:///home/somebody/x") == "file://~/x"
+    assert redact("/home/somebody/.cache/kv/engine/bin/python") == "$KV_OFFLOAD_CACHE/engine/bin/python"
+    assert (
+        redact("/home/somebodyelse/x https://host/home/somebody") == "/home/somebodyelse/x https://host/home/somebody"
+    )
+    assert redact(f"{_ROOT}/suite/test_x.py:3") == "./suite/test_x.py:3"
+
+
+@pytest.mark.parametrize("home", ["", "/"])
+def test_a_home_that_is_no_folder_hides_nothing(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert redact("/usr/bin/python") == "/usr/bin/python"

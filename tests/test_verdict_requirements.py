@@ -11,7 +11,7 @@ import pytest
 from fixtures.verdict import aggregate, allure
 from fixtures.verdict import report as reporting
 from fixtures.verdict.aggregate import Case, Figure, Outcome, Phase, fold
-from fixtures.verdict.requirements import LINKS, PROFILES, REQUIREMENTS, musts, nearest
+from fixtures.verdict.requirements import DOCUMENT, LINKS, PROFILES, REQUIREMENTS, document, musts, nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,9 +114,13 @@ def test_several_bad_cases_are_counted_in_the_reason() -> None:
 def test_a_profile_is_conformant_only_if_all_of_its_musts_are() -> None:
     cases = [case(each.id, "passed", name=each.id) for each in musts(["latency"])]
     (row,) = aggregate.by_profile(fold(cases), ["latency"])
-    assert (row["verdict"], row["not_run"]) == ("conformant", 3)
+    assert (row["verdict"], row["core"]["result"], row["extended"]["result"]) == ("conformant", "success", "partial")
+    assert row["extended"]["not_run"] == ["LAT-03", "LAT-04", "LAT-06"]
     (row,) = aggregate.by_profile(fold(cases[1:]), ["latency"])
-    assert row["verdict"] == "not judged"
+    assert (row["verdict"], row["core"]["result"]) == ("not judged", "partial")
+    assert row["core"]["statistics"] == {"passed": 2, "failed": 0, "not_judged": 0, "not_run": 1}
+    (row,) = aggregate.by_profile(fold([case("LAT-01", "failed")]), ["latency"])
+    assert (row["verdict"], row["core"]["result"], row["core"]["failed"]) == ("non-conformant", "failure", ["LAT-01"])
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -128,14 +132,16 @@ def report(**changes: Any) -> dict[str, Any]:
     ]
     cases[2].figures = [Figure("ratio", 0.42, "", n=20, low=0.38, high=0.47)]
     run = reporting.Run(started=0.0, duration_s=1.5, exit_status=1, gate=("core",), seed=7, rerun="pytest x")
-    return reporting.build(fold(cases), run, {"hf_token": "abc", "versions": {"vllm": "0.32"}}) | changes
+    return reporting.build(fold(cases), run, [{"hf_token": "abc", "versions": {"vllm": "0.32"}}]) | changes
 
 
 def test_the_report_is_valid_ordered_and_redacted() -> None:
     built = report()
     reporting.validate(built)
     assert [entry["id"] for entry in built["requirements"]] == ["CFG-07", "ACC-01", "ACC-02", "LAT-01"]
-    assert built["subject"]["hf_token"] == "[redacted]"
+    (subject,) = built["subjects"]
+    assert subject["hf_token"] == "[redacted]"
+    assert (subject["chart"], subject["gpu"]) == (None, []), "what is not told is shown as such"
     assert built["run"]["started"] == "1970-01-01T00:00:00Z"
     assert built["totals"] == {
         "requirements": 4,
@@ -143,6 +149,7 @@ def test_the_report_is_valid_ordered_and_redacted() -> None:
         "non-conformant": 1,
         "advisory": 1,
         "not judged": 1,
+        "waived": 0,
         "errored": 0,
         "not run": 60,
     }
@@ -169,16 +176,22 @@ def test_the_schema_is_one_and_knows_every_name() -> None:
     assert schema["properties"]["schema_version"]["const"] == reporting.SCHEMA_VERSION
 
 
-def test_both_files_are_written_and_nothing_else(tmp_path: Path) -> None:
+def test_the_files_are_written_and_nothing_else(tmp_path: Path) -> None:
     path = reporting.write(report(), tmp_path / "new")
     assert json.loads(path.read_text()) == report()
-    assert sorted(entry.name for entry in path.parent.iterdir()) == ["conformance.json", "conformance.md"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [
+        "badge-core.svg",
+        "badge-latency.svg",
+        "conformance.json",
+        "conformance.md",
+    ]
     text = (path.parent / "conformance.md").read_text()
-    assert "| ACC-02 | MUST | reload: exactly whole chunks from the tier | non-conformant | 1/1 | " in text
-    assert r"expected 2048 \| got 0" in text
-    assert "| LAT-01 | ratio | 0.42 |  | 0.38 to 0.47 | 20 |" in text
-    assert "Gate on core: **closed**" in text
-    assert "| versions.vllm | 0.32 |" in text
+    assert "| ❌ ACC-02 | MUST | reload: exactly whole chunks from the tier | non-conformant | 1/1 | " in text
+    assert r"- **ACC-02 reload: exactly whole chunks from the tier**: expected 2048 \| got 0" in text
+    assert "| LAT-01 | ratio | 0.42 | 0.38 to 0.47 | 20 |" in text
+    assert "Gate on core: **closed ❌**" in text
+    assert "| versions | vllm 0.32 |" in text
+    assert "pytest x" in text
 
 
 def test_a_figure_reads_as_one_line() -> None:
@@ -200,8 +213,31 @@ def test_who_ran_it() -> None:
     assert found == {
         "name": "GitHub Actions",
         "type": "github",
-        "reportName": "KV-cache offload",
+        "reportName": "GitHub Actions #12",
         "buildOrder": 12,
         "buildName": "#12",
         "buildUrl": "https://github.com/o/r/actions/runs/99",
     }
+
+
+def test_the_document_of_the_requirements_is_current() -> None:
+    assert DOCUMENT.read_text() == document(), "run: python -m fixtures.verdict.requirements"
+    assert all(f"\n### {id_}\n" in document() for id_ in REQUIREMENTS)
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, ""),
+        (
+            {"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": "o/r", "GITHUB_SHA": "abc"},
+            "https://github.com/o/r/blob/abc/docs/requirements.md",
+        ),
+        (
+            {"GITLAB_CI": "true", "CI_PROJECT_URL": "https://gitlab.example/o/r", "CI_COMMIT_SHA": "abc"},
+            "https://gitlab.example/o/r/-/blob/abc/docs/requirements.md",
+        ),
+    ],
+)
+def test_where_the_text_of_a_requirement_is(environ: dict[str, str], url: str) -> None:
+    assert allure.requirements_url(environ) == url

@@ -59,7 +59,9 @@ def fault() -> dict[str, Any]:
 def params(*hooks: str) -> dict[str, Any] | None:
     """The parameters of the fault that is switched on, if it is one of ``hooks``; else None."""
     now = fault()
-    return {"hook": now["hook"], **now.get("params", {})} if now.get("hook") in hooks else None
+    wanted = {"hook": now.get("hook"), **now.get("params", {})}
+    here = wanted.get("tmpdir") in (None, os.environ.get("TMPDIR"))  # one engine of several
+    return wanted if wanted["hook"] in hooks and here else None
 
 
 def fired(what: str) -> None:
@@ -110,11 +112,9 @@ def _corrupt(chunks: list[Any], wanted: dict[str, Any]) -> list[Any]:
         elif damage == "zero":
             chunk.zero_()
         elif damage == "shift":
-            chunk.copy_(torch.roll(chunk, 1, dims=-2))
+            chunk[..., 1:, :] = chunk[..., :-1, :].clone()
         elif damage == "round":
             chunk.copy_(chunk.to(torch.float8_e4m3fn).to(chunk.dtype))
-        elif damage == "heads":
-            chunk.copy_(torch.roll(chunk, chunk.shape[-1] // 4, dims=-1))
         elif damage == "swap-halves":
             chunk.copy_(chunk.flip(0))
         else:
@@ -128,7 +128,9 @@ def _scatter(original: Any) -> Any:
         if wanted := params("corrupt-load"):
             tokens = len(chunks) * (chunks[0].shape[-2] if chunks else 0)
             busy = _memory.get("in-flight", 1)
-            if tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1):
+            number = _memory["loads"] = _memory.get("loads", 0) + 1
+            enough = tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1)
+            if enough and number % wanted.get("every", 1) == 0:
                 chunks = _corrupt(chunks, wanted)
                 fired(f"damaged {len(chunks)} chunks on their way to the engine")
         elif wanted := params("empty-load"):
@@ -156,6 +158,9 @@ def _gather(original: Any) -> Any:
     def gather(*args: Any, **options: Any) -> Any:
         chunks = original(*args, **options)
         if (wanted := params("corrupt-store")) and options.get("chunk_indices") != []:
+            stored = _memory["stored"] = _memory.get("stored", 0) + len(chunks)
+            if stored <= wanted.get("after", 0):
+                return chunks
             damaged = _corrupt(chunks, wanted)
             for chunk, bad in zip(chunks, damaged, strict=True):
                 chunk.copy_(bad)
@@ -294,12 +299,13 @@ def _commit_store(original: Any) -> Any:
 
 def _finish_write(original: Any) -> Any:
     @functools.wraps(original)
-    def finish_write(self: Any, keys: Any, *args: Any, **options: Any) -> Any:
+    def finish_write(self: Any, completion: Any, *args: Any, **options: Any) -> Any:
+        keys = [key for _, owned in completion for key in owned]
         if params("lost-write"):
             # Reserved, written, acknowledged, and never made visible to a reader.
             fired(f"never published {len(keys)} chunks")
             return None
-        result = original(self, keys, *args, **options)
+        result = original(self, completion, *args, **options)
         if params("write-through-the-floor"):
             fired(f"evicted {len(keys)} chunks as soon as they were written")
             self.delete_l1_keys(keys)
@@ -319,33 +325,24 @@ def _finish_read(original: Any) -> Any:
     return finish_read
 
 
-def _chunk_hashes(original: Any) -> Any:
+def _hash_tokens(original: Any) -> Any:
     @functools.wraps(original)
-    def compute(self: Any, token_ids: Any, prefix_hash: Any = None, start: int = 0, end: int | None = None) -> Any:
+    def hash_tokens(self: Any, tokens: Any, prefix_hash: Any = None) -> Any:
         if params("reseed"):
             number = _memory["seed"] = _memory.get("seed", 0) + 1
             fired("hashed with another seed than before")
-            return original(self, token_ids, self.hash_tokens([number]), start, end)
+            return original(self, [*tokens, number], prefix_hash)
         if wanted := params("weak-hash"):
             fired("hashed a part of the prompt only")
-            tokens, size = list(token_ids), self.chunk_size
             if wanted["ignores"] == "last-token-of-a-chunk":
-                tokens[size - 1 :: size] = [0] * len(tokens[size - 1 :: size])
+                tokens = [*tokens[:-1], 0]
             elif wanted["ignores"] == "content":
                 tokens = [0] * len(tokens)
-            elif wanted["ignores"] == "first-chunk":
-                tokens[:size] = [0] * len(tokens[:size])
             elif wanted["ignores"] == "prefix":
-                stop = min(len(tokens), end if end is not None else len(tokens))
-                return [
-                    self.hash_to_bytes(self.hash_tokens([at // size, *tokens[at : at + size]]))
-                    for at in range(0, stop - stop % size, size)
-                    if at >= start
-                ]
-            return original(self, tokens, prefix_hash, start, end)
-        return original(self, token_ids, prefix_hash, start, end)
+                prefix_hash = None
+        return original(self, tokens, prefix_hash)
 
-    return compute
+    return hash_tokens
 
 
 def _no_salt(original: Any) -> Any:
@@ -419,12 +416,12 @@ def _engine_driven_module(module: Any) -> None:
 
 
 def _storage_manager(module: Any) -> None:
-    _wrap(module.StorageManager, "finish_write", _finish_write)
+    _wrap(module.StorageManager, "finish_write_by_owner", _finish_write)
     _wrap(module.StorageManager, "finish_read_prefetched", _finish_read)
 
 
 def _token_hasher(module: Any) -> None:
-    _wrap(module.TokenHasher, "compute_chunk_hashes", _chunk_hashes)
+    _wrap(module.TokenHasher, "hash_tokens", _hash_tokens)
 
 
 def _block_pool(module: Any) -> None:
