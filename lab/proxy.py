@@ -520,9 +520,7 @@ class Proxy:
             def exchange(self, request: Request) -> Answer:
                 return proxy.fault.exchange(request, lambda asked: _forward(proxy.upstream, asked, self.connection))
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.request_queue_size = 64
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -542,6 +540,14 @@ class Proxy:
     def fired(self) -> int:
         """How often the fault has acted."""
         return self.fault.fired
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # clients that come together; the default of 5 resets some of them
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a client that hangs up is no event."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -99,7 +99,7 @@ def _fault_row(fault: Fault, result: Result | None) -> tuple[str, ...]:
 def _healthy_row(variant: Healthy, result: Result | None) -> tuple[str, ...]:
     return (
         f"`{variant.id}`",
-        variant.title,
+        variant.title + (f" (without {', '.join(variant.without)}, see the faults)" if variant.without else ""),
         how(variant.setting),
         _fired(result, frozenset()),
         _state(result, "silent"),

@@ -24,6 +24,7 @@ from fixtures.stack import engine_env, process
 from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON
 from fixtures.stack.progress import Progress
 from lab import bench as benches
+from lab import selection
 from lab.bench import ROOT, Bench, LabError, Verdicts, judge
 from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values
 
@@ -129,6 +130,7 @@ class Runner:
         elif entry.slow:
             cases = "slow"
         injection = entry.injection if isinstance(entry, Fault) else entry.setting
+        without = {selection.ENV_WITHOUT: " ".join(entry.without)} if isinstance(entry, Healthy) else {}
         if needs.own:
             assert isinstance(injection, Hook)
             return self._judge_own(entry.id, injection, folder, tests)
@@ -146,7 +148,9 @@ class Runner:
                     benches.hang_up(bench)
                 elif isinstance(injection, Process):
                     meanwhile = functools.partial(benches.act, bench, injection)
-                return judge(folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile)
+                return judge(
+                    folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile, environment=without
+                )
         finally:
             if needs.harms or not bench.restore():
                 self._drop()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-ENV_CASES, ENV_TESTS = "KV_OFFLOAD_LAB_CASES", "KV_OFFLOAD_LAB_TESTS"
+ENV_CASES, ENV_TESTS, ENV_WITHOUT = "KV_OFFLOAD_LAB_CASES", "KV_OFFLOAD_LAB_TESTS", "KV_OFFLOAD_LAB_WITHOUT"
 SLOW = {"LAT-01", "LAT-02", "LAT-03", "LAT-06", "MEM-02", "MEM-04"}
 SLOW_TESTS = {"test_reloads_are_right_once_the_tier_has_evicted"}
 """Others that send as much as the tier holds."""
@@ -24,9 +24,10 @@ BAD = {"malformed-json", "negative-max-tokens", "prompt-too-long", "chat-negativ
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what ``KV_OFFLOAD_LAB_CASES`` (fast, slow, full) and ``KV_OFFLOAD_LAB_TESTS`` ask for.
 
-    The latter are requirement ids, and the first parts of ids for all of a link.
+    The latter are requirement ids, and the first parts of ids for all of a link. ``KV_OFFLOAD_LAB_WITHOUT`` leaves some out.
     """
     cases, wanted = os.environ.get(ENV_CASES, "full"), set(os.environ.get(ENV_TESTS, "").split())
+    without = set(os.environ.get(ENV_WITHOUT, "").split())
     largest: dict[tuple[str, str], int] = {}
     for item in items:
         for name in SIZES:
@@ -38,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def keep(item: pytest.Item) -> bool:
         judged = {name for marker in item.iter_markers("requirement") for name in marker.args}
         links = {id_.partition("-")[0] for id_ in judged}
+        if judged & without:
+            return False
         if wanted and not (judged | links) & wanted:
             return False
         if cases == "full":
@@ -48,9 +51,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         params = _params(item)
         if "bad" in params and getattr(params["bad"], "name", "") not in BAD:
             return False
-        return all(
-            params[name] == largest[_function(item), name] for name in SIZES if isinstance(params.get(name), int)
-        )
+        sizes = {name: params[name] for name in SIZES if name in params}
+        if cases == "fast" and "longest" in sizes.values():
+            return False
+        return all(size in ("longest", largest[_function(item), name]) for name, size in sizes.items())
 
     kept = [item for item in items if keep(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])

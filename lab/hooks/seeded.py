@@ -14,7 +14,6 @@ This module runs under the engine's own interpreter: standard library only, no i
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import importlib.abc
 import importlib.machinery
@@ -467,7 +466,6 @@ HOOKS = frozenset(
         "keep-blocks",
         "log-full",
         "ignore-sigterm",
-        "no-room-in-shared-memory",
     }
 )
 """Every name that the control file may hold."""
@@ -503,8 +501,6 @@ def install() -> None:
     _wrap(logging.StreamHandler, "emit", _emit)
     if params("ignore-sigterm"):
         _ignore_sigterm()
-    if params("no-room-in-shared-memory"):
-        _no_room()
 
 
 def _ignore_sigterm() -> None:
@@ -519,16 +515,3 @@ def _ignore_sigterm() -> None:
     original(signal.SIGTERM, signal.SIG_IGN)
     signal.signal = keep  # type: ignore[assignment]
     fired("SIGTERM is ignored")
-
-
-def _no_room() -> None:
-    """Shared memory is full: whoever asks for a segment gets the error that the kernel gives then."""
-    original = os.ftruncate
-
-    def ftruncate(descriptor: int, length: int) -> None:
-        if length > 1 << 24:
-            fired(f"no room for {length} bytes")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(descriptor, length)
-
-    os.ftruncate = ftruncate
