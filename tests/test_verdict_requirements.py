@@ -54,6 +54,7 @@ def test_profiles_follow_the_section_except_where_marked() -> None:
         "CFG-04": "chart",
         "CFG-05": "chart",
         "CFG-06": "shared-tier",
+        "COR-06": "resilience",
         "RES-04": "shared-tier",
         "API-09": "router",
         "RTR-04": "shared-tier",
