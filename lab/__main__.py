@@ -13,8 +13,8 @@ import sys
 import time
 
 from fixtures.errors import ConfigurationError
-from lab.bench import ROOT, LabError
-from lab.catalogue import FAULTS, HEALTHY
+from lab.bench import ROOT, LabError, Subject
+from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY
 from lab.report import detection, how
 from lab.runner import Runner, summary
 
@@ -26,9 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="show the catalogue and end")
     parser.add_argument("--fresh", action="store_true", help="run again what is known already")
     parser.add_argument("--keep-logs", action="store_true", help="leave logs and reports where they are")
+    parser.add_argument("--gpu", action="store_true", help="seed the faults that need an NVIDIA GPU of this host")
+    parser.add_argument("--config", metavar="NAME", help="with --gpu: configuration (default: gpu-small)")
+    parser.add_argument("--random-weights", metavar="GEOMETRY", help="with --gpu: as of pytest")
     parser.add_argument("--budget", type=float, metavar="MIN", help="fail when the whole lab takes longer")
     options = parser.parse_args(arguments)
-    entries = {entry.id: entry for entry in (*HEALTHY, *FAULTS)}
+    faults, healthy = (GPU_FAULTS, GPU_HEALTHY) if options.gpu else (FAULTS, HEALTHY)
+    entries = {entry.id: entry for entry in (*healthy, *faults)}
+    if not options.gpu and (options.config or options.random_weights):
+        parser.error("--config and --random-weights belong to --gpu; the other faults are seeded into 'embedded'")
+    subject = Subject(options.config or "gpu-small", "cuda", options.random_weights) if options.gpu else Subject()
+    page = ROOT / "docs" / ("detection-gpu.md" if options.gpu else "detection.md")
     if options.list:
         for entry in entries.values():
             print(f"{entry.id:36} {how(getattr(entry, 'injection', getattr(entry, 'setting', None)))}")
@@ -38,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"not in the catalogue: {', '.join(unknown)} (see --list)")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # SIGTERM by default ends Python without any tear-down
-    runner = Runner(fresh=options.fresh)
+    runner = Runner(subject, fresh=options.fresh)
     begin = time.monotonic()
     results = []
     try:
@@ -50,9 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         runner.close(keep_logs=options.keep_logs or not results or not all(result.good for result in results))
     minutes = (time.monotonic() - begin) / 60
-    figures = summary(results, FAULTS, HEALTHY)
+    figures = summary(results, faults, healthy)
     if not wanted:
-        (ROOT / "docs" / "detection.md").write_text(detection(results, versions))
+        page.write_text(detection(results, versions, faults, healthy))
     print(
         f"faults caught: {figures['caught']} of {figures['seeded']}; unrelated: {figures['unrelated']}; "
         f"false alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs; {minutes:.1f} min"

@@ -242,6 +242,14 @@ VALUES_FAULTS = (
         ids("CFG-07"),
     ),
     Fault(
+        "pool-cut-by-offload",
+        "memory",
+        "with offload the KV pool is half as large as without",
+        "PS PR#1062 (offload at the cost of the pool)",
+        Values({}, extra_args=("--num-gpu-blocks-override", "256"), where="command", shows="override 256"),
+        ids("MEM-05"),
+    ),
+    Fault(
         "buffer-with-a-unit",
         "configuration",
         'cpuOffloadingBufferSize: "20Gi": the template takes it for 0 and LMCache keeps its default of 5',
@@ -622,8 +630,8 @@ HOOK_FAULTS = (
         "every store takes half a second longer, and the first token of a cold prompt waits for it",
         "LM#2205, LM#1938",
         Hook("slow-store", {"seconds": 0.5}),
-        ids("LAT-05"),
-        tests=("CFG-01", "ACC-02", "COR-01", "LAT-05", "ACT-04", "API-02", "API-06"),
+        ids("LAT-04 LAT-05"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-04", "LAT-05", "ACT-04", "API-02", "API-06"),
     ),
     Fault(
         "load-slow",
@@ -922,7 +930,61 @@ PROCESS_FAULTS = (
     ),
 )
 
+GPU_FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "card-load-damaged",
+        "wrong answer",
+        "one layer of the first chunk is zero when it reaches the card",
+        "V#31210, LM#4385",
+        Hook("corrupt-load", {"first": 1, "layer": 7}),
+        ids("COR-01"),
+        allowed=CORRECT,
+        tests=("CFG-01", "ACC-02", "COR-01", "COR-02", "COR-03", "COR-04", "API-02", "API-06"),
+    ),
+    Fault(
+        "card-load-left-out",
+        "wrong answer",
+        "chunks are reported as loaded and never reach the card",
+        "V#45704; LM 0.5.3 vllm_v1_adapter.py, start_load_kv without attention metadata (source)",
+        Hook("empty-load"),
+        ids("COR-01"),
+        allowed=CORRECT | ids("ACT-03"),
+        tests=("CFG-01", "ACC-02", "COR-01", "COR-02", "COR-03", "COR-04", "API-02", "API-06"),
+    ),
+    Fault(
+        "card-load-slow",
+        "latency",
+        "every load to the card takes half a second longer than its bytes need",
+        "LM#1938, LM#2205",
+        Hook("slow-load", {"seconds": 0.5}),
+        ids("LAT-01 LAT-03 LAT-06"),
+        tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "API-06"),
+    ),
+    Fault(
+        "card-memory-leak",
+        "memory",
+        "every load keeps 32 MiB of the card",
+        "LM#5270, LM#1399",
+        Hook("take-gpu-memory", {"bytes": 32 << 20, "most": 3 << 30}),
+        ids("MEM-02"),
+        allowed=ids("MEM-01"),
+        tests=("CFG-01", "ACC-02", "MEM-02", "API-06"),
+    ),
+    Fault(
+        "card-memory-taken",
+        "memory",
+        "the first load takes 4 GiB of the card beyond what the engine was promised, and keeps them",
+        "PS#1062",
+        Hook("take-gpu-memory", {"bytes": 4 << 30, "most": 4 << 30}),
+        ids("MEM-01"),
+        tests=("CFG-01", "ACC-02", "MEM-01", "API-06"),
+    ),
+)
+"""Seeded where there is a card, with the in-process connector: ``--gpu``."""
+
 FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS)
+
+GPU_HEALTHY: tuple[Healthy, ...] = (Healthy("card-as-configured", "the configuration as it is", None),)
 
 HEALTHY: tuple[Healthy, ...] = (
     Healthy("as-published", "the embedded configuration as it is, GPU prefix cache on", None),

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fixtures.verdict.requirements import REQUIREMENTS
-from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Process, Proxy, Values
+from lab.catalogue import Fault, Healthy, Process, Proxy, Values
 from lab.runner import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lab.catalogue import Injection
     from lab.runner import Result
@@ -34,10 +34,12 @@ def how(injection: Injection | None) -> str:
     return f"{what}: {injection.name}" + (f" ({params})" if params else "")
 
 
-def detection(results: Iterable[Result], versions: Mapping[str, str]) -> str:
+def detection(
+    results: Iterable[Result], versions: Mapping[str, str], faults: Sequence[Fault], healthy: Sequence[Healthy]
+) -> str:
     """The page."""
     by_id = {result.id: result for result in results}
-    figures = summary(by_id.values(), FAULTS, HEALTHY)
+    figures = summary(by_id.values(), faults, healthy)
     lines = [
         "# Detection",
         "",
@@ -46,7 +48,8 @@ def detection(results: Iterable[Result], versions: Mapping[str, str]) -> str:
         f"**Faults caught: {figures['caught']} of {figures['seeded']} seeded. "
         f"False alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs.**",
         "",
-        f"vLLM {versions['vllm']} and LMCache {versions['lmcache']}, run for real on a CPU; no part of either is imitated. "
+        f"vLLM {versions['vllm']} and LMCache {versions['lmcache']}, run for real on {versions['on']}; no part of either is "
+        "imitated. "
         "Every fault is proven to have acted before its verdicts count. *Expected* requirements must turn; what is marked "
         "with a + may turn with them as a consequence; whatever else fires is unrelated and fails the lab "
         f"({figures['unrelated']} did).",
@@ -55,7 +58,7 @@ def detection(results: Iterable[Result], versions: Mapping[str, str]) -> str:
         "",
         *_table(
             ("fault", "kind", "what goes wrong", "source", "how it is seeded", "expected", "fired", ""),
-            [_fault_row(fault, by_id.get(fault.id)) for fault in FAULTS],
+            [_fault_row(fault, by_id.get(fault.id)) for fault in faults],
         ),
         "",
         "## Healthy variants",
@@ -64,7 +67,7 @@ def detection(results: Iterable[Result], versions: Mapping[str, str]) -> str:
         "",
         *_table(
             ("variant", "what is different", "how", "fired", ""),
-            [_healthy_row(variant, by_id.get(variant.id)) for variant in HEALTHY],
+            [_healthy_row(variant, by_id.get(variant.id)) for variant in healthy],
         ),
         "",
         "## By requirement",
@@ -72,9 +75,9 @@ def detection(results: Iterable[Result], versions: Mapping[str, str]) -> str:
         *_table(
             ("requirement", "title", "faults that must turn it"),
             [
-                (id_, requirement.title, ", ".join(fault.id for fault in FAULTS if id_ in fault.expected))
+                (id_, requirement.title, ", ".join(fault.id for fault in faults if id_ in fault.expected))
                 for id_, requirement in REQUIREMENTS.items()
-                if any(id_ in fault.expected for fault in FAULTS)
+                if any(id_ in fault.expected for fault in faults)
             ],
         ),
         "",

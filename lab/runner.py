@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -20,18 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fixtures.errors import StackError
-from fixtures.stack import engine_env, process
+from fixtures.measure import gpu
+from fixtures.stack import baseline, engine_env, process
 from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON
 from fixtures.stack.progress import Progress
 from lab import bench as benches
 from lab import selection
-from lab.bench import ROOT, Bench, LabError, Verdicts, judge
+from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
 from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fixtures.stack.engine_env import EngineEnv
+    from fixtures.stack.record import Baseline
 
 Entry = Fault | Healthy
 
@@ -84,7 +87,8 @@ def compare(entry: Entry, found: Verdicts, seconds: float = 0.0) -> Result:
 class Runner:
     """Runs faults; keeps one stack for all that can share it."""
 
-    def __init__(self, *, fresh: bool = False) -> None:
+    def __init__(self, subject: Subject = Subject(), *, fresh: bool = False) -> None:  # noqa: B008 (immutable)
+        self.subject = subject
         self.cache = engine_env.cache_dir()
         self.progress = Progress(sys.stderr, live=False)
         self.fresh = fresh
@@ -93,6 +97,7 @@ class Runner:
         self._env: EngineEnv | None = None
         self._bench: Bench | None = None
         self._values: Values | None = None
+        self._compares = False
         self._count = 0
 
     # --- the whole catalogue ----------------------------------------------------------------------------------------
@@ -100,6 +105,7 @@ class Runner:
         """Every entry, in groups that share a stack."""
         results = []
         ordered = in_groups(entries)
+        self._compares = any(compares(entry) for entry in ordered)
         try:
             for number, entry in enumerate(ordered, 1):
                 known = None if self.fresh else self._known(entry)
@@ -177,8 +183,10 @@ class Runner:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of the engine and the cache that the faults were seeded into."""
-        return {"vllm": self._engine_env().vllm, "lmcache": self._engine_env().lmcache}
+        """Of the engine and the cache that the faults were seeded into, and what they ran on."""
+        env = self._engine_env()
+        on = "a CPU" if self.subject.device == "cpu" else gpu.cards()[0].name
+        return {"vllm": env.vllm, "lmcache": env.lmcache, "on": on}
 
     def _bench_with(self, values: Values | None) -> Bench:
         """The stack with these values: the one that stands, or a new one."""
@@ -187,15 +195,32 @@ class Runner:
             self._count += 1
             name = f"stack-{self._count}"
             self._values = values
-            self._bench = benches.stand_up(
-                name, values, self._engine_env(), self.folder / name, self.cache, self.progress
-            )
+            env, folder = self._engine_env(), self.folder / name
+            compared_with = self._compared_with if self._compares else None  # first: one card holds one engine
+            bench = benches.stand_up(name, self.subject, values, env, folder, self.cache, self.progress)
+            self._bench = bench
+            bench.record.baseline = compared_with
+            bench.record.save(bench.registry)
             if values is not None:
                 benches.check_values(self._bench.record, values)
             elif not self._bench.restore():
                 self._drop()
                 raise LabError("a fresh stack does not load what it has stored: there is nothing to seed faults into")
         return self._bench
+
+    @functools.cached_property
+    def _compared_with(self) -> Baseline | None:
+        """The engine without its connector, of the values as they are: it is the same for every fault."""
+        return baseline.measure(
+            self.subject.load(),
+            self._engine_env(),
+            folder=self.folder / "without-connector",
+            cache=self.cache,
+            registry=self.cache / "stacks",
+            progress=self.progress,
+            device=self.subject.device,
+            seed=random.SystemRandom().randrange(2**31),
+        )
 
     def _drop(self) -> None:
         if self._bench is not None:
@@ -206,7 +231,14 @@ class Runner:
     def _key(self, entry: Entry) -> Path:
         env = self._engine_env()
         text = json.dumps(
-            [benches.as_data(entry), type(entry).__name__, sources_digest(), env.vllm, env.lmcache],
+            [
+                benches.as_data(entry),
+                type(entry).__name__,
+                benches.as_data(self.subject),
+                sources_digest(self.subject.load().folder),
+                env.vllm,
+                env.lmcache,
+            ],
             sort_keys=True,
             default=sorted,
         )
@@ -257,6 +289,15 @@ def needs_of(entry: Entry) -> Needs:
     return Needs(None, harms=False, own=False)
 
 
+COMPARED = {"LAT-04", "MEM-05", "LAT", "MEM"}
+"""What is held against the engine without its connector, and the links that contain it."""
+
+
+def compares(entry: Entry) -> bool:
+    """Whether an entry runs a test that needs the engine without its connector."""
+    return isinstance(entry, Healthy) or bool(COMPARED & set(entry.scope))
+
+
 def in_groups(entries: Iterable[Entry]) -> list[Entry]:
     """Entries that share a stack together, those that harm it last."""
     needs = [(needs_of(entry), entry) for entry in entries]
@@ -272,22 +313,22 @@ def _attach(record: Path) -> list[str]:
     return ["--stack=attach", f"--record={record}"]
 
 
-def sources_digest() -> str:
-    """Digest of everything that a verdict depends on besides the fault itself: suite, fixtures, configuration, lab."""
+def sources_digest(config: Path) -> str:
+    """Digest of everything that a verdict depends on besides the fault itself: suite, fixtures, ``config``, lab."""
     files = [
         path
         for folder, pattern in (
-            ("suite", "*.py"),
-            ("fixtures", "**/*.py"),
-            ("configs/embedded", "*"),
-            ("lab", "**/*.py"),
+            (ROOT / "suite", "*.py"),
+            (ROOT / "fixtures", "**/*.py"),
+            (config, "*.yaml"),
+            (ROOT / "lab", "**/*.py"),
         )
-        for path in sorted((ROOT / folder).glob(pattern))
+        for path in sorted(folder.glob(pattern))
         if path.name not in {"catalogue.py", "report.py", "__main__.py"} and path.is_file()
     ]
     digest = hashlib.sha256()
     for path in files:
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update("/".join(path.parts[-2:]).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -132,8 +132,9 @@ def test_a_prompt_around_one_chunk(stack, prompts, offset):
         f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {cold.stored_tokens}"
     )
     again = stack.ask(prompt)
-    # Of a prompt of exactly one chunk everything may be loaded but the last token, whose logits are the answer.
-    allowed = {prompt.whole_chunk_tokens, min(prompt.storable_tokens, prompt.tokens - 1)}
+    # Of a prompt of exactly one chunk everything may be loaded but the last token, whose logits are the answer; where loads
+    # are asynchronous, vLLM 0.25 counts that one as loaded although it computes it again.
+    allowed = {prompt.whole_chunk_tokens, min(prompt.storable_tokens, prompt.tokens - 1), prompt.storable_tokens}
     assert again.tokens.loaded in allowed, f"expected {sorted(allowed)} loaded tokens for {prompt}, got {again.tokens}"
     assert again.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {again.tokens}"
 

@@ -31,11 +31,13 @@ def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
         stack.hang_up_on(prompts.unique(chunks=8) for _ in range(8))
         stack.at_rest()
     gpu.check_alone()
-    figures("GPU memory idle", (idle.own or idle.total) / MIB, "MiB")
-    figures("GPU memory peak", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
-    figures("GPU memory budget", budget / MIB, "MiB")
+    figures("GPU memory idle", idle.engine / MIB, "MiB")
+    figures("GPU memory peak of a card", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
+    figures("GPU memory budget of a card", budget / MIB, "MiB")
+    figures("GPU memory of the cache server", idle.servers / MIB, "MiB", better="lower")
+    figures("sampling", gpu.busy_share * 100, "% of a core")
     assert gpu.peak_bytes <= budget, (
-        f"expected at most {budget / MIB:.0f} MiB of GPU memory (utilisation x total + tolerance), "
+        f"expected at most {budget / MIB:.0f} MiB of each card (utilisation x total + tolerance), "
         f"got a peak of {gpu.peak_bytes / MIB:.0f} MiB"
     )
 
@@ -51,7 +53,7 @@ def test_gpu_memory_does_not_grow(stack, prompts, figures):
             stack.drop_gpu_copy()
             stack.ask_together(cycle, at_once=4)
             now = gpu.read()
-            samples.append((now.own or now.total) / MIB)
+            samples.append((now.engine + now.servers) / MIB)
     gpu.check_alone()
     growth = slope_per_cycle(samples[2:])
     figures("GPU memory growth", growth, "MiB/cycle", n=len(samples) - 2)
@@ -100,6 +102,17 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
     assert growth <= LEAK_MIB_PER_REQUEST, (
         f"expected no growth once the buffer is full, got {growth:.2f} MiB per request over {4 * CYCLES} requests "
         f"({samples[0]:.0f} to {samples[-1]:.0f} MiB)"
+    )
+
+
+@requirement("MEM-05")
+def test_offload_costs_no_kv_pool(stack, baseline, figures):
+    """The KV pool holds at least 0.9 x the tokens that it holds in the same engine without a connector."""
+    figures("KV pool", stack.pool_tokens, "tokens", better="higher")
+    figures("KV pool without offload", baseline.pool_tokens, "tokens")
+    assert stack.pool_tokens >= 0.9 * baseline.pool_tokens, (
+        f"expected a KV pool of at least 0.9 x the {baseline.pool_tokens} tokens of an engine without a connector, "
+        f"got {stack.pool_tokens}"
     )
 
 

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from fixtures.measure.latency import FASTER_GATE, fixed_wait_s, measure_together
+from fixtures.measure.latency import FASTER_GATE, fixed_wait_s, measure_together, store_cost
 from fixtures.verdict.plugin import requirement
 
 pytestmark = pytest.mark.alone
@@ -70,6 +70,29 @@ def test_half_of_the_possible_saving_is_realised(latency, figures):
     assert efficiency.median >= 0.5, (
         f"expected an offload efficiency of at least 0.5, got {efficiency} (cold {latency.cold.median * 1e3:.0f} ms, "
         f"reload {latency.reload.median * 1e3:.0f} ms, floor {latency.floor_s * 1e3:.0f} ms)"
+    )
+
+
+@requirement("LAT-04")
+def test_misses_stay_cheap(stack, prompts, baseline, figures):
+    """Storing its KV slows a cold prompt by at most 25 % + 50 ms, against the same engine without a connector."""
+    cost = store_cost(stack, prompts, baseline)
+    stored, without = cost.with_store, cost.without
+    figures("prompt", baseline.prompt_tokens, "tokens")
+    figures("TTFT cold, without offload", without.median * 1e3, "ms", n=without.n)
+    figures(
+        "TTFT cold, with offload",
+        stored.median * 1e3,
+        "ms",
+        n=stored.n,
+        low=stored.low * 1e3,
+        high=stored.high * 1e3,
+        better="lower",
+    )
+    cost.check_decided()
+    assert stored.median <= cost.allowed_s, (
+        f"expected a cold prompt of {baseline.prompt_tokens} tokens within {cost.allowed_s * 1e3:.0f} ms (1.25 x the "
+        f"{without.median * 1e3:.0f} ms of an engine without a connector + 50 ms), got {stored.median * 1e3:.0f} ms"
     )
 
 

@@ -1,13 +1,15 @@
 """How long things take: stand-up, suite, exchanges per second, the TTFT clock, memory of pytest, the parsers.
 
-Figures, not tests: a timed test fails on a busy machine and passes on a fast one. Run by ``tox -e bench``; writes
-``reports/bench.json`` and prints a table.
+Figures, not tests: a timed test fails on a busy machine and passes on a fast one. Run by ``tox -e bench``, which hands
+options for pytest on (``tox -e bench -- --gpu --stack process ...``); writes ``reports/bench.json`` and prints a table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,12 +28,13 @@ from fixtures.stack.record import StackRecord
 from fixtures.stack.stack import Stack
 
 ROOT = Path(__file__).parents[1]
+REPORTS = ROOT / "reports"
 
 
-def run_suite(folder: Path) -> tuple[Path, dict[str, float]]:
+def run_suite(folder: Path, options: list[str]) -> tuple[Path, dict[str, float]]:
     """The whole suite on a stack of its own that is kept; returns its record and the figures of the run."""
-    command = [sys.executable, "-m", "pytest", str(ROOT / "suite"), "-q", "--keep-stack", "--run-dir", str(folder)]
-    process = subprocess.Popen([*command, "--report-dir", str(folder / "reports")], cwd=ROOT)
+    command = [sys.executable, "-m", "pytest", str(ROOT / "suite"), "-q", "--keep-stack", f"--run-dir={folder}"]
+    process = subprocess.Popen([*command, f"--report-dir={folder / 'reports'}", *options], cwd=ROOT)
     peak = 0
     begin = time.monotonic()
     while process.poll() is None:
@@ -41,6 +44,7 @@ def run_suite(folder: Path) -> tuple[Path, dict[str, float]]:
             break
         time.sleep(0.1)
     seconds = time.monotonic() - begin
+    shutil.copytree(folder / "reports", REPORTS / "bench", dirs_exist_ok=True)
     report = json.loads((folder / "reports" / "conformance.json").read_text())
     record = next(folder.glob("*/*/record.json"))
     ready = StackRecord.load(record).ready_after_s or float("nan")
@@ -77,6 +81,23 @@ def clock(stack: Stack, prompts: Prompts, count: int = 30) -> dict[str, float]:
     }
 
 
+def sampler(stack: Stack, prompts: Prompts, count: int = 120) -> dict[str, float]:
+    """What sampling GPU memory adds to TTFT, on pairs of reloads of one prompt with and without it; empty on a CPU."""
+    if stack.record.device != "cuda":
+        return {}
+    ratios, prompt = [], prompts.unique(chunks=16)
+    stack.ask(prompt)
+    memory = stack.gpu_memory()
+    for number in range(count):
+        took = {}
+        for sampled in (True, False) if number % 2 else (False, True):
+            stack.drop_gpu_copy()
+            with memory if sampled else contextlib.nullcontext():
+                took[sampled] = stack.ask(prompt, stream=True).ttft_s
+        ratios.append(took[True] / took[False])
+    return {"GPU memory sampler, added to TTFT, median (%)": (statistics.median(ratios) - 1) * 100}
+
+
 def parsers(stack: Stack) -> dict[str, float]:
     """Throughput of the parsers on what the run has left, in MB/s."""
     text = "\n".join(stack.log_text().values())
@@ -94,27 +115,26 @@ def parsers(stack: Stack) -> dict[str, float]:
     }
 
 
-def main() -> int:
+def main(options: list[str]) -> int:
     """Exit code of the suite."""
     with tempfile.TemporaryDirectory(prefix="kvoc-bench-") as name:
-        record, figures = run_suite(Path(name))
+        record, figures = run_suite(Path(name), options)
         try:
             stack = Stack(StackRecord.load(record))
             seed = random.SystemRandom().randrange(2**31)
             prompts = Prompts(seed, "bench", stack.chunk_tokens, stack.max_model_len - 2)
             figures["exchanges per second"] = exchanges(stack, prompts)
-            figures |= clock(stack, prompts) | parsers(stack)
+            figures |= clock(stack, prompts) | sampler(stack, prompts) | parsers(stack)
         finally:
             subprocess.run([sys.executable, "-m", "fixtures.stack.stop", str(record)], cwd=ROOT, check=False)
     table = Table("figure", "value", title="kv-offload conformance: benchmark")
     for title, value in figures.items():
         table.add_row(title, f"{value:.4g}")
     Console().print(table)
-    target = ROOT / "reports" / "bench.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(figures, indent=2) + "\n")
+    REPORTS.mkdir(exist_ok=True)
+    (REPORTS / "bench.json").write_text(json.dumps(figures, indent=2) + "\n")
     return int(figures["exit code of the suite"])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -469,7 +469,6 @@ EXAMPLES = {
     "mp-hit-mismatch": "[req=a] LMCache hit mismatch across servers: [1, 2] → take min=1",
     "rank-mismatch": "Lookup results (number of hit tokens) differ across (TP and PP) ranks: [1, 2].",
     "mp-reaped": "Reaped non-GPU instance 7: silent for 61.0s (pinged=True)",
-    "hybrid-manager-off": "Turning off hybrid kv cache manager because `--kv-transfer-config` selects a KV connector",
     "hash-seed-unset": "Using builtin hash without PYTHONHASHSEED set. For production environments",
     "hash-fallback": "Could not load 'sha256_cbor' from vLLM. Using builtin hash. This may cause inconsistencies",
 }
@@ -659,6 +658,13 @@ def test_no_text_is_too_strange(text: str) -> None:
 def test_no_configuration_is_too_strange(body: str) -> None:
     for configuration in read(NEW.format("LMCache Configuration: {" + body + "}")).configurations:
         assert configuration.max_local_cpu_gib is None
+
+
+def test_the_traceback_of_a_request_that_was_answered_with_500_is_no_finding():
+    above = "(APIServer pid=1192) ERROR:    Exception in ASGI application\n"
+    traceback = "(APIServer pid=1192) Traceback (most recent call last):\n"  # as uvicorn logs it under vLLM 0.25.1
+    assert logs.read(above + traceback).findings == ()
+    assert [found.signature.id for found in logs.read(traceback).findings] == ["traceback"]
 
 
 def test_the_traceback_of_a_refused_request_is_no_finding():

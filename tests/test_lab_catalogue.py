@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from fixtures.verdict.requirements import REQUIREMENTS
-from lab.catalogue import FAULTS, HEALTHY, Fault, Hook, Process, Proxy, Values
+from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, Fault, Hook, Process, Proxy, Values
 from lab.proxy import FAULTS as PROXY_FAULTS
 
 ROOT = Path(__file__).parents[1]
-NEEDS_A_GPU = {"MEM-01", "MEM-02"}
 """Judged on a GPU only: the lab's stacks have none to seed a fault into."""
 
 
@@ -35,7 +34,7 @@ def hook_names() -> frozenset[str]:
 
 
 def test_ids_are_unique() -> None:
-    ids = [entry.id for entry in (*FAULTS, *HEALTHY)]
+    ids = [entry.id for entry in (*FAULTS, *HEALTHY, *GPU_FAULTS, *GPU_HEALTHY)]
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id_) for id_ in ids)
 
@@ -59,13 +58,13 @@ def test_there_are_enough_of_every_kind() -> None:
 
 
 def test_every_implemented_requirement_has_a_fault_that_must_turn_it() -> None:
-    expected = {id_ for fault in FAULTS for id_ in fault.expected}
-    judged = implemented() - NEEDS_A_GPU
+    expected = {id_ for fault in (*FAULTS, *GPU_FAULTS) for id_ in fault.expected}
+    judged = implemented()
     assert judged <= expected, f"no fault must turn {sorted(judged - expected)}"
     assert expected <= implemented(), f"no test judges {sorted(expected - implemented())}"
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+@pytest.mark.parametrize("fault", [*FAULTS, *GPU_FAULTS], ids=lambda fault: fault.id)
 def test_a_fault_is_complete(fault: Fault) -> None:
     assert fault.title
     assert fault.source
@@ -79,7 +78,7 @@ def test_a_fault_is_complete(fault: Fault) -> None:
         assert len(set(fault.tests) - fault.expected) >= 2, "something has to stay silent"
 
 
-@pytest.mark.parametrize("entry", [*FAULTS, *HEALTHY], ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", [*FAULTS, *HEALTHY, *GPU_FAULTS], ids=lambda entry: entry.id)
 def test_an_injection_exists_and_can_be_proven(entry: object) -> None:
     injection = getattr(entry, "injection", getattr(entry, "setting", None))
     if isinstance(injection, Hook):
@@ -92,6 +91,6 @@ def test_an_injection_exists_and_can_be_proven(entry: object) -> None:
 
 
 def test_every_hook_and_proxy_fault_is_used() -> None:
-    injections = [fault.injection for fault in FAULTS] + [variant.setting for variant in HEALTHY]
+    injections = [fault.injection for fault in (*FAULTS, *GPU_FAULTS)] + [variant.setting for variant in HEALTHY]
     assert hook_names() == {one.name for one in injections if isinstance(one, Hook)}
     assert set(PROXY_FAULTS) == {one.name for one in injections if isinstance(one, Proxy)}

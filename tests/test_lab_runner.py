@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab import selection
-from lab.bench import LabError, Verdicts, changed_config, check_values, read_verdicts
+from lab.bench import LabError, Subject, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.report import detection, how
 from lab.runner import Result, compare, in_groups, needs_of, sources_digest
@@ -128,7 +128,7 @@ def test_values_are_written_in_the_format_of_the_chart(tmp_path: Path) -> None:
         env=(("NAME", "1"),),
         extra_args=("--flag",),
     )
-    config = changed_config("some", values, tmp_path)
+    config = changed_config("some", Subject(), values, tmp_path)
     model = config.values.serving_engine_spec.model_spec[0].model_dump(by_alias=True)
     assert config.name == "some"
     assert model["lmcacheConfig"]["cpuOffloadingBufferSize"] == "2Gi"
@@ -155,9 +155,9 @@ def test_the_page_is_the_same_for_the_same_results() -> None:
         for fault in FAULTS
     ]
     results += [compare(variant, Verdicts({}, frozenset(), frozenset(), {}), 2.0) for variant in HEALTHY]
-    versions = {"vllm": "1", "lmcache": "2"}
-    page = detection(results, versions)
-    assert page == detection([Result(**{**vars(one), "seconds": 9.0}) for one in results], versions)
+    versions = {"vllm": "1", "lmcache": "2", "on": "a CPU"}
+    page = detection(results, versions, FAULTS, HEALTHY)
+    assert page == detection([Result(**{**vars(one), "seconds": 9.0}) for one in results], versions, FAULTS, HEALTHY)
     assert (
         f"**Faults caught: {len(FAULTS)} of {len(FAULTS)} seeded. False alarms: 0 in {len(HEALTHY)} healthy runs.**"
         in page
@@ -184,5 +184,5 @@ def test_what_shares_a_stack_runs_together_and_what_harms_it_last() -> None:
             assert needs_of(after).harms or needs_of(after).own
 
 
-def test_the_digest_of_the_sources_is_stable() -> None:
-    assert sources_digest() == sources_digest()
+def test_the_digest_of_the_sources_is_stable(tmp_path: Path) -> None:
+    assert sources_digest(tmp_path) == sources_digest(tmp_path)

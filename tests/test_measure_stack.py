@@ -564,7 +564,13 @@ def test_names_of_cache_servers_count_too(tmp_path: Path) -> None:
 
 
 def budget_of(
-    folder: Path, *, engines: int = 1, workers: int = 1, limit: int | None = None, device: str = "cuda"
+    folder: Path,
+    *,
+    engines: int = 1,
+    workers: int = 1,
+    limit: int | None = None,
+    device: str = "cuda",
+    of_server: int | None = None,
 ) -> Any:
     log = folder / "engine-0.log"
     log.write_text(CONFIGURATION)  # 2.5 GiB
@@ -574,8 +580,8 @@ def budget_of(
         )
         for number in range(engines)
     ]
-    requested = Requested(workers=workers, memory_limit_bytes=limit)
-    return Stack(record(folder, engines=servers, requested=requested, device=device)).memory_budget()
+    requested = Requested(workers=workers, memory_limit_bytes=limit, cache_server_limit_bytes=of_server)
+    return Stack(record(folder, engines=servers, requested=requested, device=device)).memory_budgets()
 
 
 @pytest.mark.parametrize(
@@ -600,11 +606,18 @@ def budget_of(
     ],
 )
 def test_the_memory_budget_by_hand(tmp_path: Path, asked: dict[str, Any], needed: float) -> None:
-    budget = budget_of(tmp_path, **asked)
+    (budget,) = budget_of(tmp_path, **asked)
     assert budget.needed_bytes == pytest.approx(needed * GIB, abs=2)
     assert budget.limit_bytes == asked.get("limit", psutil.virtual_memory().total)
     assert ("memory limit of the values" in budget.limit_is) == ("limit" in asked)
     assert "2.5 GiB x 1.07" in budget.sum
+
+
+def test_a_cache_server_with_a_limit_of_its_own_is_held_against_that(tmp_path: Path) -> None:
+    engine, server = budget_of(tmp_path, limit=16 * GIB, of_server=4 * GIB)
+    assert (engine.needed_bytes, engine.limit_bytes) == (8 * GIB, 16 * GIB)
+    assert server.needed_bytes == pytest.approx((2.5 * 1.07 + 1.25) * GIB, abs=2)
+    assert (server.limit_bytes, server.limit_is) == (4 * GIB, "the memory limit of the cache server")
 
 
 @given(tokens=st.integers(0, 10**8), per_token=st.integers(1, 10**6))

@@ -36,7 +36,7 @@ def test_every_shipped_configuration_loads_and_renders(name):
 
 
 def test_the_shipped_configurations():
-    assert available(CONFIGS) == ("cpu-offload", "embedded")
+    assert available(CONFIGS) == ("cpu-offload", "embedded", "gpu-multi-process", "gpu-small")
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"

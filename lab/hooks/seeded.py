@@ -199,6 +199,45 @@ def _submit_retrieve(original: Any) -> Any:
     return submit_retrieve
 
 
+def _batched_to_gpu(original: Any) -> Any:
+    """Every load of the in-process connector passes here: host buffers in, the engine's KV blocks out."""
+
+    @functools.wraps(original)
+    def load(self: Any, memory_objs: Any, starts: Any, ends: Any, **options: Any) -> Any:
+        if wanted := params("slow-load"):
+            fired("a load waited")
+            time.sleep(wanted["seconds"])
+        elif params("empty-load"):
+            fired(f"left out {len(memory_objs)} chunks and said they were loaded")
+            return None
+        elif wanted := params("take-gpu-memory"):
+            _take_gpu_memory(wanted)
+        elif wanted := params("corrupt-load"):
+            buffers = [found.tensor for found in memory_objs]
+            kept = [buffer.clone() for buffer in buffers]
+            for buffer, bad in zip(buffers, _corrupt(buffers, wanted), strict=True):
+                buffer.copy_(bad)
+            fired(f"damaged {len(buffers)} chunks on their way to the card")
+            try:
+                return original(self, memory_objs, starts, ends, **options)  # ends when the copy has ended
+            finally:
+                for buffer, good in zip(buffers, kept, strict=True):
+                    buffer.copy_(good)
+        return original(self, memory_objs, starts, ends, **options)
+
+    return load
+
+
+def _take_gpu_memory(wanted: dict[str, Any]) -> None:
+    """Keep ``bytes`` of the card more at every load, ``most`` in all."""
+    import torch
+
+    if _memory.setdefault("bytes", 0) < wanted["most"]:
+        _memory.setdefault("taken", []).append(torch.zeros(wanted["bytes"], dtype=torch.uint8, device="cuda"))
+        _memory["bytes"] += wanted["bytes"]
+        fired(f"took {wanted['bytes']} bytes of GPU memory")
+
+
 def _batched_retrieves(original: Any) -> Any:
     @functools.wraps(original)
     def batched(self: Any, request_ids: Any, *args: Any, **options: Any) -> Any:
@@ -398,6 +437,11 @@ def _worker_transfer(module: Any) -> None:
     _wrap(module.EngineDrivenTransferContext, "submit_retrieve", _submit_retrieve)
 
 
+def _gpu_connectors(module: Any) -> None:
+    _wrap(module.VLLMPagedMemGPUConnectorV2, "batched_to_gpu", _batched_to_gpu)
+    _wrap(module.VLLMPagedMemGPUConnectorV3, "batched_to_gpu", _batched_to_gpu)
+
+
 def _adapter(module: Any) -> None:
     _wrap(module.LMCacheMPSchedulerAdapter, "check_lookup_result", _check_lookup_result)
     _wrap(module.LMCacheMPSchedulerAdapter, "_create_key", _no_salt)
@@ -429,6 +473,7 @@ def _block_pool(module: Any) -> None:
 
 TARGETS = {
     "lmcache.v1.multiprocess.transfer_context.worker_transfer": _worker_transfer,
+    "lmcache.v1.gpu_connector.gpu_connectors": _gpu_connectors,
     "lmcache.integration.vllm.vllm_multi_process_adapter": _adapter,
     "lmcache.v1.multiprocess.modules.lookup": _lookup_module,
     "lmcache.v1.multiprocess.modules.engine_driven_transfer": _engine_driven_module,
@@ -448,6 +493,7 @@ HOOKS = frozenset(
         "slow-store",
         "slow-load",
         "failed-load",
+        "take-gpu-memory",
         "ignore-hit",
         "short-hit",
         "slow-lookup",
