@@ -87,7 +87,7 @@ def compare(entry: Entry, found: Verdicts, seconds: float = 0.0) -> Result:
 class Runner:
     """Runs faults; keeps one stack for all that can share it."""
 
-    def __init__(self, subject: Subject = Subject(), *, fresh: bool = False) -> None:  # noqa: B008 (immutable)
+    def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
         self.subject = subject
         self.cache = engine_env.cache_dir()
         self.progress = Progress(sys.stderr, live=False)

@@ -14,6 +14,7 @@ from fixtures.measure.client import Response
 from fixtures.measure.exchange import Exchange, TokenSources
 from fixtures.measure.prompts import Prompt, Prompts
 from fixtures.measure.trials import MAX_TRIALS, MIN_TRIALS
+from fixtures.stack.record import Baseline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,8 @@ class FakeStack:
     cold_s: float = 100e-6
     reload_s: Callable[[Prompt], float] = lambda prompt: 0.002 + prompt.whole_chunk_tokens * 2e-6
     fixed_s: float = 0.001
+    hit_s: float = 0.0015
+    pool_tokens: int = 4096
     sources: Callable[[int, Prompt], TokenSources] = lambda repeat, prompt: TokenSources(
         prompt.tokens - prompt.whole_chunk_tokens, 0, prompt.whole_chunk_tokens
     )
@@ -45,6 +48,8 @@ class FakeStack:
         assert stream, "without a stream there is no time to first token"
         if prompt.tokens == 1:
             seconds, sources = self.fixed_s, TokenSources(1, 0, 0)
+        elif sum(one.ids == prompt.ids for one in self.asked) == 2:
+            seconds, sources = self.hit_s, TokenSources(1, prompt.tokens - 1, 0)
         elif prompt.ids in {one.ids for one in self.asked}:
             assert prompt.ids in self.dropped_before, "a repeat with its GPU copy in place says nothing"
             self.repeats += 1
@@ -79,6 +84,48 @@ def test_clear_trials_by_hand() -> None:
     assert found.discarded == ()
     assert len(found.trials) == MIN_TRIALS
     assert len({prompt.ids for prompt in stack.asked if prompt.tokens > 1}) == MIN_TRIALS + 1, "every pair is fresh"
+
+
+def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None:
+    """At 100 us a token a prompt of 8 k takes 0.8 s and is in, one of 16 k is not; every length has its GPU hit."""
+    stack, source = FakeStack(), Prompts(3, "curve", CHUNK, 20000)
+    judged = latency.measure(stack, source)  # type: ignore[arg-type]
+    curve = latency.measure_curve(stack, source, judged)  # type: ignore[arg-type]
+    assert [one.prompt_tokens for one in curve] == [257, 1025, 2049, 4097, 8193]
+    assert {trial.hit_s for one in curve for trial in one.trials} == {0.0015}
+    assert all(len(one.trials) == latency.CURVE_PAIRS for one in curve)
+
+
+def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a_second() -> None:
+    stack = FakeStack()
+    found = latency.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]
+    assert found.prompt_tokens == 624 * CHUNK + 1, "1 249 chunks take 2 s, half of them just under one"
+    assert len(found.cold_s) == latency.COLD_TRIALS
+    assert found.pool_tokens == 4096
+
+
+@pytest.mark.parametrize(
+    ("cold_s", "decided", "within"),
+    [(100e-6, True, True), (200e-6, True, False), ([*[300e-6] * 5, *[50e-6] * 4], False, False)],
+    ids=["as-without", "twice", "noisy"],
+)
+def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
+    baseline = Baseline(pool_tokens=1, prompt_tokens=4097, cold_s=(0.4107,) * 8)
+    times = iter(cold_s if isinstance(cold_s, list) else [cold_s] * 9)
+
+    class Varying(FakeStack):
+        def ask(self, prompt: Prompt, *, stream: bool) -> Exchange:
+            self.cold_s = next(times)
+            return super().ask(prompt, stream=stream)
+
+    cost = latency.store_cost(Varying(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    assert cost.allowed_s == pytest.approx(1.25 * 0.4107 + 0.05)
+    if decided:
+        cost.check_decided()
+        assert (cost.with_store.median <= cost.allowed_s) == within
+    else:
+        with pytest.raises(NotJudged, match=r"lies across the 0\.563 s that are allowed"):
+            cost.check_decided()
 
 
 def test_the_link_that_was_measured_goes_before_the_hosts_own() -> None:

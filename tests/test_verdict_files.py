@@ -166,6 +166,10 @@ def test_the_curve_of_ttft() -> None:
     assert {"cold", "reload", "floor", "prompt, tokens", "TTFT, ms"} <= set(texts(svg))
     assert "at 4097 tokens: cold 410 ms, reload 51 ms, floor 8 ms" in texts(svg)
     within(plots.ttft([plots.Length(257, point(3), point(2), 1.0)]))
+    assert "GPU hit" not in texts(svg)
+    with_hits = plots.ttft([plots.Length(n, point(n / 10), point(10 + n / 100), 8.0, 9.0) for n in (4097, 513)])
+    within(with_hits)
+    assert "GPU hit" in texts(with_hits)
 
 
 def test_memory_over_time_has_its_phases() -> None:
