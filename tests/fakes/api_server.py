@@ -175,6 +175,10 @@ class FakeCluster:
                 self._roll_out(namespace, thing)
             if known is None and collection.endswith("persistentvolumeclaims"):
                 self._bind(thing)
+            if collection.endswith("customresourcedefinitions"):
+                thing["status"] = {
+                    "conditions": [{"type": kind, "status": "True"} for kind in ("NamesAccepted", "Established")]
+                }
             return thing
 
     def find(self, collection: str, namespace: str = "") -> list[Json]:
@@ -250,7 +254,7 @@ class FakeCluster:
         status = _aged(recorded["pods"][0]["status"], made)
         status["podIP"] = f"10.0.0.{len(self.pods()) + 1}"
         pattern = (status.get("containerStatuses") or [{}])[0]
-        named = [one for one in spec["containers"]] if "containerStatuses" in status else []
+        named = list(spec["containers"]) if "containerStatuses" in status else []
         status["containerStatuses"] = [
             {**copy.deepcopy(pattern), "name": one["name"], "image": one["image"]} for one in named
         ]
@@ -383,7 +387,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif sub == "exec":
             self._exec(parse_qs(url.query)["command"])
         else:
-            body = yaml.safe_load(raw) if raw[:1] not in (b"", b"k") else {}
+            body = _secret(raw) if raw[:4] == b"k8s\0" else yaml.safe_load(raw) if raw else {}
             self._object(f"{api}/{plural}", space or "", name, body, query)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_any  # noqa: N815
@@ -405,7 +409,7 @@ class _Handler(BaseHTTPRequestHandler):
                 entries.append({"name": group, "versions": named, "preferredVersion": named[0]})
             self.answer(200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": entries})
         elif path == "openapi/v2":
-            self.answer(200, b"", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+            self.answer(200, b"", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         elif path == "openapi/v3":
             self.answer(200, {"paths": {}})
         elif path in {api for api, _ in PATHS.values()}:
@@ -596,6 +600,49 @@ class _Handler(BaseHTTPRequestHandler):
             status = {"status": "Success"}
         self._frame(b"\x03" + json.dumps(status).encode())
         self._frame(struct.pack("!H", 1000), 8)
+
+
+def _fields(data: bytes) -> list[tuple[int, Any]]:
+    """The fields of a protobuf message: (number, integer or bytes)."""
+
+    def varint(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            byte = data[at]
+            value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+            if not byte & 0x80:
+                return value, at
+
+    found: list[tuple[int, Any]] = []
+    at = 0
+    while at < len(data):
+        tag, at = varint(at)
+        value, at = varint(at)
+        if tag & 7 == 2:
+            found.append((tag >> 3, data[at : at + value]))
+            at += value
+        else:
+            found.append((tag >> 3, value))
+    return found
+
+
+def _secret(raw: bytes) -> Json:
+    """A Secret as Helm 4 sends it, in protobuf (runtime.Unknown around core/v1 Secret); {} for anything else."""
+    envelope = dict(_fields(raw[4:]))
+    if dict(_fields(envelope[1])).get(2) != b"Secret":
+        return {}
+    message = _fields(envelope[2])
+    meta = _fields(dict(message)[1])
+    labels = [dict(_fields(value)) for number, value in meta if number == 11]
+    data = [dict(_fields(value)) for number, value in message if number == 2]
+    return {
+        "metadata": {
+            "name": dict(meta)[1].decode(),
+            "labels": {one[1].decode(): one.get(2, b"").decode() for one in labels},
+        },
+        "data": {one[1].decode(): base64.b64encode(one.get(2, b"")).decode() for one in data},
+        "type": dict(message).get(3, b"Opaque").decode(),
+    }
 
 
 def _chunk(data: bytes) -> bytes:
