@@ -168,7 +168,7 @@ def test_values_in_memory_render_the_same(helm: Helm, chart: Chart, tmp_path: Pa
 
 
 def test_a_chart_that_does_not_render_says_why(helm: Helm, chart: Chart) -> None:
-    with pytest.raises(HelmError, match="helm template failed: .*modelSpec"):
+    with pytest.raises(HelmError, match=r"helm template failed: .*modelSpec"):
         helm.render_values(chart, "x", "n", {"servingEngineSpec": {"modelSpec": "no list"}})
     assert helm.default_values(chart)["routerSpec"]["replicaCount"] == 1
     assert helm.describe(chart)["version"] == "1.2.3"

@@ -64,7 +64,7 @@ def test_the_current_context_is_pinned_by_name(cluster: FakeCluster, tmp_path: P
 
 def test_without_a_kubeconfig_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(ConfigurationError, match="there is no kubeconfig at .*set KUBECONFIG"):
+    with pytest.raises(ConfigurationError, match=r"there is no kubeconfig at .*set KUBECONFIG"):
         locate(None)
 
 
@@ -155,7 +155,7 @@ def test_commands_print_or_fail(cluster: FakeCluster, kube: Kube) -> None:
     (pod,) = put(cluster)
     cluster.programs["memory.stat"] = "anon 1\n"
     assert kube.execute("default", pod, "vllm", ["cat", "memory.stat"]) == "anon 1\n"
-    with pytest.raises(StackError, match="nvidia-smi in pod .* failed: exec: nvidia-smi: not found"):
+    with pytest.raises(StackError, match=r"nvidia-smi in pod .* failed: exec: nvidia-smi: not found"):
         kube.execute("default", pod, "vllm", ["nvidia-smi"])
 
 
@@ -274,6 +274,17 @@ def test_a_restart_loses_no_line_and_doubles_none(cluster: FakeCluster, kube: Ku
     cluster.cut()
     cluster.say(pod, "after the cut")
     assert text_of(path, "after the cut") == "INFO starting\nValueError: boom\nsecond life\nafter the cut\n"
+    logs.close()
+
+
+def test_what_the_kubelet_says_itself_is_no_line(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
+    (pod,) = put(cluster)
+    cluster.restart(pod)
+    cluster.previous[pod] = [("unable", "to retrieve container logs for containerd://0")]  # with HTTP 200
+    cluster.say(pod, "second life")
+    logs = Logs(kube, tmp_path / "logs")
+    path = logs.follow("default", pod, "uid", "vllm")
+    assert text_of(path, "second life") == "second life\n"
     logs.close()
 
 

@@ -21,7 +21,21 @@ from tests.helm_binaries import helm as binary
 ROOT = Path(__file__).parents[1]
 CHART = os.environ.get("KV_OFFLOAD_TEST_CHART")
 KNOWN = frozenset(
-    ["LMCACHE_LOCAL_CPU", "LMCACHE_MAX_LOCAL_CPU_SIZE", "LMCACHE_LOCAL_DISK", "LMCACHE_MAX_LOCAL_DISK_SIZE", "LMCACHE_LOG_LEVEL", "LMCACHE_LMCACHE_INSTANCE_ID", "LMCACHE_REMOTE_URL", "LMCACHE_REMOTE_SERDE", "LMCACHE_CHUNK_SIZE", "LMCACHE_NIXL_BUFFER_SIZE", "LMCACHE_NIXL_BUFFER_DEVICE", "LMCACHE_ENABLE_CONTROLLER", "LMCACHE_TRACK_USAGE"]
+    [
+        "LMCACHE_LOCAL_CPU",
+        "LMCACHE_MAX_LOCAL_CPU_SIZE",
+        "LMCACHE_LOCAL_DISK",
+        "LMCACHE_MAX_LOCAL_DISK_SIZE",
+        "LMCACHE_LOG_LEVEL",
+        "LMCACHE_LMCACHE_INSTANCE_ID",
+        "LMCACHE_REMOTE_URL",
+        "LMCACHE_REMOTE_SERDE",
+        "LMCACHE_CHUNK_SIZE",
+        "LMCACHE_NIXL_BUFFER_SIZE",
+        "LMCACHE_NIXL_BUFFER_DEVICE",
+        "LMCACHE_ENABLE_CONTROLLER",
+        "LMCACHE_TRACK_USAGE",
+    ]
 )
 """Of the names that LMCache 0.5.6 reads, those that the chart can set."""
 pytestmark = pytest.mark.skipif(CHART is None, reason="set KV_OFFLOAD_TEST_CHART to helm/ of a checkout")

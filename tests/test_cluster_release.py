@@ -163,7 +163,7 @@ def test_what_the_server_refuses_is_told(site4: Site) -> None:
     site4.cluster.refuses["rel-m-deployment-vllm"] = "spec.selector: field is immutable"
     assert release.refused() == ["Deployment rel-m-deployment-vllm: spec.selector: field is immutable"]
     site4.cluster.forbidden.add(("patch", "secrets"))
-    with pytest.raises(NotJudged, match="docs/rbac.yaml"):
+    with pytest.raises(NotJudged, match=r"docs/rbac\.yaml"):
         release.refused()
 
 

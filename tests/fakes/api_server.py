@@ -451,7 +451,7 @@ class _Handler(BaseHTTPRequestHandler):
         if space and cluster.objects.get(("api/v1/namespaces", "", space)) is None and self.command != "GET":
             self.refuse(404, "NotFound", f'namespaces "{space}" not found')
         elif self.command == "POST" and found is not None:
-            self.refuse(409, "AlreadyExists", f'{collection} "{name}" already exists')
+            self.refuse(409, "AlreadyExists", f'{collection.rpartition("/")[2]} "{name}" already exists')
         elif self.command == "PATCH" and query.get("dryRun"):
             if str(name) in cluster.refuses:
                 self.refuse(422, "Invalid", cluster.refuses[str(name)])
