@@ -55,6 +55,22 @@ def test_no_setting_is_unknown_unparsable_or_shadowed(stack):
     assert not complaints, f"expected every setting to be accepted, the log says: {complaints[0]}"
 
 
+@requirement("CFG-04")
+def test_every_key_of_the_values_has_an_effect(stack):
+    """Taking any one value out of the values file changes what the chart renders for the engine."""
+    idle = stack.release.keys_without_effect(stack.lmcache_names)
+    assert not idle, f"expected every key of the values to have an effect, got none for {', '.join(idle)}"
+
+
+@requirement("CFG-05")
+def test_the_manifests_are_accepted_and_complete(stack):
+    """The API server accepts every rendered object, and everything that they refer to exists."""
+    refused = stack.release.refused()
+    assert not refused, f"expected the API server to accept every object, it refuses {'; '.join(refused)}"
+    dangling = stack.release.dangling()
+    assert not dangling, f"expected every reference to lead somewhere: {'; '.join(dangling)}"
+
+
 @requirement("CFG-07")
 def test_the_host_buffer_fits_the_memory_limit(stack, figures):
     """All workers' buffers plus the engine itself stay under the memory limit."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.measure.api import BAD_REQUESTS
+from fixtures.measure.api import BAD_REQUESTS, REFUSED
+from fixtures.measure.client import bearer
 from fixtures.verdict.plugin import requirement
 
 pytestmark = pytest.mark.together
@@ -142,3 +143,40 @@ def test_concurrent_clients_all_get_complete_answers(api, texts, clients):
         assert answer.usage["prompt_tokens"] == api.count_tokens(request), (
             f"expected the answer to a prompt of {api.count_tokens(request)} tokens, got {answer.usage} among {clients}"
         )
+
+
+@requirement("API-08")
+def test_requests_without_the_key_are_refused(stack, texts):
+    """With an API key set, a request without it or with a wrong one is refused; with it, the router passes it on."""
+    request = texts.request("completions")
+    for whom, client in stack.without_key.items():
+        for key in (None, "wrong"):
+            status = client.post(request.path, request.payload, headers=bearer(key)).status
+            assert status in REFUSED, f"expected the {whom} to refuse {'a wrong' if key else 'no'} key, got {status}"
+    for whom, client in stack.with_key.items():
+        status = client.post(request.path, request.payload).status
+        assert status == 200, f"expected 200 with the key through the {whom}, got {status}"
+
+
+@requirement("API-09")
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_router_answers_as_the_engine_does(api, router_api, texts, endpoint, stream):
+    """Through the router an answer is what the engine itself answers: status, body, text, content type."""
+    request = texts.request(endpoint, stream=stream, include_usage=stream, max_tokens=8, ignore_eos=True)
+    api.text(request)  # from here on both are GPU hits of the same length
+    differences = router_api.differences(api, request)
+    assert not differences, f"expected the engine's own answer through the router: {'; '.join(differences)}"
+
+
+@requirement("API-09")
+@pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)
+def test_the_router_refuses_as_the_engine_does(api, router_api, bad):
+    """A bad request gets the same status through the router, and an error object there too."""
+    own, through = api.send_bad(bad), router_api.send_bad(bad)
+    assert through.status == own.status, (
+        f"expected {own.status} as from the engine, got {through.status}: {through.text[:200]}"
+    )
+    assert router_api.error_message(through), (
+        f"expected an error object with a message as from the engine, got {through.text[:200]}"
+    )

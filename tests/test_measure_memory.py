@@ -114,7 +114,7 @@ def allocate(child: subprocess.Popen[str], mib: int) -> None:
 
 def test_a_peak_is_kept_after_the_memory_is_given_back(child: subprocess.Popen[str]) -> None:
     process = psutil.Process(child.pid)
-    with HostMemory({"child": lambda: [process], "nothing": list}, interval_s=0.01) as memory:
+    with HostMemory({"child": lambda: resident_bytes([process]), "nothing": lambda: 0}, interval_s=0.01) as memory:
         before = memory.read()["child"]
         allocate(child, 64)
         reached = memory.read()["child"]
@@ -128,7 +128,7 @@ def test_a_peak_is_kept_after_the_memory_is_given_back(child: subprocess.Popen[s
 
 def test_its_thread_sees_what_nobody_asked_for_and_ends(child: subprocess.Popen[str]) -> None:
     process = psutil.Process(child.pid)
-    with HostMemory({"child": lambda: [process]}, interval_s=0.01) as memory:
+    with HostMemory({"child": lambda: resident_bytes([process])}, interval_s=0.01) as memory:
         allocate(child, 48)
         until = time.monotonic() + 2
         while len(memory.samples) < 4 and time.monotonic() < until:

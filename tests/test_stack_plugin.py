@@ -276,7 +276,7 @@ def test_bad_input_is_one_sentence_at_once(project: Project, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("gpu", "true", "--stack chart is not available|--gpu"),
+        ("gpu", "true", "there is no kubeconfig|--gpu"),
         ("stack", "cloud", "--stack cloud: choose one of process, chart, attach"),
         ("config", "nope", "no configuration 'nope'"),
         ("record", "x.json", "--record belongs to --stack attach"),
@@ -445,7 +445,7 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
 
     monkeypatch.setattr(process, "tear_down", fails)
     assert project.run(*project.subject).ret == 1
-    assert "left pids (4711,) running; end them with kill -9" in capfd.readouterr().err
+    assert "left 4711 running; end them with kill -9" in capfd.readouterr().err
     assert project.report()["run"]["exit_status"] == 1
 
 

@@ -1,0 +1,59 @@
+"""Released: do the chart and its release keep their word?"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.verdict.plugin import requirement
+
+
+@requirement("REL-01")
+def test_the_release_starts_within_its_own_budget(stack, figures):
+    """Every pod became ready within what its start-up probe allows, and no container was ever restarted."""
+    for start in stack.release.starts():
+        assert start.restarts == 0, (
+            f"expected no restart of {start.name}, got {start.restarts}; its last run ended with: {start.ended}"
+        )
+        if start.role == "engine" and start.seconds is not None:
+            figures("start-up of an engine", start.seconds, "s", better="lower")
+        if start.seconds is not None and start.budget_s is not None:
+            assert start.seconds <= start.budget_s, (
+                f"expected {start.name} to be ready within the {start.budget_s:.0f} s of its start-up probe, "
+                f"got {start.seconds:.0f} s"
+            )
+
+
+@requirement("REL-02")
+def test_nothing_waits_on_what_cannot_come(stack):
+    """No pod, claim or workload of the release waits for an image, a GPU, a RuntimeClass, a volume or a secret."""
+    blocked = stack.release.blocked()
+    assert not blocked, f"expected nothing to wait for what cannot come, got {len(blocked)}: {'; '.join(blocked)}"
+
+
+@requirement("REL-03")
+@pytest.mark.late
+def test_an_upgrade_to_the_same_values_changes_nothing(stack):
+    """After ``helm upgrade`` with the same chart and values every pod and every generation is what it was."""
+    changed = stack.release.upgrade_unchanged()
+    assert not changed, f"expected an upgrade to the same values to change nothing, got {'; '.join(changed)}"
+
+
+@requirement("REL-03")
+@pytest.mark.last
+def test_uninstalling_leaves_nothing(stack, tear_down):
+    """After ``helm uninstall`` nothing of the release is left but what the chart says it keeps."""
+    assert stack.release, "expected a release"
+    assert not tear_down.left_running, f"expected every pod to be gone, got {', '.join(tear_down.left_running)}"
+    assert not tear_down.left_objects, f"expected nothing to be left, got {', '.join(tear_down.left_objects)}"
+
+
+@requirement("REL-04")
+def test_images_are_pinned_and_versions_named(stack):
+    """Every image is named by its digest, and the report can name chart, images, vLLM, LMCache, and driver and GPU."""
+    unnamed = stack.release.unnamed()
+    assert not unnamed, f"expected the report to name chart, images, vLLM, LMCache and GPU, got nothing for {unnamed}"
+    unpinned = stack.release.unpinned_images()
+    assert not unpinned, (
+        f"expected every image by its digest (@sha256:...), got {', '.join(unpinned)}: what the tag means tomorrow, nobody "
+        "has judged"
+    )

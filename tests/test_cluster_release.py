@@ -1,0 +1,461 @@
+"""What is judged of a release: keys without effect, references, upgrades; with a real Helm and a stand-in cluster."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.cluster import cleanup, preflight, waiting
+from fixtures.cluster import helm as helms
+from fixtures.cluster.access import resident_of
+from fixtures.cluster.helm import Helm, Layers
+from fixtures.cluster.kube import Kube, Where
+from fixtures.cluster.release import ReleaseUnderTest, in_words, leaves
+from fixtures.errors import ConfigurationError, NotJudged, StackError, SubjectFault
+from fixtures.evidence.manifest import effective, references, unresolved
+from fixtures.stack.progress import Progress
+from fixtures.stack.record import Release, StackRecord
+from tests.fakes.api_server import FakeCluster
+from tests.helm_binaries import helm as binary
+from tests.test_cluster_helm import STAND_IN, VALUES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytest.importorskip("kubernetes")
+
+
+class Site:
+    """A stand-in cluster, a real Helm, a stand-in chart."""
+
+    def __init__(self, major: int, folder: Path) -> None:
+        self.cluster = FakeCluster().start()
+        self.folder = folder
+        where = Where(str(self.cluster.kubeconfig(folder)), "fake")
+        self.kube = Kube(where, patience_s=2.0)
+        self.helm = Helm((str(binary(major)),), where, folder / "helm")
+        self.chart = helms.chart_of(str(STAND_IN), None, folder / "work")
+        self.namespace = "mine"
+        self.values = folder / "values.yaml"
+        self.lines: list[str] = []
+        self.progress = Progress(self, live=False, every_s=600)  # type: ignore[arg-type]
+
+    def write(self, text: str) -> None:
+        self.lines.append(text)
+
+    def flush(self) -> None:
+        pass
+
+    def install(self, values: dict[str, Any] = VALUES, **labels: str) -> ReleaseUnderTest:
+        self.values.write_text(json.dumps(values))
+        self.cluster.put("api/v1/namespaces", "", {"metadata": {"name": self.namespace, "labels": labels}})
+        self.helm.install("rel", self.namespace, self.chart, Layers((self.values,)), labels=cleanup.labels("s"))
+        return self.release()
+
+    def release(self, *, own: bool = True) -> ReleaseUnderTest:
+        facts = Release(
+            name="rel",
+            namespace=self.namespace,
+            kubeconfig=self.kube.where.kubeconfig,
+            context="fake",
+            helm=self.helm.command,
+            chart_args=tuple(self.chart.args),
+            value_files=(self.values,),
+            own=own,
+            images={"example/engine:1": "example/engine@sha256:1"},
+        )
+        record = StackRecord(id="s", kind="chart", config="c", folder=self.folder, model="m", release=facts)
+        return ReleaseUnderTest(record, self.kube, self.helm)
+
+    def check(self, values: dict[str, Any], *, exists: bool = False) -> list[preflight.Check]:
+        objects = self.helm.render_values(self.chart, "rel", self.namespace, values)
+        return preflight.check(
+            self.kube,
+            self.helm,
+            self.chart,
+            objects,
+            values,
+            namespace=self.namespace,
+            release="rel",
+            exists=exists,
+        )
+
+    def wait(self) -> Any:
+        return waiting.until_ready(self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress)
+
+
+@pytest.fixture(params=[3, 4])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    made = Site(request.param, tmp_path)
+    yield made
+    made.cluster.stop()
+
+
+@pytest.fixture
+def site4(tmp_path: Path) -> Iterator[Site]:
+    made = Site(4, tmp_path)
+    yield made
+    made.cluster.stop()
+
+
+def changed(**model: Any) -> dict[str, Any]:
+    found = copy.deepcopy(VALUES)
+    found["servingEngineSpec"]["modelSpec"][0] |= model
+    return found
+
+
+# --- CFG-04 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "idle"),
+    [
+        ({}, []),
+        ({"cpuOffloadBufferSize": "20"}, ["cpuOffloadBufferSize"]),
+        ({"lmcacheConfig": {"cpuOffloadingBufferSize": "0.5"}}, ["lmcacheConfig.cpuOffloadingBufferSize"]),
+        ({"lmcacheConfig": {"cpuOffloadingBufferSize": "20GB"}}, ["lmcacheConfig.cpuOffloadingBufferSize"]),
+        ({"lmcacheConfig": {"diskOffloadingBufferSize": "10"}}, ["lmcacheConfig.diskOffloadingBufferSize"]),
+        ({"hf_token": ""}, ["hf_token"]),
+        ({"env": [{"name": "LMCACHE_NONSENSE", "value": "1"}]}, ["env[0].value"]),
+        (
+            {"env": [{"name": "LMCACHE_MAX_LOCAL_CPU_SIZE", "value": "5"}]},
+            ["env[0].value"],
+        ),
+        ({"pvcStorage": "50Gi", "storageClass": "standard"}, []),
+    ],
+)
+def test_keys_without_effect_are_found(site4: Site, model: dict[str, Any], idle: list[str]) -> None:
+    release = site4.install(changed(**model))
+    known = {"LMCACHE_LOCAL_CPU", "LMCACHE_MAX_LOCAL_CPU_SIZE", "LMCACHE_MAX_LOCAL_DISK_SIZE"}
+    assert release.keys_without_effect(known) == [f"servingEngineSpec.modelSpec[0].{path}" for path in idle]
+
+
+def test_a_value_that_is_the_charts_own_has_an_effect(site4: Site) -> None:
+    values = {**VALUES, "routerSpec": {"replicaCount": 1, "nonsense": 1}, "monitoring": {"enabled": False}}
+    found = site4.install(values).keys_without_effect(None)
+    assert found == ["routerSpec.nonsense"]  # the stub of a dependency renders nothing, and is not asked about
+
+
+def test_leaves_and_their_names() -> None:
+    tree = {"a": {"b": [1, {"c": None}]}, "d": {}, "e": []}
+    assert [in_words(path) for path in leaves(tree)] == ["a.b[0]", "a.b[1].c", "d", "e"]
+
+
+def test_without_a_chart_it_is_not_judged(site4: Site) -> None:
+    release = site4.install()
+    release.facts.chart_args = ()
+    with pytest.raises(NotJudged, match="name it with --chart"):
+        release.keys_without_effect(None)
+
+
+# --- CFG-05 -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_server_refuses_is_told(site4: Site) -> None:
+    release = site4.install()
+    assert release.refused() == []
+    site4.cluster.refuses["rel-m-deployment-vllm"] = "spec.selector: field is immutable"
+    assert release.refused() == ["Deployment rel-m-deployment-vllm: spec.selector: field is immutable"]
+    site4.cluster.forbidden.add(("patch", "secrets"))
+    with pytest.raises(NotJudged, match=r"docs/rbac\.yaml"):
+        release.refused()
+
+
+def test_references_that_lead_nowhere_are_told(site4: Site) -> None:
+    values = changed(
+        pvcStorage="1Gi",
+        storageClass="fast",
+        env=[{"name": "T", "valueFrom": {"secretKeyRef": {"name": "nobody", "key": "t"}}}],
+    )
+    values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
+    found = site4.install(values).dangling()
+    assert [one.split(",")[0] for one in found] == [
+        "there is no StorageClass fast",
+        "there is no RuntimeClass nvidia",
+        "there is no Secret nobody in namespace mine",
+    ]
+
+
+def engine(**container: Any) -> dict[str, Any]:
+    template = {"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "vllm", **container}]}}
+    spec = {"selector": {"matchLabels": {"a": "1"}}, "template": template}
+    return {"kind": "Deployment", "metadata": {"name": "engine"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([{"kind": "Service", "metadata": {"name": "s"}, "spec": {"selector": {"a": "2"}}}], "selects no pod"),
+        (
+            [
+                engine(ports=[{"name": "http", "containerPort": 8000}]),
+                {
+                    "kind": "Service",
+                    "metadata": {"name": "s"},
+                    "spec": {"selector": {"a": "1"}, "ports": [{"port": 80, "targetPort": "web"}]},
+                },
+            ],
+            "leads to the port 'web'",
+        ),
+        (
+            [engine(ports=[{"containerPort": 9000}], startupProbe={"httpGet": {"port": 8000}})],
+            "startupProbe of vllm asks port 8000",
+        ),
+        ([engine(args=["--k8s-label-selector", "a=2"])], "looks for engines by a=2"),
+        ([engine(args=["--k8s-label-selector", ""])], "empty selector"),
+    ],
+)
+def test_ports_and_selectors_are_followed(objects: list[dict[str, Any]], words: str) -> None:
+    found = unresolved(objects)
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_references_of_a_pod() -> None:
+    thing = engine(
+        envFrom=[{"configMapRef": {"name": "c", "optional": True}}],
+        env=[{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "d", "key": "k"}}}],
+    )
+    thing["spec"]["template"]["spec"] |= {
+        "imagePullSecrets": [{"name": "pull"}],
+        "volumes": [
+            {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}},
+            {"name": "s", "secret": {"secretName": "x"}},
+        ],
+    }
+    found = {(one.kind, one.name, one.optional, one.key) for one in references([thing])}
+    assert found == {
+        ("Secret", "pull", False, None),
+        ("PersistentVolumeClaim", "claim", False, None),
+        ("Secret", "x", False, None),
+        ("ConfigMap", "c", True, None),
+        ("ConfigMap", "d", False, "k"),
+    }
+
+
+def test_an_overridden_connector_has_no_effect() -> None:
+    one = engine(command=["vllm", "serve", "--kv-transfer-config", '{"a":1}', "--kv-transfer-config", '{"b":1}'])
+    two = engine(command=["vllm", "serve", "--kv-transfer-config", '{"b":1}'])
+    assert effective([one]) == effective([two])
+
+
+# --- REL --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
+    release = site.install()
+    assert len(site.wait().found) == 2
+    assert {one.role for one in release.starts()} == {"engine", "router"}
+    assert release.blocked() == []
+    assert release.upgrade_unchanged() == []
+    assert release.unpinned_images() == ["example/engine:1"]
+    assert release.unnamed() == ["chart", "vLLM", "LMCache"]
+    site.cluster.restart(site.cluster.pods("mine")[0]["metadata"]["name"], why="OOMKilled", code=137)
+    assert any(one.restarts == 1 and one.ended == "OOMKilled (exit code 137)" for one in release.starts())
+
+
+def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
+    release = site4.install()
+    site4.values.write_text(json.dumps(changed(tag="2")))
+    found = release.upgrade_unchanged()
+    assert any(one.startswith("Deployment rel-m-deployment-vllm: generation 1 before, generation 2") for one in found)
+    assert any(one.startswith("Pod ") for one in found)
+
+
+def test_somebody_elses_release_is_not_upgraded(site4: Site) -> None:
+    site4.install()
+    with pytest.raises(NotJudged, match="belongs to somebody else"):
+        site4.release(own=False).upgrade_unchanged()
+
+
+def test_a_release_whose_chart_no_longer_renders_is_a_fault(site4: Site) -> None:
+    release = site4.install()
+    templates = Path(site4.chart.reference) / "templates/all.yaml"
+    templates.write_text(templates.read_text() + '\n{{ fail "no" }}\n')
+    with pytest.raises(SubjectFault, match="does not render"):
+        release.keys_without_effect(None)
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fate", "words"),
+    [
+        ("crash", "its log says: ValueError: boom"),
+        ("pull", "no-such-image"),
+        ("gpu", "Insufficient nvidia.com/gpu"),
+        ("runtime", 'RuntimeClass "no-such-class" not found'),
+        ("secret", 'secret "nobody" not found'),
+        ("quota", "exceeded quota"),
+    ],
+)
+def test_what_cannot_come_fails_within_seconds(site4: Site, fate: str, words: str) -> None:
+    site4.cluster.fates["vllm"] = fate
+    site4.cluster.young_s = 60.0
+    site4.install()
+    began = time.monotonic()
+    with pytest.raises(waiting.BlockedError, match=r"; |its log says") as failure:
+        site4.wait()
+    assert words in str(failure.value)
+    assert time.monotonic() - began < 5
+
+
+def test_a_deadline_says_what_was_last_seen(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SLACK_S", -18.5)  # the stand-in's probe allows 20 s
+    site4.cluster.fates["vllm"] = "never"
+    site4.install()
+    with pytest.raises(StackError, match=r"start-up did not end within 2 s; last seen: .*vllm.* Running"):
+        site4.wait()
+
+
+def test_a_restart_of_the_api_server_is_waited_out(site4: Site) -> None:
+    site4.cluster.fates["vllm"] = "never"
+    site4.install()
+    site4.kube.patience_s = 10.0
+    with site4.cluster.away():
+        threading.Timer(1.0, site4.cluster.start).start()
+        seen = waiting.look(site4.kube, "mine", [])
+        site4.cluster.stop()
+    assert seen.found == []
+
+
+# --- preflight --------------------------------------------------------------------------------------------------------
+
+
+def missing(checks: list[preflight.Check]) -> dict[str, str]:
+    return {one.name: f"{one.text} -> {one.remedy}" for one in checks if one.state == "missing"}
+
+
+def test_a_cluster_with_room_passes(site: Site) -> None:
+    checks = site.check(changed(pvcStorage="1Gi"))
+    assert missing(checks) == {}
+    assert {"cluster", "helm", "chart", "rights", "room", "references", "volumes", "model"} == {
+        one.name for one in checks
+    }
+    preflight.demand(checks)
+
+
+def test_everything_that_is_missing_is_on_one_screen(site4: Site) -> None:
+    values = changed(requestGPU=1, requestMemory="48Gi", pvcStorage="50Gi", storageClass="fast")
+    values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
+    values["monitoring"] = {"enabled": True}
+    site4.cluster.forbidden |= {("create", "pods/exec"), ("create", "namespaces")}
+    found = missing(site4.check(values))
+    assert "no node offers GPUs" in found["room"]
+    assert "48.0 GiB memory asked for, the best node has 32.0 GiB" in found["room"]
+    assert "runtimeClassName" in found["references"] or "StorageClass" in found["references"]
+    assert "create pods/exec in namespace mine; create namespaces in the cluster" in found["rights"]
+    assert "monitoring is switched on" in found["chart"]
+    with pytest.raises(ConfigurationError) as told:
+        preflight.demand(site4.check(values))
+    assert "nothing was installed" in str(told.value)
+    assert len(str(told.value).splitlines()) < 24
+    assert all(not one.startswith(("POST /api/v1", "PUT", "PATCH", "DELETE")) for one in site4.cluster.requests)
+
+
+def test_a_cluster_without_a_default_class(site4: Site) -> None:
+    site4.cluster.remove("apis/storage.k8s.io/v1/storageclasses", "", "standard")
+    assert "none is the default" in missing(site4.check(changed(pvcStorage="50Gi")))["volumes"]
+
+
+def test_what_runs_already_takes_room(site4: Site) -> None:
+    container = {"name": "x", "resources": {"requests": {"cpu": "7500m"}}}
+    pod = {"metadata": {"name": "busy"}, "spec": {"nodeName": "node-a", "containers": [container]}, "status": {}}
+    site4.cluster.put("api/v1/pods", "default", pod)
+    assert "1 cpu asked for, the best node has 0.5 cpu free" in missing(site4.check(VALUES))["room"]
+
+
+def test_taints_and_cordons_count(site4: Site) -> None:
+    (node,) = site4.cluster.find("api/v1/nodes")
+    node["spec"]["taints"] = [{"key": "gpu", "effect": "NoSchedule"}]
+    assert "taints are not tolerated" in missing(site4.check(VALUES))["room"]
+    node["spec"] = {"unschedulable": True}
+    assert "no node is Ready" in missing(site4.check(VALUES))["nodes"]
+
+
+def test_neighbours_in_a_namespace_that_exists(site4: Site) -> None:
+    site4.install()
+    found = missing(site4.check(VALUES, exists=True))
+    assert "has a release rel already" in found["release"]
+    assert "environment=test fits rel-m-deployment-vllm" in found["selectors"]
+
+
+def test_the_rights_are_those_of_the_documented_role() -> None:
+    import yaml
+
+    documents = list(yaml.safe_load_all((Path(__file__).parents[1] / "docs/rbac.yaml").read_text()))
+    granted: dict[tuple[bool, str, str], set[str]] = {}
+    for one in documents:
+        if one["kind"] in {"ClusterRole", "Role"}:
+            for rule in one["rules"]:
+                for group in rule["apiGroups"]:
+                    for resource in rule["resources"]:
+                        granted.setdefault((one["kind"] == "ClusterRole", group, resource), set()).update(rule["verbs"])
+    for right in preflight.RIGHTS:
+        lacking = set(right.verbs) - granted.get((True, right.group, right.resource), set())
+        if not right.everywhere:
+            lacking -= granted.get((False, right.group, right.resource), set())
+        assert not lacking, f"docs/rbac.yaml does not grant {sorted(lacking)} on {right.resource}"
+
+
+# --- cleaning up ------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
+    site.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "foreign"}})
+    site.install(**cleanup.labels("stack-1"))
+    found = cleanup.find(site.kube)
+    assert [(one.kind, one.name, one.owner) for one in found] == [("namespace", "mine", "stack-1")]
+    assert cleanup.find(site.kube, older_than_s=3600) == []
+    cleanup.remove(site.kube, site.helm, found[0], lambda _: None)
+    assert site.kube.get("Namespace", "mine") is None
+    assert site.kube.get("Namespace", "foreign") is not None
+    assert site.cluster.pods() == []
+    assert [one["metadata"]["name"] for one in cleanup.unused_crds(site.kube, ["things.example.com"])] == [
+        "things.example.com"
+    ]
+
+
+def test_a_release_in_a_foreign_namespace_goes_alone(site: Site) -> None:
+    site.install()
+    (left,) = cleanup.find(site.kube)
+    assert (left.kind, left.name, left.namespace) == ("release", "rel", "mine")
+    cleanup.remove(site.kube, site.helm, left, lambda _: None)
+    assert site.kube.get("Namespace", "mine") is not None
+    assert cleanup.find(site.kube) == []
+
+
+def test_what_does_not_go_is_named() -> None:
+    with pytest.raises(StackError, match="namespace x is not gone after 0 s, left: pod a"):
+        cleanup.until_gone(lambda: ["pod a"], "namespace x", lambda _: None, within_s=0.0)
+
+
+def test_the_command_lists_and_removes(
+    site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(site4.kube.where.kubeconfig))
+    site4.install(**cleanup.labels("stack-1"))
+    helm = f"--helm={site4.helm.command[0]}"
+    assert cleanup.main([helm]) == 1
+    assert "namespace mine" in capsys.readouterr().out
+    assert cleanup.main([helm, "--remove"]) == 0
+    assert cleanup.main([helm]) == 0
+    assert "0 left by earlier runs" in capsys.readouterr().out
+    assert cleanup.main([helm, "--kube-context", "nobody"]) == 2
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_of_a_container_by_either_cgroup() -> None:
+    assert resident_of("anon 100\nfile 50\nshmem 7\n", "x") == 107
+    assert resident_of("cache 1\nrss 2\ntotal_rss 100\ntotal_shmem 5\n", "x") == 105
+    with pytest.raises(NotJudged, match="shows no memory"):
+        resident_of("", "x")

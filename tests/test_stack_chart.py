@@ -1,0 +1,387 @@
+"""``--stack chart`` and ``--stack attach`` under pytest, from the options to the clean-up.
+
+A real Helm, a stand-in chart, a stand-in cluster in this process, and the stand-in engine that the local stack's tests use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from fixtures.cluster import helm as helms
+from fixtures.cluster import kind as kinds
+from fixtures.cluster.helm import Layers
+from fixtures.errors import ConfigurationError
+from fixtures.stack.chart import Target, merged
+from fixtures.stack.record import StackRecord
+from tests import fakes
+from tests.fakes.api_server import FakeCluster
+from tests.helm_binaries import helm as binary
+from tests.test_cluster_helm import MODEL, STAND_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytest.importorskip("kubernetes")
+pytest_plugins = ("pytester",)
+
+ROOT = Path(__file__).resolve().parents[1]
+KEY = "open-sesame-key"
+SUITE = """
+    import pytest
+    from fixtures.measure.client import bearer
+    from fixtures.verdict.plugin import requirement
+
+    @requirement("CFG-01")
+    def test_engine(stack):
+        assert stack.engine.counters().running == 0
+        assert "starting" in stack.engine.log.text()
+
+    @requirement("CFG-03")
+    def test_names(stack):
+        assert stack.unknown_lmcache_names() == []
+
+    @requirement("MEM-04")
+    def test_memory(stack):
+        with stack.host_memory() as memory:
+            assert memory.peak(stack.engine.name) == 107
+
+    @requirement("API-09")
+    def test_router(stack):
+        assert stack.router.get("/v1/models").status == 200
+
+    @requirement("CFG-04")
+    def test_keys(stack):
+        assert stack.release.keys_without_effect(stack.lmcache_names) == []
+
+    @requirement("CFG-05")
+    def test_manifests(stack):
+        assert stack.release.refused() == []
+        assert stack.release.dangling() == []
+
+    @requirement("REL-01")
+    def test_starts(stack):
+        assert {one.role for one in stack.release.starts()} == {"engine", "router"}
+
+    @requirement("REL-03")
+    @pytest.mark.last
+    def test_gone(stack, tear_down):
+        assert not tear_down.left_running
+        assert not tear_down.left_objects
+
+    @requirement("MEM-06")
+    @pytest.mark.last
+    def test_memory_is_back(tear_down):
+        assert tear_down.resident_after_bytes == 0
+"""
+
+
+class Project:
+    """A project with a suite, a configuration for the stand-in chart, and a cluster."""
+
+    def __init__(self, pytester: pytest.Pytester, major: int) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self.cluster = FakeCluster().start()
+        self.kubeconfig = self.cluster.kubeconfig(self.path)
+        self.helm = binary(major)
+        self.values: dict[str, Any] = {"servingEngineSpec": {"modelSpec": [{**MODEL, "modelURL": "org/m"}]}}
+        fake = fakes.make(self.path / "env")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [fake.python, "-m", "vllm.entrypoints.openai.api_server", "--model", "org/m", "--port", str(port)]
+        self.engine = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        self.cluster.targets["vllm", 8000] = self.cluster.targets["router", 8000] = ("127.0.0.1", port)
+        versions = {"vllm": "0.32.0", "lmcache": "0.5.6", "torch": "2.13.0"}
+        names = ["LMCACHE_LOCAL_CPU", "LMCACHE_MAX_LOCAL_CPU_SIZE"]
+        self.cluster.programs = {
+            "_CONFIG_DEFINITIONS": json.dumps(names),
+            "importlib.metadata": json.dumps({"versions": versions, "model": None}),
+            "memory.stat": "anon 100\nshmem 7\n",
+        }
+        self.suite(SUITE)
+
+    def suite(self, source: str) -> None:
+        (self.path / "suite").mkdir(exist_ok=True)
+        (self.path / "suite" / "test_suite.py").write_text(textwrap.dedent(source))
+
+    @property
+    def options(self) -> list[str]:
+        config = self.path / "one"
+        config.mkdir(exist_ok=True)
+        (config / "values.yaml").write_text(json.dumps(self.values))
+        (config / "expect.yaml").write_text("description: stand-in\ndevice: cpu\n")
+        return [
+            f"--helm={self.helm}",
+            f"--chart={STAND_IN}",
+            f"--config={config}",
+            "--stack=chart",
+            "-p",
+            "no:cacheprovider",
+        ]
+
+    def run(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess(*(self.options if options is None else options), *args, timeout=120)
+
+    def namespaces(self) -> list[str]:
+        found = [one["metadata"]["name"] for one in self.cluster.find("api/v1/namespaces")]
+        return [name for name in found if name not in {"default", "kube-system"}]
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.path / "reports/conformance.json").read_text())
+
+    def records(self) -> list[StackRecord]:
+        return [StackRecord.load(path) for path in sorted(self.path.glob("runs/*/*/record.json"))]
+
+    def install(self, name: str = "theirs", **values: Any) -> None:
+        self.cluster.put("api/v1/namespaces", "", {"metadata": {"name": name}})
+        path = self.path / "their-values.yaml"
+        path.write_text(json.dumps({**self.values, **values}))
+        tool = helms.Helm((str(self.helm),), None, self.path / "their-helm")
+        chart = helms.chart_of(str(STAND_IN), None, self.path / "their-chart")
+        args = ["--kubeconfig", str(self.kubeconfig), "--kube-context", "fake"]
+        tool.run("install", "vllm", *chart.args, "--namespace", name, *Layers((path,)).args, *args)
+
+
+@pytest.fixture(params=[4])
+def project(
+    request: pytest.FixtureRequest, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
+    for variable in ("PYTEST_ADDOPTS", "KV_OFFLOAD_HELM"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(pytester.path / "cache"))
+    plugins = ("fixtures.verdict.plugin", "fixtures.stack.plugin", "fixtures.measure.plugin")
+    pytester.makeconftest(f"pytest_plugins = {plugins}")
+    pytester.makeini("[pytest]\ntestpaths = suite\n")
+    made = Project(pytester, request.param)
+    monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
+    yield made
+    made.engine.kill()
+    made.engine.wait()
+    os.killpg(made.engine.pid, signal.SIGKILL) if _group_runs(made.engine.pid) else None
+    made.cluster.stop()
+    for path in Path("/dev/shm").glob(f"kvoc-fake-{made.engine.pid}"):
+        path.unlink()
+
+
+def _group_runs(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# --- the whole way ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("project", [3, 4], indirect=True)
+def test_installed_judged_and_gone(project: Project) -> None:
+    result = project.run()
+    result.assert_outcomes(passed=9)
+    assert project.namespaces() == []
+    assert project.cluster.pods() == []
+    assert project.cluster.find("apis/apiextensions.k8s.io/v1/customresourcedefinitions") == []
+    (record,) = project.records()
+    assert record.kind == "chart"
+    assert record.model == "org/m"
+    assert not list((project.path / "cache/stacks").glob("*.json"))
+    subject = project.report()["subjects"][0]
+    assert subject["chart"] == "stand-in-1.2.3"
+    assert subject["kubernetes"] == "v1.36.2"
+    assert subject["versions"]["lmcache"] == "0.5.6"
+    assert subject["images"]
+    shown = result.stderr.str() + result.stdout.str()
+    for phase in ("dry run", "helm install vllm", "pods are made", "images and volumes", "start-up", "service"):
+        assert phase in shown
+
+
+def test_workers_share_one_release(project: Project) -> None:
+    project.run("-n2").assert_outcomes(passed=9)
+    assert len(project.records()) == 1
+    assert project.namespaces() == []
+
+
+def test_kept_then_judged_again_then_stopped(project: Project) -> None:
+    result = project.run("--keep-stack")
+    result.assert_outcomes(passed=7)
+    (namespace,) = project.namespaces()
+    result.stderr.fnmatch_lines([f"*is kept: release vllm in namespace {namespace}*"])
+    path = next(project.path.glob("runs/*/*/record.json"))
+    again = project.run(f"--record={path}", options=["--stack=attach", "-p", "no:cacheprovider"])
+    again.assert_outcomes(passed=7)
+    assert project.namespaces() == [namespace]
+    stop = [sys.executable, "-m", "fixtures.stack.stop", str(path)]
+    assert subprocess.run(stop, cwd=ROOT, check=False, timeout=60).returncode == 0
+    assert project.namespaces() == []
+
+
+def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
+    project.cluster.fates["vllm"] = "never"
+    with (project.path / "out.txt").open("w") as out:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *project.options], cwd=project.path, stdout=out, stderr=subprocess.STDOUT
+        )
+        deadline = time.monotonic() + 60
+        while "start-up ..." not in (project.path / "out.txt").read_text():
+            assert time.monotonic() < deadline, (project.path / "out.txt").read_text()
+            time.sleep(0.1)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 2
+    assert project.namespaces() == []
+    assert not list((project.path / "cache/stacks").glob("*.json"))
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_told_before_anything_is_made(project: Project) -> None:
+    project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
+    result = project.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*1 of * checks fail; nothing was installed:", "*no node offers GPUs*"])
+    assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
+
+
+def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> None:
+    project.cluster.fates["vllm"] = "crash"
+    project.values["servingEngineSpec"]["vllmApiKey"] = KEY
+    result = project.run()
+    result.assert_outcomes(errors=9)
+    text = result.stdout.str()
+    assert "its log says: ValueError: boom" in text
+    assert project.namespaces() == []
+    (folder,) = project.path.glob("runs/*/one/bundle")
+    files = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert {"README.txt", "values.yaml", "manifest.yaml", "helm.txt", "events.txt", "nodes.yaml"} <= set(files)
+    assert any(name.endswith(".previous.log") for name in files)
+    assert "kind: Secret" not in files["manifest.yaml"]
+    assert not any(KEY in body or "sesame-of-the-fake" in body for body in files.values())
+
+
+def test_refused_objects_are_all_told(project: Project) -> None:
+    project.cluster.refuses = {"vllm-m-deployment-vllm": "must not contain dots", "vllm-secrets": "too long"}
+    result = project.run("-k", "test_engine")
+    assert "refuses 2 objects of the chart" in result.stdout.str()
+    assert project.namespaces() == []
+
+
+def test_an_api_server_that_goes_away_is_no_verdict(project: Project) -> None:
+    project.suite(
+        """
+        from fixtures.verdict.plugin import requirement
+
+        @requirement("CFG-01")
+        def test_engine(stack):
+            stack.engine.counters()
+            for access in (stack._access,):
+                access.kube.patience_s = 1.0
+            open("go", "w").close()
+            while True:
+                stack.engine.counters()
+        """
+    )
+    options = project.options
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *options, "--keep-stack"],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (project.path / "go").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    with project.cluster.away():
+        out, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    report = project.report()
+    entry = next(one for one in report["requirements"] if one["id"] == "CFG-01")
+    assert entry["verdict"] == "not judged"
+    assert entry["errored"]
+    assert "API server" in out
+
+
+# --- adopting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
+    project.install()
+    before = json.dumps([*project.cluster.objects.values()], sort_keys=True, default=str)
+    asked = len(project.cluster.requests)
+    options = [
+        "--stack=attach",
+        "--namespace=theirs",
+        f"--helm={project.helm}",
+        f"--chart={STAND_IN}",
+        "-p",
+        "no:cacheprovider",
+    ]
+    result = project.run(options=options)
+    result.assert_outcomes(passed=7)
+    assert json.dumps([*project.cluster.objects.values()], sort_keys=True, default=str) == before
+    wrote = {one for one in project.cluster.requests[asked:] if not one.startswith("GET")}
+    assert {one.partition(" ")[0] for one in wrote if "selfsubjectaccessreviews" not in one} <= {"PATCH"}  # dry runs
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--stack=attach"], "needs --record FILE*or --namespace N"),
+        (["--stack=attach", "--namespace=theirs", "--set=a=1"], "changes nothing: leave --values, --set"),
+        (["--stack=attach", "--namespace=theirs", "--keep-stack"], "leave --config, --gpu and --keep-stack out"),
+        (["--namespace=x"], "--namespace belong to a stack on Kubernetes"),
+        (["--stack=chart", "--cluster=minikube", "--config=embedded"], "only 'kind' can be made"),
+        (["--stack=chart", "--keep-volumes", "--config=embedded"], "--keep-volumes without --namespace"),
+        (["--stack=chart", "--kube-context=nobody", "--config=embedded"], "has fake, other; name one of them"),
+        (["--stack=chart", "--chart=./nowhere", "--config=embedded"], "no such file or folder"),
+    ],
+)
+def test_wrong_options_are_refused(project: Project, options: list[str], words: str) -> None:
+    result = project.run(options=[*options, f"--helm={project.helm}"] if "--stack" in " ".join(options) else options)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"*{words}*"])
+
+
+def test_a_release_that_is_not_there_is_one_line(project: Project) -> None:
+    project.install()
+    options = ["--stack=attach", "--namespace=theirs", "--release=nobody", f"--helm={project.helm}"]
+    result = project.run(options=options)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*namespace theirs has no such release (there: vllm)*"])
+
+
+# --- the small parts --------------------------------------------------------------------------------------------------
+
+
+def test_values_lie_over_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: {b: 1, c: [1, 2]}\nd: 1\n")
+    (tmp_path / "b.yaml").write_text("a: {c: [3]}\nd: {e: 2}\n")
+    assert merged([tmp_path / "a.yaml", tmp_path / "b.yaml"]) == {"a": {"b": 1, "c": [3]}, "d": {"e": 2}}
+
+
+def test_a_kind_node_gets_the_gpus_the_nvkind_way() -> None:
+    (node,) = kinds.configuration(gpu=True)["nodes"]
+    assert node["extraMounts"] == [{"hostPath": "/dev/null", "containerPath": "/var/run/nvidia-container-devices/all"}]
+    assert "extraMounts" not in kinds.configuration(gpu=False)["nodes"][0]
+    assert yaml.safe_load(yaml.safe_dump(kinds.configuration(gpu=True)))["kind"] == "Cluster"
+
+
+def test_kind_itself_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="needs kind on the PATH"):
+        kinds.create(tmp_path, Target(), gpu=False, report=lambda _: None)
