@@ -66,7 +66,6 @@ class Site:
             context="fake",
             helm=self.helm.command,
             chart_args=tuple(self.chart.args),
-            value_files=(self.values,),
             own=own,
             images={"example/engine:1": "example/engine@sha256:1"},
         )
@@ -262,7 +261,8 @@ def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
 
 def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
     release = site4.install()
-    site4.values.write_text(json.dumps(changed(tag="2")))
+    template = Path(site4.chart.reference) / "templates/all.yaml"
+    template.write_text(template.read_text().replace("failureThreshold: 20", "failureThreshold: 21"))
     found = release.upgrade_unchanged()
     assert any(one.startswith("Deployment rel-m-deployment-vllm: generation 1 before, generation 2") for one in found)
     assert any(one.startswith("Pod ") for one in found)

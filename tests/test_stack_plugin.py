@@ -35,6 +35,10 @@ ROOT = Path(__file__).resolve().parents[1]
 WITHIN_S = 120
 """A run of stand-ins takes 2 s; on a machine that does other things too, much longer."""
 OPTIONS = ("gpu", "stack", "config", "keep-stack", "record", "engine-env", "engine-python", "run-dir", "seed")
+CLUSTER_OPTIONS = (
+    *("helm", "chart", "chart-version", "values", "set", "kube-context", "namespace", "release"),
+    *("keep-volumes", "bundle", "cluster"),
+)
 VERDICT_OPTIONS = ("profile", "gate")
 HEAD = '''
 import contextlib, json, os, time
@@ -188,7 +192,7 @@ def test_looking_starts_nothing(project: Project, monkeypatch: pytest.MonkeyPatc
 def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
     text = project.run("--help").stdout.str()
     options, _, twins = text.partition("[pytest] configuration options")
-    for name in (*OPTIONS, *VERDICT_OPTIONS):
+    for name in (*OPTIONS, *CLUSTER_OPTIONS, *VERDICT_OPTIONS):
         about = re.search(rf"^  --{name}\b.*?(?=^  --|\n\n)", options, re.MULTILINE | re.DOTALL)
         assert about, f"--{name} is not in --help"
         assert len(about[0]) > len(name) + 40, f"--{name} has no help text"

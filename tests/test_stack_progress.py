@@ -79,3 +79,20 @@ def test_the_half_line_of_somebody_else_is_ended_first():
     out.write("suite/test_x.py::test_y ")
     progress.line("engine environment: ready")
     assert out.getvalue() == "suite/test_x.py::test_y \nengine environment: ready\n"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_table_is_shown_below_its_phase(live):
+    out = io.StringIO()
+    table = [
+        ("pod", "phase", "last event"),
+        ("engine-0 [x]", "Pending", "Failed: no such image"),
+        ("router", "Ready", ""),
+    ]
+    with Progress(out, live=live, every_s=0.05).phase("start-up") as phase:
+        phase.update("1 of 2 pods ready", table=table)
+        time.sleep(0.3)
+    text = out.getvalue()
+    for words in ("engine-0 [x]", "Pending", "Failed: no such image", "router", "Ready"):
+        assert words in text
+    assert ("last event" in text) is live

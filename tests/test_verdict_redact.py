@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.verdict.redact import _ROOT, redact, redact_tree
+from fixtures.verdict.redact import _ROOT, MASK, redact, redact_tree, remember, remember_all
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,15 @@ def test_folders_of_this_machine_are_named_by_what_they_are(monkeypatch: pytest.
 def test_a_home_that_is_no_folder_hides_nothing(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setenv("HOME", home)
     assert redact("/usr/bin/python") == "/usr/bin/python"
+
+
+def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch):
+    monkeypatch.setattr("fixtures.verdict.redact._KNOWN", set())
+    remember_all(
+        {"servingEngineSpec": {"vllmApiKey": "plain-word"}, "modelSpec": [{"hf_token": "other-word"}], "tag": "v1"}
+    )
+    remember("abc")  # too short to be masked by value
+    assert redact("vllmApiKey: plain-word, hf_token: other-word, v1 abc") == (
+        f"vllmApiKey: {MASK}, hf_token: {MASK}, v1 abc"
+    )
+    assert redact_tree({"args": ["serve", "plain-word"]}) == {"args": ["serve", MASK]}

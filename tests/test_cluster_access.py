@@ -1,0 +1,140 @@
+"""Whose fault it is when a pod does not answer: never the pod's while the way to it was broken."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from fixtures.cluster import access as accesses
+from fixtures.cluster import forward as forwards
+from fixtures.cluster.access import Access
+from fixtures.errors import NotJudged, StackError, SubjectFault
+from fixtures.evidence import pods
+from fixtures.measure.client import Client
+from fixtures.stack.record import EngineServer, PodRef
+from fixtures.stack.stack import Stack
+from fixtures.verdict.redact import redact
+from tests.test_cluster_helm import VALUES
+from tests.test_cluster_release import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytest.importorskip("kubernetes")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(4, tmp_path)
+    yield made
+    made.cluster.stop()
+
+
+@pytest.fixture
+def access(site: Site, tmp_path: Path, httpserver: object) -> Iterator[Access]:
+    values = json.loads(json.dumps(VALUES))
+    values["servingEngineSpec"]["modelSpec"][0]["hf_token"] = "word-that-nobody-knows"
+    record = site.install(values).record
+    (pod,) = [one for one in site.cluster.pods("mine") if pods.role_of(one) == "engine"]
+    reference = PodRef(
+        namespace="mine", name=pods.name_of(pod), uid=pods.uid_of(pod), container="vllm", port=8000, restarts=0
+    )
+    status = pod["status"]["containerStatuses"][0]
+    status["restartCount"] = 0
+    record.engines = [
+        EngineServer(name="engine", url="http://10.0.0.1:8000", pod=reference, argv=("vllm", "serve", "m"))
+    ]
+    site.cluster.targets["vllm", 8000] = ("127.0.0.1", httpserver.port)  # type: ignore[attr-defined]
+    httpserver.expect_request("/metrics").respond_with_data("x 1\n")  # type: ignore[attr-defined]
+    with Access(record, tmp_path / "access") as opened:
+        yield opened
+
+
+def engine(access: Access) -> EngineServer:
+    return access.record.engines[0]
+
+
+def test_addresses_and_logs_are_of_this_machine(access: Access) -> None:
+    assert engine(access).url.startswith("http://127.0.0.1:")
+    assert requests.get(f"{engine(access).url}/metrics", timeout=5).text == "x 1\n"
+    log = engine(access).log
+    assert log is not None
+    assert "starting" in log.read_text()
+    assert access.metrics() == {"engine": "x 1\n"}
+
+
+def test_secrets_of_the_values_are_masked_from_then_on(access: Access) -> None:
+    assert redact("said word-that-nobody-knows aloud") == "said [redacted] aloud"
+
+
+def test_a_pod_that_runs_is_not_blamed(access: Access) -> None:
+    access.check(engine(access))
+
+
+def test_a_restart_is_the_subjects_fault(site: Site, access: Access) -> None:
+    site.cluster.restart(engine(access).pod.name, why="OOMKilled", code=137)  # type: ignore[union-attr]
+    with pytest.raises(SubjectFault, match=r"engine died during the run \(OOMKilled \(exit code 137\), 1 restarts\)"):
+        access.check(engine(access))
+
+
+def test_a_pod_that_is_gone_is_the_subjects_fault(site: Site, access: Access) -> None:
+    site.cluster._drop("api/v1/pods", "mine", engine(access).pod.name)  # type: ignore[union-attr]
+    with pytest.raises(SubjectFault, match="its pod is gone"):
+        access.check(engine(access))
+
+
+def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Access) -> None:
+    access._forwards["engine"]._note("cut")
+    name = engine(access).pod.name  # type: ignore[union-attr]
+    threading.Timer(0.5, lambda: site.cluster.restart(name)).start()
+    with pytest.raises(SubjectFault, match="died during the run"):
+        access.check(engine(access))
+
+
+def test_a_cut_alone_is_an_error_of_the_run(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accesses, "DEATH_SHOWS_S", 0.2)
+    access._forwards["engine"]._note("cut")
+    with pytest.raises(StackError, match="says nothing about the pod"):
+        access.check(engine(access))
+
+
+def test_a_long_absence_is_not_forgotten_over_the_wait(
+    site: Site, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accesses, "DEATH_SHOWS_S", 0.2)
+    monkeypatch.setattr(accesses, "AWAY_S", 0.5)
+    monkeypatch.setattr(forwards, "RECENT_S", 0.1)
+    client = Client(engine(access).url)
+    client.on_trouble = lambda: access.check(engine(access))
+    assert client.get("/metrics").status == 200
+    with site.cluster.away():
+        back = threading.Timer(1.5, site.cluster.start)
+        back.start()
+        with pytest.raises(StackError, match="says nothing about the pod"):
+            client.get("/metrics")
+        back.join()
+        assert client.get("/metrics").status == 200  # what follows goes on
+        site.cluster.stop()
+
+
+def test_memory_is_read_in_the_container(site: Site, access: Access) -> None:
+    site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
+    assert access.resident_bytes(engine(access)) == 107
+    site.cluster.programs = {}
+    with pytest.raises(NotJudged, match=r"the memory of pod .* cannot be read"):
+        access.resident_bytes(engine(access))
+
+
+def test_names_that_nobody_tells_are_not_judged(access: Access) -> None:
+    with pytest.raises(NotJudged, match="cannot be told"):
+        _ = access.lmcache_names
+    stack = Stack(access.record, access)
+    with pytest.raises(NotJudged, match="has no router"):
+        _ = stack.router
+    with pytest.raises(NotJudged, match="given no API key"):
+        _ = stack.without_key
