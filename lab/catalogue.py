@@ -153,7 +153,7 @@ CORRECT = ids("COR-01 COR-02 COR-03 COR-04")
 TIMING = ids("LAT-01 LAT-03")
 ASKING = ids(
     "ACC-01 ACC-02 ACC-03 ACC-04 ACC-05 ACC-06 ACC-07 ACT-02 ACT-03 COR-01 COR-02 COR-03 COR-04 COR-05 LAT-05 MEM-03 MEM-04 "
-    "API-02 API-03 API-04 API-05 API-06 API-07"
+    "API-02 API-03 API-04 API-05 API-06 API-07 API-08"
 )
 """Everything that sends a prompt of a chunk or more: where requests fail, all of these do."""
 
@@ -840,6 +840,14 @@ PROXY_FAULTS = (
         "PS#201 (fields and headers lost in the router); LM#2961",
         Proxy("forward-as", {"drop": ("cache_salt",)}),
         ids("COR-05"),
+    ),
+    Fault(
+        "key-lent-to-everybody",
+        "leakage",
+        "a gateway opens the engine with its own key to clients that have another one or none",
+        "PS#201 (fields and headers lost in the router); PS docs, vllmApiKey",
+        Proxy("lend-key"),
+        ids("API-08"),
     ),
     Fault(
         "chat-at-another-temperature",

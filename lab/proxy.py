@@ -325,6 +325,23 @@ class ForwardAs(Fault):
                 self.flying -= 1
 
 
+class LendKey(Fault):
+    """The key of the first client that has one opens the engine to everybody, with another key or none."""
+
+    key: str | None = None
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Changed on the way in."""
+        name = next((name for name in request.headers if name.lower() == "authorization"), "Authorization")
+        given = request.headers.get(name)
+        with self.lock:
+            self.key = self.key or given
+        if self.key is not None and given != self.key:
+            self.acts()
+            request.headers[name] = self.key
+        return super().exchange(request, forward)
+
+
 class Swap(Fault):
     """Two plain answers that are in flight together go to each other's client."""
 
@@ -494,6 +511,7 @@ FAULTS: dict[str, type[Fault]] = {
     "status": Status,
     "bad-requests": BadRequests,
     "forward-as": ForwardAs,
+    "lend-key": LendKey,
     "swap": Swap,
     "slow-repeat": SlowRepeat,
     "edge-cache": EdgeCache,

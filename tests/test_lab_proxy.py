@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.errors import SubjectFault
-from fixtures.measure.client import Client, Response
+from fixtures.measure.client import Client, Response, bearer
 from lab.proxy import FAULTS, Fault, Proxy
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ class Engine(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.seen.append(asked)
+        if asked.get("key") is not None:
+            allowed = self.headers.get("Authorization") == f"Bearer {asked['key']}"
+            self.reply(200 if allowed else 401, b"{}")
+            return
         if asked.get("bad"):
             self.reply(400, json.dumps({"error": {"message": "bad"}}).encode())
             return
@@ -120,6 +124,16 @@ def test_without_a_fault_everything_passes(engine: ThreadingHTTPServer, through:
         assert (ours.status, ours.text, ours.content_type) == (theirs.status, theirs.text, theirs.content_type)
     assert client.get("/metrics").text == METRICS
     assert proxy.fired == 0
+
+
+def test_a_key_is_lent_to_everybody(through: Any) -> None:
+    client, proxy = through("lend-key")
+    statuses = [
+        client.post("/v1/completions", {"prompt": "p", "key": "k"}, headers=headers).status
+        for headers in ({}, bearer("k"), {}, bearer("wrong"))
+    ]
+    assert statuses == [401, 200, 200, 200]
+    assert proxy.fired == 2
 
 
 def test_a_stream_is_not_buffered(through: Any) -> None:
