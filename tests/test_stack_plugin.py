@@ -280,7 +280,7 @@ def test_bad_input_is_one_sentence_at_once(project: Project, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("gpu", "true", "--stack chart is not available|--gpu"),
+        ("gpu", "true", "there is no kubeconfig|--gpu"),
         ("stack", "cloud", "--stack cloud: choose one of process, chart, attach"),
         ("config", "nope", "no configuration 'nope'"),
         ("record", "x.json", "--record belongs to --stack attach"),
