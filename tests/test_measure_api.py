@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fixtures.errors import NotJudged, SubjectFault
 from fixtures.measure.api import BAD_REQUESTS, WORDS, Api, BadRequest, Request, Texts, count_tokens
-from fixtures.measure.client import Client
+from fixtures.measure.client import Client, Response
 from suite import test_serving
 
 if TYPE_CHECKING:
@@ -554,3 +554,32 @@ def test_a_text_of_words_has_a_stop_string() -> None:
 def test_a_text_that_repeats_itself_is_no_fault() -> None:
     with pytest.raises(NotJudged, match="repeats itself"):
         API.word_inside("\u4f60" * 24)
+
+
+class Canned:
+    """A client that gives one answer, whatever it is asked."""
+
+    base_url, headers = "http://127.0.0.1:9", {}
+
+    def __init__(self, body: object, status: int = 200, kind: str = "application/json") -> None:
+        self.answer = Response(status=status, headers={"content-type": kind}, text=json.dumps(body), total_s=0.0)
+
+    def post(self, path: str, payload: object = None, **_: object) -> Response:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("through", "found"),
+    [
+        (Canned({"id": "2", "created": 9, "choices": ["a"]}), []),
+        (Canned({"id": "2", "created": 9, "choices": ["b"]}), ["body"]),
+        (Canned({"id": "2", "choices": ["a"], "extra": 1}), ["body"]),
+        (Canned("no", status=503), ["status"]),
+        (Canned({"id": "2", "choices": ["a"]}, kind="text/plain"), ["content type"]),
+    ],
+)
+def test_what_a_router_changes_is_named(through: Canned, found: list[str]) -> None:
+    engine = Canned({"id": "1", "created": 1, "choices": ["a"]})
+    own, other = Api(engine, "m", lambda: 1), Api(through, "m", lambda: 1)  # type: ignore[arg-type]
+    request = Request("completions", {"prompt": "x"})
+    assert [one.partition(":")[0] for one in other.differences(own, request)] == found

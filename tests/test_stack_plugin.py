@@ -449,7 +449,7 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
 
     monkeypatch.setattr(process, "tear_down", fails)
     assert project.run(*project.subject).ret == 1
-    assert "left 4711 running; end them with kill -9" in capfd.readouterr().err
+    assert "left pids 4711 running; end them with kill -9" in capfd.readouterr().err
     assert project.report()["run"]["exit_status"] == 1
 
 
