@@ -6,6 +6,7 @@ costs what its run of the suite costs. Results are kept by fault, suite and engi
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
@@ -14,7 +15,10 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fixtures.errors import StackError
 from fixtures.measure import gpu
 from fixtures.stack import baseline, engine_env, process
-from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON
+from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, locked, machine_lock
 from fixtures.stack.progress import Progress
 from lab import bench as benches
 from lab import selection
@@ -84,8 +88,16 @@ def compare(entry: Entry, found: Verdicts, seconds: float = 0.0) -> Result:
     return Result(entry.id, found.fired, tuple(sorted(missed)), tuple(sorted(unrelated)), found.errors, seconds=seconds)
 
 
+LANES = ("a", "b")
+
+
 class Runner:
-    """Runs faults; keeps one stack for all that can share it."""
+    """Runs faults on two stacks at a time, each kept for all faults that can share it.
+
+    Most of a run under a fault is waiting for what does not come, so two of them share two cores well. What measures time
+    has the machine to itself all the same: by the suite's own lock for a test, by running alone for the healthy variants of
+    the configuration as it is.
+    """
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
         self.subject = subject
@@ -95,84 +107,62 @@ class Runner:
         self.folder = Path(tempfile.mkdtemp(prefix="kv-lab-"))
         self.begin = time.monotonic()
         self._env: EngineEnv | None = None
-        self._bench: Bench | None = None
-        self._values: Values | None = None
-        self._compares = False
-        self._count = 0
+        self.compares = False
+        """Whether anything that is run needs ``compared_with``."""
+        self._stopped = False
+        self._lock = threading.Lock()
 
     # --- the whole catalogue ----------------------------------------------------------------------------------------
     def run(self, entries: Iterable[Entry]) -> list[Result]:
-        """Every entry, in groups that share a stack."""
-        results = []
+        """Every entry, those that share a stack in a row."""
         ordered = in_groups(entries)
-        self._compares = any(compares(entry) for entry in ordered)
-        try:
-            for number, entry in enumerate(ordered, 1):
-                known = None if self.fresh else self._known(entry)
-                result = known or self._run(entry)
-                if known is None and not result.unproven:
+        self.compares = any(compares(entry) for entry in ordered)
+        results: list[Result] = []
+        left: deque[Entry] = deque()
+        for entry in ordered:
+            known = None if self.fresh else self._known(entry)
+            if known is not None:
+                self._tell(results, known, len(ordered), "known")
+            else:
+                left.append(entry)
+
+        def work(lane: Lane, entries: deque[Entry]) -> None:
+            while not self._stopped:
+                try:
+                    entry = entries.popleft()
+                except IndexError:
+                    break
+                result = lane.run(entry)
+                if not result.unproven:
                     self._keep(entry, result)
-                results.append(result)
-                elapsed = time.monotonic() - self.begin
-                how = "known" if known else f"{result.seconds:.0f} s"
-                print(f"[{elapsed / 60:5.1f} min] {number:2}/{len(ordered)} {entry.id} ({how}): {result}", flush=True)
-        finally:
-            self._drop()
+                self._tell(results, result, len(ordered), f"{result.seconds:.0f} s")
+
+        with ExitStack() as stack:
+            lanes = [Lane(self, name) for name in (LANES if self.subject.device == "cpu" else LANES[:1])]
+            for lane in lanes:
+                stack.callback(lane.drop)
+            alone = [entry for entry in left if isinstance(entry, Healthy) and needs_of(entry).values is None]
+            others = deque(entry for entry in left if entry not in alone)
+            work(lanes[0], deque(alone))
+            if self.compares and others:
+                _ = self.compared_with  # before there are two stacks
+            with ThreadPoolExecutor(len(lanes)) as pool:
+                try:
+                    for done in [pool.submit(work, lane, others) for lane in lanes]:
+                        done.result()
+                finally:
+                    self._stopped = True  # whatever comes, no lane begins another one
         return results
 
-    def _run(self, entry: Entry) -> Result:
-        begin = time.monotonic()
-        try:
-            found = self._judge(entry)
-        except (LabError, StackError) as error:
-            return Result(entry.id, unproven=" ".join(str(error).split())[:400], seconds=time.monotonic() - begin)
-        return compare(entry, found, time.monotonic() - begin)
-
-    def _judge(self, entry: Entry) -> Verdicts:
-        folder, needs = self.folder / entry.id, needs_of(entry)
-        cases, tests = "fast", entry.scope if isinstance(entry, Fault) else ()
-        if isinstance(entry, Healthy):
-            cases = "full" if entry.setting is None else "slow" if entry.slow else "fast"
-        elif entry.slow:
-            cases = "slow"
-        injection = entry.injection if isinstance(entry, Fault) else entry.setting
-        without = {selection.ENV_WITHOUT: " ".join(entry.without)} if isinstance(entry, Healthy) else {}
-        if needs.own:
-            assert isinstance(injection, Hook)
-            return self._judge_own(entry.id, injection, folder, tests)
-        bench = self._bench_with(needs.values)
-        record, meanwhile = bench.record_path, None
-        try:
-            with ExitStack() as during:
-                if isinstance(injection, Hook):
-                    during.enter_context(bench.hooked(entry.id, injection))
-                elif isinstance(injection, Proxy):
-                    record = during.enter_context(bench.proxied(injection))
-                elif isinstance(injection, Process) and injection.action == "cpu-load":
-                    during.enter_context(benches.cpu_load())
-                elif isinstance(injection, Process) and injection.action == "hang-ups":
-                    benches.hang_up(bench)
-                elif isinstance(injection, Process):
-                    meanwhile = functools.partial(benches.act, bench, injection)
-                return judge(
-                    folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile, environment=without
-                )
-        finally:
-            if needs.harms or not bench.restore():
-                self._drop()
-
-    def _judge_own(self, id_: str, hook: Hook, folder: Path, tests: tuple[str, ...]) -> Verdicts:
-        """On a stack that the suite itself stands up and tears down."""
-        self._drop()
-        hooks = benches.copy_hooks(self.folder / f"{id_}-hooks")
-        benches.write_control(hooks, id_, hook)
-        found = judge(folder, [], cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
-        if not benches.acted(hooks, id_):
-            raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
-        return found
+    def _tell(self, results: list[Result], result: Result, total: int, how: str) -> None:
+        with self._lock:
+            results.append(result)
+            minutes = (time.monotonic() - self.begin) / 60
+            print(f"[{minutes:5.1f} min] {len(results):2}/{total} {result.id} ({how}): {result}", flush=True)
 
     # --- stacks -----------------------------------------------------------------------------------------------------
-    def _engine_env(self) -> EngineEnv:
+    def engine_env(self) -> EngineEnv:
+        """The environment of the engines; made where there is none."""
         if self._env is None:
             python, folder = os.environ.get(ENV_ENGINE_PYTHON), os.environ.get(ENV_ENGINE_ENV)
             if python:
@@ -184,36 +174,16 @@ class Runner:
     @property
     def versions(self) -> dict[str, str]:
         """Of the engine and the cache that the faults were seeded into, and what they ran on."""
-        env = self._engine_env()
+        env = self.engine_env()
         on = "a CPU" if self.subject.device == "cpu" else gpu.cards()[0].name
         return {"vllm": env.vllm, "lmcache": env.lmcache, "on": on}
 
-    def _bench_with(self, values: Values | None) -> Bench:
-        """The stack with these values: the one that stands, or a new one."""
-        if self._bench is None or self._values != values:
-            self._drop()
-            self._count += 1
-            name = f"stack-{self._count}"
-            self._values = values
-            env, folder = self._engine_env(), self.folder / name
-            compared_with = self._compared_with if self._compares else None  # first: one card holds one engine
-            bench = benches.stand_up(name, self.subject, values, env, folder, self.cache, self.progress)
-            self._bench = bench
-            bench.record.baseline = compared_with
-            bench.record.save(bench.registry)
-            if values is not None:
-                benches.check_values(self._bench.record, values)
-            elif not self._bench.restore():
-                self._drop()
-                raise LabError("a fresh stack does not load what it has stored: there is nothing to seed faults into")
-        return self._bench
-
     @functools.cached_property
-    def _compared_with(self) -> Baseline | None:
+    def compared_with(self) -> Baseline | None:
         """The engine without its connector, of the values as they are: it is the same for every fault."""
         return baseline.measure(
             self.subject.load(),
-            self._engine_env(),
+            self.engine_env(),
             folder=self.folder / "without-connector",
             cache=self.cache,
             registry=self.cache / "stacks",
@@ -222,14 +192,9 @@ class Runner:
             seed=random.SystemRandom().randrange(2**31),
         )
 
-    def _drop(self) -> None:
-        if self._bench is not None:
-            process.tear_down(self._bench.record, self.cache / "stacks")
-            self._bench = None
-
     # --- what is known already --------------------------------------------------------------------------------------
     def _key(self, entry: Entry) -> Path:
-        env = self._engine_env()
+        env = self.engine_env()
         text = json.dumps(
             [
                 benches.as_data(entry),
@@ -263,6 +228,104 @@ class Runner:
             print(f"logs and reports: {self.folder}")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Lane:
+    """One stack at a time, and the faults that are seeded into it."""
+
+    def __init__(self, runner: Runner, name: str) -> None:
+        self.runner = runner
+        self.name = name
+        self._bench: Bench | None = None
+        self._values: Values | None = None
+        self._count = 0
+
+    def run(self, entry: Entry) -> Result:
+        """Seed it, run the suite, compare."""
+        begin = time.monotonic()
+        try:
+            found = self._judge(entry)
+        except (LabError, StackError) as error:
+            return Result(entry.id, unproven=" ".join(str(error).split())[:400], seconds=time.monotonic() - begin)
+        return compare(entry, found, time.monotonic() - begin)
+
+    def _judge(self, entry: Entry) -> Verdicts:
+        folder, needs = self.runner.folder / entry.id, needs_of(entry)
+        cases, tests = "fast", entry.scope if isinstance(entry, Fault) else ()
+        if isinstance(entry, Healthy):
+            cases = "full" if entry.setting is None else "slow" if entry.slow else "fast"
+        elif entry.slow:
+            cases = "slow"
+        injection = entry.injection if isinstance(entry, Fault) else entry.setting
+        without = {selection.ENV_WITHOUT: " ".join(entry.without)} if isinstance(entry, Healthy) else {}
+        if needs.own:
+            assert isinstance(injection, Hook)
+            return self._judge_own(entry.id, injection, folder, tests)
+        bench = self._bench_with(needs.values)
+        record, meanwhile = bench.record_path, None
+        try:
+            with ExitStack() as during:
+                if isinstance(injection, Hook):
+                    during.enter_context(bench.hooked(entry.id, injection))
+                elif isinstance(injection, Proxy):
+                    record = during.enter_context(bench.proxied(injection))
+                elif isinstance(injection, Process) and injection.action == "cpu-load":
+                    during.enter_context(benches.cpu_load())
+                elif isinstance(injection, Process) and injection.action == "hang-ups":
+                    benches.hang_up(bench)
+                elif isinstance(injection, Process):
+                    meanwhile = functools.partial(benches.act, bench, injection)
+                return judge(
+                    folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile, environment=without
+                )
+        finally:
+            if needs.harms or not bench.restore():
+                self.drop()
+
+    def _judge_own(self, id_: str, hook: Hook, folder: Path, tests: tuple[str, ...]) -> Verdicts:
+        """On a stack that the suite itself stands up and tears down."""
+        self.drop()
+        hooks = benches.copy_hooks(self.runner.folder / f"{id_}-hooks")
+        benches.write_control(hooks, id_, hook)
+        found = judge(folder, [], cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
+        if not benches.acted(hooks, id_):
+            raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
+        return found
+
+    def _bench_with(self, values: Values | None) -> Bench:
+        """The stack with these values: the one that stands, or a new one."""
+        if self._bench is None or self._values != values:
+            self.drop()
+            self._count += 1
+            runner, name = self.runner, f"stack-{self.name}{self._count}"
+            self._values = values
+            compared_with = runner.compared_with if runner.compares else None  # first: one card holds one engine
+            # A start-up takes every core: it waits while a test has the machine to itself.
+            with locked(machine_lock(), fcntl.LOCK_SH, runner.progress):
+                bench = benches.stand_up(
+                    name,
+                    runner.subject,
+                    values,
+                    runner.engine_env(),
+                    runner.folder / name,
+                    runner.cache,
+                    runner.progress,
+                )
+            self._bench = bench
+            bench.record.baseline = compared_with
+            bench.record.save(bench.registry)
+            if values is not None:
+                benches.check_values(self._bench.record, values)
+            elif not self._bench.restore():
+                self.drop()
+                raise LabError("a fresh stack does not load what it has stored: there is nothing to seed faults into")
+        return self._bench
+
+    def drop(self) -> None:
+        """End the stack of this lane."""
+        if self._bench is not None:
+            process.tear_down(self._bench.record, self.runner.cache / "stacks")
+            self._bench = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab import selection
+from lab import runner, selection
 from lab.bench import LabError, Subject, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.report import detection, how
@@ -186,3 +187,29 @@ def test_what_shares_a_stack_runs_together_and_what_harms_it_last() -> None:
 
 def test_the_digest_of_the_sources_is_stable(tmp_path: Path) -> None:
     assert sources_digest(tmp_path) == sources_digest(tmp_path)
+
+
+def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, str]] = []
+
+    def run(self: Any, entry: Any) -> Result:
+        ran.append((self.name, entry.id))
+        time.sleep(0.001)
+        return Result(entry.id, unproven="not kept" if entry.id == "stream-cut" else "")
+
+    kept: list[str] = []
+    monkeypatch.setattr(runner.Lane, "run", run)
+    monkeypatch.setattr(runner.Runner, "compared_with", None)
+    monkeypatch.setattr(runner.Runner, "_known", lambda _, entry: Result(entry.id) if entry.id == "pins-kept" else None)
+    monkeypatch.setattr(runner.Runner, "_keep", lambda _, entry, result: kept.append(entry.id))
+    lab = runner.Runner(Subject())
+    results = lab.run([*FAULTS, *HEALTHY])
+    lab.close(keep_logs=False)
+    everything = {entry.id for entry in (*FAULTS, *HEALTHY)}
+    assert sorted(result.id for result in results) == sorted(everything)
+    assert sorted(id_ for _, id_ in ran) == sorted(everything - {"pins-kept"}), "what is known is not run again"
+    assert everything - set(kept) == {"pins-kept", "stream-cut"}, "what was not proven is not known"
+    assert {lane for lane, _ in ran} == set(runner.LANES)
+    quiet = [entry.id for entry in HEALTHY if needs_of(entry).values is None]
+    assert [id_ for _, id_ in ran[: len(quiet)]] == quiet
+    assert {lane for lane, _ in ran[: len(quiet)]} == {runner.LANES[0]}

@@ -114,8 +114,6 @@ def _corrupt(chunks: list[Any], wanted: dict[str, Any]) -> list[Any]:
             chunk[..., 1:, :] = chunk[..., :-1, :].clone()
         elif damage == "round":
             chunk.copy_(chunk.to(torch.float8_e4m3fn).to(chunk.dtype))
-        elif damage == "swap-halves":
-            chunk.copy_(chunk.flip(0))
         else:
             raise ValueError(f"no such damage: {damage}")
     return out
@@ -338,16 +336,11 @@ def _commit_store(original: Any) -> Any:
 def _finish_write(original: Any) -> Any:
     @functools.wraps(original)
     def finish_write(self: Any, completion: Any, *args: Any, **options: Any) -> Any:
-        keys = [key for _, owned in completion for key in owned]
         if params("lost-write"):
             # Reserved, written, acknowledged, and never made visible to a reader.
-            fired(f"never published {len(keys)} chunks")
+            fired(f"never published {sum(len(owned) for _, owned in completion)} chunks")
             return None
-        result = original(self, completion, *args, **options)
-        if params("write-through-the-floor"):
-            fired(f"evicted {len(keys)} chunks as soon as they were written")
-            self.delete_l1_keys(keys)
-        return result
+        return original(self, completion, *args, **options)
 
     return finish_write
 
@@ -504,7 +497,6 @@ HOOKS = frozenset(
         "refuse-store",
         "leak",
         "lost-write",
-        "write-through-the-floor",
         "keep-pins",
         "reseed",
         "weak-hash",
