@@ -133,7 +133,7 @@ class Runner:
                 except IndexError:
                     break
                 result = lane.run(entry)
-                if not result.unproven:
+                if result.good:  # what was not is run again next time
                     self._keep(entry, result)
                 self._tell(results, result, len(ordered), f"{result.seconds:.0f} s")
 

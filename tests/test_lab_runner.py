@@ -208,7 +208,7 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: 
     everything = {entry.id for entry in (*FAULTS, *HEALTHY)}
     assert sorted(result.id for result in results) == sorted(everything)
     assert sorted(id_ for _, id_ in ran) == sorted(everything - {"pins-kept"}), "what is known is not run again"
-    assert everything - set(kept) == {"pins-kept", "stream-cut"}, "what was not proven is not known"
+    assert everything - set(kept) == {"pins-kept", "stream-cut"}, "what was not good is run again next time"
     assert {lane for lane, _ in ran} == set(runner.LANES)
     quiet = [entry.id for entry in HEALTHY if needs_of(entry).values is None]
     assert [id_ for _, id_ in ran[: len(quiet)]] == quiet

@@ -140,11 +140,6 @@ def _scatter(original: Any) -> Any:
                 chunks = [chunk.clone() for chunk in chunks]
                 chunks[wanted.get("chunk", 0)] = kept
                 fired("served a chunk of the request before")
-        elif wanted := params("stale-tail"):
-            chunks = chunks[: -wanted.get("chunks", 1)]
-            fired("left out the last chunk and said it was loaded")
-            if not chunks:
-                return None
         return original(kv_caches, block_ids, chunks, *args, **options)
 
     return scatter
@@ -480,7 +475,6 @@ HOOKS = frozenset(
         "corrupt-load",
         "empty-load",
         "foreign-chunk",
-        "stale-tail",
         "corrupt-store",
         "drop-store",
         "slow-store",
