@@ -440,7 +440,7 @@ HOOK_FAULTS = (
         "the first two chunks of a load change places: attention does not see the order, who shares the prefix does",
         "LM#2206",
         Hook("corrupt-load", {"damage": "swap"}),
-        ids("COR-03"),
+        ids("COR-02 COR-04"),
         allowed=CORRECT,
     ),
     Fault(
@@ -712,6 +712,7 @@ PROXY_FAULTS = (
         "PS PR#1017 (malformed requests)",
         Proxy("bad-requests", {"status": 200}),
         ids("API-05"),
+        allowed=ids("API-08"),
     ),
     Fault(
         "error-without-a-body",
