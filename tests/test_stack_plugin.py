@@ -5,6 +5,7 @@ Sessions that end by a signal, or that have workers, are real processes; the oth
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -98,7 +99,9 @@ class Project:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--run-dir={name}/runs"]
         command += [f"--report-dir={name}/reports", *args]
         with (self.path / f"{name}.out").open("wb") as out:
-            started = subprocess.Popen(command, cwd=self.path, stdout=out, stderr=subprocess.STDOUT)
+            # Under nohup SIGHUP is ignored, and so it would be in every process started from here.
+            heard = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+            started = subprocess.Popen(command, cwd=self.path, stdout=out, stderr=subprocess.STDOUT, preexec_fn=heard)
         self.started.append(started)
         return started
 
