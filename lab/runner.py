@@ -94,9 +94,9 @@ LANES = ("a", "b")
 class Runner:
     """Runs faults on two stacks at a time, each kept for all faults that can share it.
 
-    Most of a run under a fault is waiting for what does not come, so two of them share two cores well. What measures time
-    has the machine to itself all the same: by the suite's own lock for a test, by running alone for the healthy variants of
-    the configuration as it is.
+    Where a fault makes the suite wait for what does not come, another one runs meanwhile; where it computes, two take as long
+    as one after the other. What measures time has the machine to itself all the same: by the suite's own lock for a test, by
+    running alone for the healthy variants of the configuration as it is.
     """
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
@@ -193,6 +193,11 @@ class Runner:
         )
 
     # --- what is known already --------------------------------------------------------------------------------------
+    @functools.cached_property
+    def _sources(self) -> str:
+        """Digest of the sources when the run began: they are read once, not twice for every entry."""
+        return sources_digest(self.subject.load().folder)
+
     def _key(self, entry: Entry) -> Path:
         env = self.engine_env()
         text = json.dumps(
@@ -200,7 +205,7 @@ class Runner:
                 benches.as_data(entry),
                 type(entry).__name__,
                 benches.as_data(self.subject),
-                sources_digest(self.subject.load().folder),
+                self._sources,
                 env.vllm,
                 env.lmcache,
             ],
