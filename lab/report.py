@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lab.runner import Result
 
 
+KNOWN = "evidence/README.md#known-defects"
+"""Where the defects of vLLM and LMCache are described that keep a healthy variant from meeting a requirement."""
+
+
 def how(injection: Injection | None) -> str:
     """An injection in words."""
     if injection is None:
@@ -102,7 +106,8 @@ def _fault_row(fault: Fault, result: Result | None) -> tuple[str, ...]:
 def _healthy_row(variant: Healthy, result: Result | None) -> tuple[str, ...]:
     return (
         f"`{variant.id}`",
-        variant.title + (f" (without {', '.join(variant.without)}, see the faults)" if variant.without else ""),
+        variant.title
+        + (f" (without {', '.join(variant.without)}: [known defects]({KNOWN}))" if variant.without else ""),
         how(variant.setting),
         _fired(result, frozenset()),
         _state(result, "silent"),
