@@ -9,13 +9,14 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.errors import SubjectFault
+from fixtures.measure import client as client_module
 from fixtures.measure.client import Client
 
 if TYPE_CHECKING:
@@ -180,6 +181,24 @@ def test_the_clock_starts_before_the_request_is_sent(server: RawServer) -> None:
     response = Client(server.url).post("/v1/completions", STREAM)
     assert response.ttft_s is not None
     assert response.ttft_s >= 0.1, "the wait for the headers belongs to the time to first token"
+
+
+def test_what_comes_before_the_request_is_written_is_not_on_the_clock(
+    server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = client_module._FreshPool._get_conn
+
+    def slow(pool: Any, timeout: float | None = None) -> Any:
+        time.sleep(0.3)
+        return get(pool, timeout)
+
+    monkeypatch.setattr(client_module._FreshPool, "_get_conn", slow)
+    server.script = lambda connection: connection.sendall(
+        CHUNKED + chunk(completion("a", "length")) + chunk(DONE) + END
+    )
+    response = Client(server.url).post("/v1/completions", STREAM)
+    assert response.ttft_s is not None
+    assert response.ttft_s < 0.3
 
 
 @pytest.mark.parametrize("head", [CLOSED, CLOSED.replace(b"1.1", b"1.0")], ids=["connection-close", "http-1.0"])
