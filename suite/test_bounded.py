@@ -127,5 +127,6 @@ def test_tear_down_gives_the_memory_back(tear_down, figures):
         f"expected 0 MiB resident, got {tear_down.resident_after_bytes / MIB:.0f}"
     )
     assert not tear_down.left_in_shared_memory, (
-        f"expected no shared memory left, got {', '.join(tear_down.left_in_shared_memory)}"
+        f"expected no shared memory left, got {tear_down.shared_memory_bytes / MIB:.3g} MiB in "
+        f"{', '.join(tear_down.left_in_shared_memory)}"
     )

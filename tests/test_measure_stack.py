@@ -662,7 +662,9 @@ def test_a_level_that_hides_the_proof_is_not_judged(tmp_path: Path, level: str) 
 
 
 @pytest.mark.parametrize("env", [{}, {"LMCACHE_LOG_LEVEL": "INFO"}, {"LMCACHE_LOG_LEVEL": "debug"}], ids=str)
-def test_a_level_that_shows_the_proof_is_judged(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_level_that_shows_the_proof_is_judged(
+    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stack = environment(tmp_path, None, **env)
     with pytest.raises(NotJudged, match="no access to its logs"):
         stack.logs_at_info()
@@ -673,6 +675,9 @@ def test_a_level_that_shows_the_proof_is_judged(tmp_path: Path, env: dict[str, s
     log.write_text(
         "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
     )
+    assert stack.offload_announced(stack.engine)
+    monkeypatch.setattr(LogFile, "text", lambda *_: pytest.fail("a log of megabytes was read again for one request"))
+    stack.logs_at_info()
     assert stack.offload_announced(stack.engine)
 
 

@@ -383,10 +383,13 @@ def test_what_local_processes_cannot_be_is_said_before_anything_starts(place: Pl
 def test_what_has_to_be_killed_is_reported_with_what_it_leaves(place: Place) -> None:
     place.fake.behave(engine="stubborn", server="stubborn")
     record = place.up()
+    taken = [path.stat().st_blocks * 512 for path in shared_memory_of(record)]
+    assert all(taken)
     report = tear_down(record, place.registry, grace_s=0.5)
     assert len(report.killed) == 3
     assert report.left_running == ()
     assert report.left_in_shared_memory == tuple(sorted(str(path) for path in shared_memory_of(record)))
+    assert report.shared_memory_bytes == sum(taken)
     assert not any(path.exists() for path in shared_memory_of(record))
     assert place.left() == NOTHING
 

@@ -50,7 +50,8 @@ def map_shared_memory() -> Path | None:
         return None
     path = SHM / f"kvoc-fake-{os.getpid()}"
     with path.open("wb+") as file:
-        file.truncate(4096)
+        file.write(bytes(4096))
+        file.flush()
         globals()["_shared"] = mmap.mmap(file.fileno(), 4096)
     return path
 
