@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -38,6 +38,7 @@ from lab.proxy import Proxy as FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.process import BaseProcess
 
     from fixtures.stack.engine_env import EngineEnv
     from fixtures.stack.progress import Progress
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 HOOKS = Path(__file__).parent / "hooks"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["lab.warm"])
 RUN_DEADLINE_S = 420.0
 """One run of the suite; what takes longer hangs."""
 TEST_DEADLINE_S = 200
@@ -324,33 +327,32 @@ def judge(
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [
-        *(sys.executable, "-m", "pytest", "suite", "-p", "lab.selection", "-q", "-p", "no:cacheprovider", "--tb=short"),
+    arguments = [
+        *("suite", "-p", "lab.selection", "-q", "-p", "no:cacheprovider", "--tb=short"),
+        *("-p", "no:hypothesispytest"),  # seconds to import, and no test of the suite uses it
         *(f"--report-dir={folder}", f"--run-dir={folder / 'runs'}", f"--timeout={TEST_DEADLINE_S}", *options),
     ]
     variables = os.environ | {selection.ENV_CASES: cases, selection.ENV_TESTS: " ".join(tests)} | (environment or {})
-    with (folder / "pytest.log").open("w") as log:
-        run = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            if meanwhile is not None:
-                _wait_for_first_test(folder, run)
-                meanwhile()
-            run.wait(RUN_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            raise LabError(
-                f"the suite did not end within {RUN_DEADLINE_S:.0f} s (log: {folder / 'pytest.log'})"
-            ) from None
-        finally:
-            if run.poll() is None:
-                run.send_signal(signal.SIGTERM)
-                try:
-                    run.wait(30)
-                except subprocess.TimeoutExpired:
-                    run.kill()
+    log = folder / "pytest.log"
+    run = FORKS.Process(target=_pytest, args=(arguments, variables, log))
+    run.start()
+    try:
+        if meanwhile is not None:
+            _wait_for_first_test(folder, run)
+            meanwhile()
+        run.join(RUN_DEADLINE_S)
+        if run.is_alive():
+            raise LabError(f"the suite did not end within {RUN_DEADLINE_S:.0f} s (log: {log})")
+    finally:
+        if run.is_alive():
+            run.terminate()
+            run.join(30)
+            run.kill()
+        run.join()
     report = folder / "conformance.json"
     if not report.exists():
-        tail = (folder / "pytest.log").read_text().splitlines()[-5:]
-        raise LabError(f"the suite wrote no report: {' / '.join(tail)} (log: {folder / 'pytest.log'})")
+        tail = log.read_text().splitlines()[-5:] if log.exists() else ["it never began"]
+        raise LabError(f"the suite wrote no report: {' / '.join(tail)} (log: {log})")
     return read_verdicts(json.loads(report.read_text()))
 
 
@@ -365,10 +367,23 @@ def read_verdicts(report: dict[str, Any]) -> Verdicts:
     )
 
 
-def _wait_for_first_test(folder: Path, run: subprocess.Popen[bytes]) -> None:
+def _pytest(arguments: list[str], variables: dict[str, str], log: Path) -> None:
+    """``python -m pytest`` in a process of its own, forked from one that has imported what takes long (``lab.warm``)."""
+    import pytest
+
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.exit(pytest.main(arguments))
+
+
+def _wait_for_first_test(folder: Path, run: BaseProcess) -> None:
     deadline = time.monotonic() + 60.0
     while not any(folder.glob("runs/*/over.txt")):
-        if run.poll() is not None or time.monotonic() > deadline:
+        if not run.is_alive() or time.monotonic() > deadline:
             return
         time.sleep(0.05)  # between two looks at a file that another process writes
 

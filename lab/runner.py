@@ -94,9 +94,9 @@ LANES = ("a", "b")
 class Runner:
     """Runs faults on two stacks at a time, each kept for all faults that can share it.
 
-    Where a fault makes the suite wait for what does not come, another one runs meanwhile; where it computes, two take as long
-    as one after the other. What measures time has the machine to itself all the same: by the suite's own lock for a test, by
-    running alone for the healthy variants of the configuration as it is.
+    One lane begins with what needs no values of its own and stays on one stack, the other with what does; who is done first
+    helps the other. What measures time has the machine to itself all the same: by the suite's own lock for a test, by
+    running alone for the healthy variants that measure everything.
     """
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
@@ -118,7 +118,7 @@ class Runner:
         ordered = in_groups(entries)
         self.compares = any(compares(entry) for entry in ordered)
         results: list[Result] = []
-        left: deque[Entry] = deque()
+        left: list[Entry] = []
         for entry in ordered:
             known = None if self.fresh else self._known(entry)
             if known is not None:
@@ -126,29 +126,33 @@ class Runner:
             else:
                 left.append(entry)
 
-        def work(lane: Lane, entries: deque[Entry]) -> None:
-            while not self._stopped:
+        def work(lane: Lane, *queues: deque[list[Entry]]) -> None:
+            while not self._stopped and (queue := next((one for one in queues if one), None)) is not None:
                 try:
-                    entry = entries.popleft()
-                except IndexError:
-                    break
-                result = lane.run(entry)
-                if result.good:  # what was not is run again next time
-                    self._keep(entry, result)
-                self._tell(results, result, len(ordered), f"{result.seconds:.0f} s")
+                    group = queue.popleft()
+                except IndexError:  # the other lane was faster
+                    continue
+                for entry in group:
+                    if self._stopped:
+                        return
+                    result = lane.run(entry)
+                    if result.good:  # what was not is run again next time
+                        self._keep(entry, result)
+                    self._tell(results, result, len(ordered), f"{result.seconds:.0f} s")
 
         with ExitStack() as stack:
             lanes = [Lane(self, name) for name in (LANES if self.subject.device == "cpu" else LANES[:1])]
             for lane in lanes:
                 stack.callback(lane.drop)
-            alone = [entry for entry in left if isinstance(entry, Healthy) and needs_of(entry).values is None]
-            others = deque(entry for entry in left if entry not in alone)
-            work(lanes[0], deque(alone))
-            if self.compares and others:
+            alone = [entry for entry in left if runs_alone(entry)]
+            work(lanes[0], deque([alone]))
+            plain, other = in_queues(entry for entry in left if entry not in alone)
+            if self.compares and (plain or other):
                 _ = self.compared_with  # before there are two stacks
             with ThreadPoolExecutor(len(lanes)) as pool:
                 try:
-                    for done in [pool.submit(work, lane, others) for lane in lanes]:
+                    orders = ((plain, other), (other, plain))
+                    for done in [pool.submit(work, lane, *order) for lane, order in zip(lanes, orders, strict=False)]:
                         done.result()
                 finally:
                     self._stopped = True  # whatever comes, no lane begins another one
@@ -349,7 +353,7 @@ def needs_of(entry: Entry) -> Needs:
     """What stack an entry is seeded into."""
     injection = entry.injection if isinstance(entry, Fault) else entry.setting
     if isinstance(injection, Values):
-        return Needs(injection, harms=True, own=False)
+        return Needs(injection, harms=isinstance(entry, Fault), own=False)
     if isinstance(injection, Hook):
         return Needs(injection.values, harms=False, own=injection.at_start)
     if isinstance(injection, Process):
@@ -375,6 +379,26 @@ def in_groups(entries: Iterable[Entry]) -> list[Entry]:
             groups.append((need.values, need.own))
     needs.sort(key=lambda one: (groups.index((one[0].values, one[0].own)), one[0].harms))
     return [entry for _, entry in needs]
+
+
+def in_queues(ordered: Iterable[Entry]) -> tuple[deque[list[Entry]], deque[list[Entry]]]:
+    """Entries for the stack as it is, one by one, and the others in groups that share a stack with other values."""
+    plain: deque[list[Entry]] = deque()
+    other: deque[list[Entry]] = deque()
+    for entry in ordered:
+        needs = needs_of(entry)
+        if needs.values is None and not needs.own:
+            plain.append([entry])
+        elif other and needs.values is not None and needs_of(other[-1][-1]).values == needs.values:
+            other[-1].append(entry)
+        else:
+            other.append([entry])
+    return plain, other
+
+
+def runs_alone(entry: Entry) -> bool:
+    """Whether it measures everything: beside another stack its times would be those of both."""
+    return isinstance(entry, Healthy) and (entry.setting is None or entry.slow)
 
 
 def _attach(record: Path) -> list[str]:

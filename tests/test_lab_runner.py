@@ -13,7 +13,7 @@ from lab import runner, selection
 from lab.bench import LabError, Subject, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.report import detection, how
-from lab.runner import Result, compare, in_groups, needs_of, sources_digest
+from lab.runner import Result, compare, in_groups, in_queues, needs_of, runs_alone, sources_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,6 +210,13 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: 
     assert sorted(id_ for _, id_ in ran) == sorted(everything - {"pins-kept"}), "what is known is not run again"
     assert everything - set(kept) == {"pins-kept", "stream-cut"}, "what was not good is run again next time"
     assert {lane for lane, _ in ran} == set(runner.LANES)
-    quiet = [entry.id for entry in HEALTHY if needs_of(entry).values is None]
+    quiet = [entry.id for entry in HEALTHY if runs_alone(entry)]
+    assert {"as-published", "busy-machine"} == set(quiet)
     assert [id_ for _, id_ in ran[: len(quiet)]] == quiet
     assert {lane for lane, _ in ran[: len(quiet)]} == {runner.LANES[0]}
+    of_lane = {name: [id_ for lane, id_ in ran if lane == name] for name in runner.LANES}
+    for group in in_queues(in_groups([*FAULTS, *HEALTHY]))[1]:
+        wanted = [entry.id for entry in group]
+        lanes = [ids for ids in of_lane.values() if wanted[0] in ids]
+        start = lanes[0].index(wanted[0])
+        assert lanes[0][start : start + len(wanted)] == wanted, "one stack serves the whole group, in one lane"

@@ -400,6 +400,24 @@ def _free_blocks(original: Any) -> Any:
     return free_blocks
 
 
+# ------------------------------------------------------------------------------------------- between engine and worker
+
+
+def _wait(original: Any) -> Any:
+    """No fault: an engine that waits for its worker, and a worker without work, sleep until they are woken.
+
+    vLLM 0.32 has them spin on a core for a second after every message (``SpinCondition``), and the lab has two stacks on two
+    cores. A notification can be lost (they are sent with a high-water mark of one), so the flag is looked at again.
+    """
+
+    @functools.wraps(original)
+    def wait(self: Any, timeout_ms: int | None = None) -> Any:
+        self.busy_loop_s = 0.0
+        return original(self, 10 if timeout_ms is None else min(10, timeout_ms))
+
+    return wait
+
+
 # -------------------------------------------------------------------------------------------------------- any process
 
 
@@ -459,6 +477,10 @@ def _block_pool(module: Any) -> None:
     _wrap(module.BlockPool, "free_blocks", _free_blocks)
 
 
+def _shm_broadcast(module: Any) -> None:
+    _wrap(module.SpinCondition, "wait", _wait)
+
+
 TARGETS = {
     "lmcache.v1.multiprocess.transfer_context.worker_transfer": _worker_transfer,
     "lmcache.v1.gpu_connector.gpu_connectors": _gpu_connectors,
@@ -468,6 +490,7 @@ TARGETS = {
     "lmcache.v1.distributed.storage_manager": _storage_manager,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "vllm.v1.core.block_pool": _block_pool,
+    "vllm.distributed.device_communicators.shm_broadcast": _shm_broadcast,
 }
 
 HOOKS = frozenset(
