@@ -186,7 +186,21 @@ class ContentType(Fault):
         return answer
 
 
-class Usage(Fault):
+class Rewrite(Fault):
+    """Changes the body of every answer that is generated; subclasses say how, and in which events of a stream."""
+
+    def _change(self, body: Any) -> Any:
+        raise NotImplementedError
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Plain answers."""
+        answer = super().exchange(request, forward)
+        if request.generates and answer.events is None:
+            answer.with_json(self._change)
+        return answer
+
+
+class Usage(Rewrite):
     """Usage counts ``by`` tokens too many in ``name``."""
 
     def _change(self, body: Any) -> Any:
@@ -196,13 +210,6 @@ class Usage(Fault):
             usage[self.params["name"]] += self.params.get("by", 1)
         return body
 
-    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
-        """Plain answers."""
-        answer = super().exchange(request, forward)
-        if request.generates and answer.events is None:
-            answer.with_json(self._change)
-        return answer
-
     def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
         """The event with the usage."""
         for event in events:
@@ -210,7 +217,7 @@ class Usage(Fault):
             yield _event(self._change(data)) if data and data.get("usage") else event
 
 
-class FinishReason(Fault):
+class FinishReason(Rewrite):
     """Every answer says that it ended for reason ``to``."""
 
     def _change(self, body: Any) -> Any:
@@ -219,13 +226,6 @@ class FinishReason(Fault):
                 self.acts()
                 choice["finish_reason"] = self.params["to"]
         return body
-
-    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
-        """Plain answers."""
-        answer = super().exchange(request, forward)
-        if request.generates and answer.events is None:
-            answer.with_json(self._change)
-        return answer
 
     def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
         """Every event."""
