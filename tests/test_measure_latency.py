@@ -128,6 +128,26 @@ def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
             cost.check_decided()
 
 
+@pytest.mark.parametrize("slower", [1, 2], ids=["same-machine", "slower-machine"])
+def test_a_machine_that_is_slower_now_is_not_the_store(slower: int) -> None:
+    """Cold prompts take twice as long: the store's doing, unless those that are not stored do, too."""
+    as_then = 0.0007 + 100e-6 * (CHUNK - 1)
+    baseline = Baseline(pool_tokens=1, prompt_tokens=4097, cold_s=(0.4107,) * 8, unstored_s=(as_then,) * 8)
+
+    class Slower(FakeStack):
+        def ask(self, prompt: Prompt, *, stream: bool) -> Exchange:
+            self.cold_s = 200e-6 if prompt.tokens == 4097 else slower * 100e-6
+            return super().ask(prompt, stream=stream)
+
+    cost = latency.store_cost(Slower(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    if slower == 1:
+        cost.check_decided()
+        assert cost.with_store.median > cost.allowed_s
+    else:
+        with pytest.raises(NotJudged, match=r"take \S+ times as long, too"):
+            cost.check_decided()
+
+
 def test_the_link_that_was_measured_goes_before_the_hosts_own() -> None:
     """PCIe to the card, not a copy within the host: a floor of the wrong link judges nothing."""
     record = SimpleNamespace(kv_bytes_per_token=PER_TOKEN, link_bytes_per_s=LINK / 4)
