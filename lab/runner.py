@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fixtures.errors import StackError
 from fixtures.measure import gpu
 from fixtures.stack import baseline, engine_env, process
-from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, locked, machine_lock
+from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, machine
 from fixtures.stack.progress import Progress
 from lab import bench as benches
 from lab import selection
@@ -310,7 +310,7 @@ class Lane:
             self._values = values
             compared_with = runner.compared_with if runner.compares else None  # first: one card holds one engine
             # A start-up takes every core: it waits while a test has the machine to itself.
-            with locked(machine_lock(), fcntl.LOCK_SH, runner.progress):
+            with machine(fcntl.LOCK_SH, runner.progress):
                 bench = benches.stand_up(
                     name,
                     runner.subject,

@@ -5,7 +5,9 @@ Sessions that end by a signal, or that have workers, are real processes; the oth
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import io
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,10 @@ import psutil
 import pynvml
 import pytest
 
+from fixtures.measure.waiting import poll
 from fixtures.stack import process
+from fixtures.stack.plugin import machine
+from fixtures.stack.progress import Progress
 from fixtures.stack.record import ProcessRef, StackRecord, runs
 from tests import fakes
 
@@ -632,3 +638,39 @@ def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) ->
     assert not overlap(first, second)
     assert project.running() == []
     assert project.registered() == []
+
+
+def test_who_waits_to_be_alone_is_not_overtaken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One uses the machine, one waits to be alone, one comes later: in this order, however often others come."""
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path))
+    progress, order = Progress(io.StringIO(), live=False), []
+    first_may_go = threading.Event()
+
+    def use(name: str, how: int, until: threading.Event | None = None) -> None:
+        with machine(how, progress):
+            order.append(name)
+            if until is not None:
+                until.wait(WITHIN_S)
+
+    def is_held(path: Path) -> bool:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    first = threading.Thread(target=use, args=("first", fcntl.LOCK_SH, first_may_go))
+    alone = threading.Thread(target=use, args=("alone", fcntl.LOCK_EX))
+    later = threading.Thread(target=use, args=("later", fcntl.LOCK_SH))
+    first.start()
+    poll(lambda: list(order), bool, WITHIN_S)
+    alone.start()
+    assert poll(lambda: is_held(tmp_path / "machine-door.lock"), bool, WITHIN_S), "the door is shut while it waits"
+    later.start()
+    later.join(0.2)
+    assert order == ["first"]
+    first_may_go.set()
+    for thread in (first, alone, later):
+        thread.join(WITHIN_S)
+    assert order == ["first", "alone", "later"]
