@@ -209,6 +209,34 @@ def test_installed_judged_and_gone(project: Project) -> None:
         assert phase in shown
 
 
+@pytest.mark.parametrize("project", [3, 4], indirect=True)
+def test_the_rights_that_are_documented_are_enough(project: Project) -> None:
+    rules = [rule for one in documented() if one["kind"] == "ClusterRole" for rule in one["rules"]]
+    project.cluster.granted = {
+        (verb, group, resource)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    } | {("list", "example.com", "things")}  # the stand-in chart's own kind
+    result = project.run()
+    result.assert_outcomes(passed=9)
+    assert project.namespaces() == []
+    assert project.cluster.find("apis/apiextensions.k8s.io/v1/customresourcedefinitions") == []
+
+
+def documented() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "docs/rbac.yaml").read_text()))
+
+
+def test_one_right_less_is_told_before_anything_is_made(project: Project) -> None:
+    project.cluster.forbidden.add(("create", "pods/exec"))
+    result = project.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*these credentials may not create pods/exec in namespace *", "*docs/rbac.yaml*"])
+    assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
+
+
 def test_workers_share_one_release(project: Project) -> None:
     project.run("-n2").assert_outcomes(passed=9)
     assert len(project.records()) == 1
@@ -227,6 +255,28 @@ def test_kept_then_judged_again_then_stopped(project: Project) -> None:
     stop = [sys.executable, "-m", "fixtures.stack.stop", str(path)]
     assert subprocess.run(stop, cwd=ROOT, check=False, timeout=60).returncode == 0
     assert project.namespaces() == []
+
+
+@pytest.mark.parametrize("asked_by", ["config", "values", "set"])
+def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> None:
+    options = project.options
+    if asked_by == "config":
+        project.values["servingEngineSpec"]["modelSpec"][0]["pvcStorage"] = "1Gi"
+        options = project.options
+    elif asked_by == "values":
+        model = {**project.values["servingEngineSpec"]["modelSpec"][0], "pvcStorage": "1Gi"}
+        overlay = project.path / "volume.yaml"
+        overlay.write_text(json.dumps({"servingEngineSpec": {"modelSpec": [model]}}))
+        options = [*options, f"--values={overlay}"]
+    else:
+        options = [*options, "--set=servingEngineSpec.modelSpec[0].pvcStorage=1Gi"]
+    for _ in range(2):
+        result = project.run("--namespace=mine", "--keep-volumes", "-k", "test_engine", options=options)
+        result.assert_outcomes(passed=1)
+        assert project.namespaces() == ["mine"]
+        volumes = project.cluster.find("api/v1/persistentvolumeclaims", "mine")
+        assert [one["metadata"]["name"] for one in volumes] == ["vllm-m-claim"]
+        assert project.cluster.pods() == []
 
 
 def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
