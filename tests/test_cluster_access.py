@@ -15,6 +15,7 @@ from fixtures.cluster.access import Access
 from fixtures.errors import NotJudged, StackError, SubjectFault
 from fixtures.evidence import pods
 from fixtures.measure.client import Client
+from fixtures.measure.memory import MIB
 from fixtures.stack.record import EngineServer, PodRef
 from fixtures.stack.stack import Stack
 from fixtures.verdict.redact import redact
@@ -128,6 +129,29 @@ def test_memory_is_read_in_the_container(site: Site, access: Access) -> None:
     site.cluster.programs = {}
     with pytest.raises(NotJudged, match=r"the memory of pod .* cannot be read"):
         access.resident_bytes(engine(access))
+
+
+def test_gpu_memory_is_read_in_the_container(site: Site, access: Access) -> None:
+    stack = Stack(access.record, access)
+    with pytest.raises(NotJudged, match="compute on the CPU"):
+        stack.gpu_memory()
+    stack.record.device = "cuda"
+    with (
+        pytest.raises(NotJudged, match=r"GPU memory of pod .* nvidia-smi: not found; NVIDIA's container runtime"),
+        stack.gpu_memory(),
+    ):
+        pass
+    query = "nvidia-smi --query-gpu=index,uuid,name,memory.total,memory.used --format=csv,noheader,nounits"
+    site.cluster.programs[query] = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 40000\n1, GPU-b, NVIDIA H100, 81559, 1000\n"
+    seen: list[object] = []
+    stack.on_gpu_memory = seen.append
+    with stack.gpu_memory() as memory:
+        use = memory.read()
+    assert (use.cards[0].engine, use.cards[1].engine, use.engine) == (40000 * MIB, 1000 * MIB, 41000 * MIB)
+    assert seen == [memory]
+    access.kube.patience_s = 0.5
+    with site.cluster.away(), pytest.raises(StackError, match="does not answer"), stack.gpu_memory():
+        pass
 
 
 def test_names_that_nobody_tells_are_not_judged(access: Access) -> None:
