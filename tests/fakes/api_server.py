@@ -611,7 +611,10 @@ class _Handler(BaseHTTPRequestHandler):
         text = " ".join(command)
         out = next((printed for part, printed in self.cluster.programs.items() if part in text), None)
         if out is None:
-            status = {"status": "Failure", "message": f"exec: {command[0]}: not found"}
+            told = "error executing command in container: failed to exec in container: failed to start exec"
+            runtime = "OCI runtime exec failed: exec failed: unable to start container process"
+            why = f'{told} "{uuid.uuid4().hex}": {runtime}: exec: "{command[0]}": executable file not found in $PATH: unknown'
+            status = {"status": "Failure", "message": f"Internal error occurred: {why}"}
         else:
             self._frame(b"\x01" + out.encode())
             status = {"status": "Success"}
