@@ -33,12 +33,17 @@ def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
     gpu.check_alone()
     figures("GPU memory idle", idle.engine / MIB, "MiB")
     figures("GPU memory peak of a card", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
+    if len(idle.cards) > 1:
+        figures(f"GPU memory peak of {len(idle.cards)} cards", gpu.peak_sum_bytes / MIB, "MiB", better="lower")
     figures("GPU memory budget of a card", budget / MIB, "MiB")
-    figures("GPU memory of the cache server", idle.servers / MIB, "MiB", better="lower")
-    figures("sampling", gpu.busy_share * 100, "% of a core")
+    if all(card.own is not None for card in idle.cards.values()):
+        figures("GPU memory of the cache server", idle.servers / MIB, "MiB", better="lower")
+    figures("GPU memory samples", gpu.per_second, "1/s")
+    if gpu.busy_share is not None:
+        figures("sampling", gpu.busy_share * 100, "% of a core")
     assert gpu.peak_bytes <= budget, (
         f"expected at most {budget / MIB:.0f} MiB of each card (utilisation x total + tolerance), "
-        f"got a peak of {gpu.peak_bytes / MIB:.0f} MiB"
+        f"got a peak of {gpu.peak_bytes / MIB:.0f} MiB ({gpu.by})"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import requests
 
@@ -15,11 +16,14 @@ from fixtures.cluster.access import Access
 from fixtures.errors import NotJudged, StackError, SubjectFault
 from fixtures.evidence import pods
 from fixtures.measure.client import Client
+from fixtures.measure.memory import MIB
+from fixtures.measure.waiting import poll
+from fixtures.stack.chart import Target, adopt
 from fixtures.stack.record import EngineServer, PodRef
 from fixtures.stack.stack import Stack
 from fixtures.verdict.redact import redact
 from tests.test_cluster_helm import VALUES
-from tests.test_cluster_release import Site
+from tests.test_cluster_release import Site, changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +132,58 @@ def test_memory_is_read_in_the_container(site: Site, access: Access) -> None:
     site.cluster.programs = {}
     with pytest.raises(NotJudged, match=r"the memory of pod .* cannot be read"):
         access.resident_bytes(engine(access))
+
+
+def test_gpu_memory_is_read_in_the_container(site: Site, access: Access) -> None:
+    stack = Stack(access.record, access)
+    with pytest.raises(NotJudged, match="compute on the CPU"):
+        stack.gpu_memory()
+    stack.record.device = "cuda"
+    with (
+        pytest.raises(NotJudged, match=r"there is no nvidia-smi in pod .*; NVIDIA's container runtime"),
+        stack.gpu_memory(),
+    ):
+        pass
+    query = "nvidia-smi --query-gpu=index,uuid,name,memory.total,memory.used --format=csv,noheader,nounits"
+    site.cluster.programs[query] = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 40000\n1, GPU-b, NVIDIA H100, 81559, 1000\n"
+    seen: list[object] = []
+    stack.on_gpu_memory = seen.append
+    with stack.gpu_memory() as memory:
+        use = memory.read()
+    assert (use.cards[0].engine, use.cards[1].engine, use.engine) == (40000 * MIB, 1000 * MIB, 41000 * MIB)
+    assert seen == [memory]
+    site.cluster.forbidden.add(("create", "pods/exec"))
+    site.cluster.forbidden.add(("get", "pods/exec"))
+    with pytest.raises(NotJudged, match=r"cannot be read: .*forbidden"), stack.gpu_memory():
+        pass
+    access.kube.patience_s = 0.5
+    with site.cluster.away(), pytest.raises(StackError, match="does not answer"), stack.gpu_memory():
+        pass
+
+
+def test_sixty_four_engines_take_one_connection_each(site: Site, tmp_path: Path) -> None:
+    count = 64
+    site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
+    site.install(changed(replicaCount=count))
+    poll(lambda: sum(map(pods.is_ready, site.cluster.pods("mine"))), lambda ready: ready > count, 30.0)
+    target = Target(
+        helm=str(site.helm.command[0]),
+        context="fake",
+        kubeconfig=site.kube.where.kubeconfig,
+        namespace="mine",
+        release="rel",
+    )
+    record = adopt(target, folder=tmp_path / "run", registry=tmp_path / "registry", device="cpu")
+    assert len(record.engines) == count
+    with Access(record, tmp_path / "many") as access:
+        assert all(one.log is not None and "starting" in one.log.read_text() for one in access.record.engines)
+        quiet = poll(lambda: connections_to(site.cluster.port), lambda now: now <= count + 16, 10.0)
+    assert quiet <= count + 16, "a log each, and a few to ask with; a port takes none until it is used"
+
+
+def connections_to(port: int) -> int:
+    found = psutil.Process().net_connections("tcp")
+    return sum(1 for one in found if one.raddr and one.raddr.port == port and one.status == psutil.CONN_ESTABLISHED)
 
 
 def test_names_that_nobody_tells_are_not_judged(access: Access) -> None:

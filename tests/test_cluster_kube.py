@@ -155,7 +155,9 @@ def test_commands_print_or_fail(cluster: FakeCluster, kube: Kube) -> None:
     (pod,) = put(cluster)
     cluster.programs["memory.stat"] = "anon 1\n"
     assert kube.execute("default", pod, "vllm", ["cat", "memory.stat"]) == "anon 1\n"
-    with pytest.raises(StackError, match=r"nvidia-smi in pod .* failed: exec: nvidia-smi: not found"):
+    with pytest.raises(
+        StackError, match=r'nvidia-smi in pod .* failed: .*exec: "nvidia-smi": executable file not found'
+    ):
         kube.execute("default", pod, "vllm", ["nvidia-smi"])
 
 

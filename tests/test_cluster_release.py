@@ -421,6 +421,8 @@ def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
     assert [one["metadata"]["name"] for one in cleanup.unused_crds(site.kube, ["things.example.com"])] == [
         "things.example.com"
     ]
+    site.cluster.forbidden.add(("list", "things"))
+    assert cleanup.unused_crds(site.kube, ["things.example.com"]) == [], "who may not look cannot know"
 
 
 def test_a_release_in_a_foreign_namespace_goes_alone(site: Site) -> None:

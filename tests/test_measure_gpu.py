@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fixtures.errors import ConfigurationError, NotJudged
+from fixtures.errors import ConfigurationError, NotJudged, StackError
 from fixtures.measure import gpu
-from fixtures.measure.gpu import GpuMemory
+from fixtures.measure.gpu import GpuMemory, PodGpuMemory
 from tests.fakes.nvml import FakeCard, FakeNvml
 
 GIB = 1024**3
@@ -111,3 +112,68 @@ def test_no_card_at_all_names_the_way_out(driver: FakeNvml) -> None:
     driver.cards.clear()
     with pytest.raises(ConfigurationError, match="leave --gpu out"):
         gpu.cards()
+
+
+# --- cards of pods ----------------------------------------------------------------------------------------------------
+
+TWO_CARDS = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 40000\n1, GPU-b, NVIDIA H100 80GB HBM3, 81559, 30000\n"
+MIB = 1024**2
+
+
+def test_the_cards_of_pods_are_counted_each_and_in_sum() -> None:
+    tables = {"pod-1": TWO_CARDS, "pod-2": "0, GPU-c, NVIDIA H100 80GB HBM3, 81559, 50000\n"}
+    with PodGpuMemory({name: lambda name=name: tables[name] for name in tables}) as memory:  # type: ignore[misc]
+        use = memory.read()
+        tables["pod-1"] = TWO_CARDS.replace("30000", "60000")
+        memory.read()
+    assert {index: card.total // MIB for index, card in use.cards.items()} == {0: 40000, 1: 30000, 2: 50000}
+    assert all(card.own is None for card in use.cards.values()), "a container does not see whose memory it is"
+    assert use.engine == 120000 * MIB
+    assert memory.peak_bytes == 60000 * MIB
+    assert memory.peak_sum_bytes == 150000 * MIB
+    assert memory.busy_share is None
+    memory.check_alone()
+
+
+def test_a_card_that_two_pods_share_is_one_card() -> None:
+    table = "0, GPU-a, NVIDIA L4, 23034, 9000\n"
+    with PodGpuMemory({"one": lambda: table, "two": lambda: table}) as memory:
+        assert memory.read().engine == 9000 * MIB
+
+
+def test_a_pod_is_sampled_at_a_period_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PodGpuMemory, "interval_s", 0.01)
+    enough, asked = threading.Event(), []
+
+    def read() -> str:
+        asked.append(1)
+        if len(asked) == 4:
+            raise StackError("the API server is away")
+        if len(asked) > 8:
+            enough.set()
+        return TWO_CARDS
+
+    with PodGpuMemory({"pod": read}) as memory:
+        assert enough.wait(10), "one failure ends no sampling"
+    assert memory.per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", "nvidia-smi in pod p shows no GPU"),
+        ("0, GPU-a, NVIDIA H100, [Insufficient Permissions], [Insufficient Permissions]", "MIG mode"),
+        ("No devices were found", r"does not say how much memory is in use \(No devices were found\)"),
+    ],
+)
+def test_a_table_that_tells_nothing_is_no_verdict(table: str, message: str) -> None:
+    with pytest.raises(NotJudged, match=message), PodGpuMemory({"p": lambda: table}):
+        pass
+
+
+def test_a_card_that_a_pod_lost_is_no_verdict() -> None:
+    tables = [TWO_CARDS]
+    with PodGpuMemory({"p": lambda: tables[-1]}) as memory:
+        tables.append(TWO_CARDS.splitlines()[0])
+        with pytest.raises(NotJudged, match="no longer shows GPU-b"):
+            memory.read()

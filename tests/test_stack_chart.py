@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ import yaml
 from fixtures.cluster import helm as helms
 from fixtures.cluster import kind as kinds
 from fixtures.cluster.helm import Layers
-from fixtures.errors import ConfigurationError
+from fixtures.errors import ConfigurationError, StackError
 from fixtures.stack.chart import Target, merged
 from fixtures.stack.record import StackRecord
 from tests import fakes
@@ -209,6 +210,34 @@ def test_installed_judged_and_gone(project: Project) -> None:
         assert phase in shown
 
 
+@pytest.mark.parametrize("project", [3, 4], indirect=True)
+def test_the_rights_that_are_documented_are_enough(project: Project) -> None:
+    rules = [rule for one in documented() if one["kind"] == "ClusterRole" for rule in one["rules"]]
+    project.cluster.granted = {
+        (verb, group, resource)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    } | {("list", "example.com", "things")}  # the stand-in chart's own kind
+    result = project.run()
+    result.assert_outcomes(passed=9)
+    assert project.namespaces() == []
+    assert project.cluster.find("apis/apiextensions.k8s.io/v1/customresourcedefinitions") == []
+
+
+def documented() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "docs/rbac.yaml").read_text()))
+
+
+def test_one_right_less_is_told_before_anything_is_made(project: Project) -> None:
+    project.cluster.forbidden.add(("create", "pods/exec"))
+    result = project.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*these credentials may not create pods/exec in namespace *", "*docs/rbac.yaml*"])
+    assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
+
+
 def test_workers_share_one_release(project: Project) -> None:
     project.run("-n2").assert_outcomes(passed=9)
     assert len(project.records()) == 1
@@ -227,6 +256,28 @@ def test_kept_then_judged_again_then_stopped(project: Project) -> None:
     stop = [sys.executable, "-m", "fixtures.stack.stop", str(path)]
     assert subprocess.run(stop, cwd=ROOT, check=False, timeout=60).returncode == 0
     assert project.namespaces() == []
+
+
+@pytest.mark.parametrize("asked_by", ["config", "values", "set"])
+def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> None:
+    options = project.options
+    if asked_by == "config":
+        project.values["servingEngineSpec"]["modelSpec"][0]["pvcStorage"] = "1Gi"
+        options = project.options
+    elif asked_by == "values":
+        model = {**project.values["servingEngineSpec"]["modelSpec"][0], "pvcStorage": "1Gi"}
+        overlay = project.path / "volume.yaml"
+        overlay.write_text(json.dumps({"servingEngineSpec": {"modelSpec": [model]}}))
+        options = [*options, f"--values={overlay}"]
+    else:
+        options = [*options, "--set=servingEngineSpec.modelSpec[0].pvcStorage=1Gi"]
+    for _ in range(2):
+        result = project.run("--namespace=mine", "--keep-volumes", "-k", "test_engine", options=options)
+        result.assert_outcomes(passed=1)
+        assert project.namespaces() == ["mine"]
+        volumes = project.cluster.find("api/v1/persistentvolumeclaims", "mine")
+        assert [one["metadata"]["name"] for one in volumes] == ["vllm-m-claim"]
+        assert project.cluster.pods() == []
 
 
 def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
@@ -365,6 +416,56 @@ def test_a_release_that_is_not_there_is_one_line(project: Project) -> None:
     result.stderr.fnmatch_lines(["*namespace theirs has no such release (there: vllm)*"])
 
 
+# --- a cluster for one run ---------------------------------------------------------------------------------------------
+
+PYTEST_KIND = """
+    import pathlib, shutil
+
+    class KindCluster:
+        def __init__(self, name, kubeconfig, kind_path, kubectl_path):
+            self.name, self.kubeconfig_path = name, kubeconfig
+
+        def create(self, config_file):
+            text = pathlib.Path({kubeconfig!r}).read_text().replace("fake", "kind-" + self.name)
+            self.kubeconfig_path.write_text(text)
+            pathlib.Path({log!r}).open("a").write("create\\n")
+
+        def delete(self):
+            pathlib.Path({log!r}).open("a").write("delete\\n")
+"""
+
+
+@pytest.fixture
+def kind_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was asked of kind, which makes no cluster here but gives the stand-in one."""
+    log = project.path / "kind.log"
+    package = project.path / "site/pytest_kind"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    source = textwrap.dedent(PYTEST_KIND).format(kubeconfig=str(project.kubeconfig), log=str(log))
+    (package / "cluster.py").write_text(source)
+    tools = project.path / "tools"
+    tools.mkdir()
+    for tool in ("kind", "kubectl"):
+        (tools / tool).touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{project.path / 'site'}")
+    return log
+
+
+def test_a_kind_cluster_lives_for_one_run(project: Project, kind_log: Path) -> None:
+    project.run("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
+    assert kind_log.read_text().split() == ["create", "delete"]
+
+
+def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Project, kind_log: Path) -> None:
+    project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
+    result = project.run("--cluster=kind")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*no node offers GPUs*"])
+    assert kind_log.read_text().split() == ["create", "delete"]
+
+
 # --- the small parts --------------------------------------------------------------------------------------------------
 
 
@@ -385,3 +486,35 @@ def test_kind_itself_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="needs kind on the PATH"):
         kinds.create(tmp_path, Target(), gpu=False, report=lambda _: None)
+
+
+def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Cluster:
+        """As pytest-kind's: makes a folder where it is called, and its kubeconfig there unless it is told another."""
+
+        def __init__(self, name: str, kubeconfig: Path, kind_path: Path, kubectl_path: Path) -> None:
+            self.name, self.kubeconfig_path = name, kubeconfig
+            self.tools = kind_path, kubectl_path
+            Path(".pytest-kind", name).mkdir(parents=True, exist_ok=True)
+
+        def create(self, config_file: str) -> None:
+            assert yaml.safe_load(Path(config_file).read_text())["nodes"]
+            assert all(tool.is_absolute() for tool in self.tools)
+            if self.name.endswith("bad"):
+                raise subprocess.CalledProcessError(1, "kind")
+            self.kubeconfig_path.write_text("{}")
+
+    tools, here = tmp_path / "bin", tmp_path / "here"
+    for folder in (tools, here):
+        folder.mkdir()
+    for tool in ("kind", "kubectl"):
+        (tools / tool).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.chdir(here)
+    monkeypatch.setitem(sys.modules, "pytest_kind.cluster", SimpleNamespace(KindCluster=Cluster))  # type: ignore[arg-type]
+    target = kinds.create(Path("../runs/one-7"), Target(), gpu=False, report=lambda _: None)
+    assert target.context == "kind-kv-offload-7"
+    assert target.kubeconfig == str(tmp_path / "runs/one-7/kubeconfig")
+    with pytest.raises(StackError, match=r"kind could not make the cluster .*is Docker running"):
+        kinds.create(Path("../runs/one-bad"), Target(), gpu=False, report=lambda _: None)
+    assert list(here.iterdir()) == []

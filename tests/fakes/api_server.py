@@ -63,6 +63,8 @@ class FakeCluster:
         self.fates: dict[str, str] = {}
         self.forbidden: set[tuple[str, str]] = set()
         """(verb, resource) that nobody may."""
+        self.granted: set[tuple[str, str, str]] | None = None
+        """(verb, API group, resource) that the caller may, and nothing else; None: everything."""
         self.refuses: dict[str, str] = {}
         """By name of an object, why a dry run refuses it."""
         self.logs: dict[str, list[tuple[str, str]]] = {}
@@ -100,6 +102,12 @@ class FakeCluster:
             "",
             {"metadata": {"name": "standard", "annotations": default}, "provisioner": "example.com/disk"},
         )
+
+    def allows(self, verb: str, group: str, resource: str) -> bool:
+        """Whether the caller may do that."""
+        if (verb, resource) in self.forbidden:
+            return False
+        return self.granted is None or (verb, group, resource) in self.granted
 
     # --- life -----------------------------------------------------------------------------------------------------
     def start(self) -> FakeCluster:
@@ -376,7 +384,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.command, "get" if name else "list"
         )
         resource = f"{plural}/{sub}" if sub else plural
-        if (verb, resource) in self.cluster.forbidden:
+        group = api.split("/")[1] if api.startswith("apis/") else ""
+        if plural != "selfsubjectaccessreviews" and not self.cluster.allows(verb, group, resource):
             self.refuse(403, "Forbidden", f'{resource} is forbidden: User "tester" cannot {verb} resource "{resource}"')
         elif plural == "selfsubjectaccessreviews":
             self._review(json.loads(raw))
@@ -432,7 +441,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _review(self, review: Json) -> None:
         asked = review["spec"]["resourceAttributes"]
         resource = asked["resource"] + (f"/{asked['subresource']}" if asked.get("subresource") else "")
-        allowed = (asked["verb"], resource) not in self.cluster.forbidden
+        allowed = self.cluster.allows(asked["verb"], asked.get("group") or "", resource)
         self.answer(201, {**review, "status": {"allowed": allowed}})
 
     def _object(self, collection: str, space: str, name: str | None, body: Json, query: dict[str, str]) -> None:
@@ -452,6 +461,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(404, "NotFound", f'namespaces "{space}" not found')
         elif self.command == "POST" and found is not None:
             self.refuse(409, "AlreadyExists", f'{collection.rpartition("/")[2]} "{name}" already exists')
+        elif kind == "RoleBinding" and self.command in {"POST", "PATCH"} and (lacking := self._lacking(space, body)):
+            self.refuse(404, "NotFound", f'rolebindings.rbac.authorization.k8s.io "{lacking}" not found')
         elif self.command == "PATCH" and query.get("dryRun"):
             if str(name) in cluster.refuses:
                 self.refuse(422, "Invalid", cluster.refuses[str(name)])
@@ -470,6 +481,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             cluster.remove(collection, space, str(name))
             self.answer(200, {"kind": "Status", "status": "Success"})
+
+    def _lacking(self, space: str, binding: Json) -> str | None:
+        """The Role that a binding names and that is not there: a caller who is no administrator is asked for its rights."""
+        reference = binding.get("roleRef") or {}
+        role = self.cluster.objects.get(("apis/rbac.authorization.k8s.io/v1/roles", space, str(reference.get("name"))))
+        return str(reference.get("name")) if reference.get("kind") == "Role" and role is None else None
 
     def _list(self, collection: str, space: str, query: dict[str, str], labelled: Json) -> None:
         found = [one for one in self.cluster.find(collection, space) if _selected(one, query.get("labelSelector", ""))]
@@ -594,7 +611,10 @@ class _Handler(BaseHTTPRequestHandler):
         text = " ".join(command)
         out = next((printed for part, printed in self.cluster.programs.items() if part in text), None)
         if out is None:
-            status = {"status": "Failure", "message": f"exec: {command[0]}: not found"}
+            told = "error executing command in container: failed to exec in container: failed to start exec"
+            runtime = "OCI runtime exec failed: exec failed: unable to start container process"
+            why = f'{told} "{uuid.uuid4().hex}": {runtime}: exec: "{command[0]}": executable file not found in $PATH: unknown'
+            status = {"status": "Failure", "message": f"Internal error occurred: {why}"}
         else:
             self._frame(b"\x01" + out.encode())
             status = {"status": "Success"}
