@@ -1,8 +1,8 @@
 """pytest plugin (``-p lab.selection``): which cases of the suite the lab runs for one fault.
 
 Without it a fault would take as long as the whole suite. Left out are the small sizes of tests that run in several (what a
-small prompt shows, a long one shows too), most of the bad requests, and, unless asked for, the tests that measure time or
-memory over many requests.
+small prompt shows, a long one shows too), most of the bad requests, chat where the API is not at fault, and, unless asked for,
+the tests that measure time or memory over many requests.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ SLOW = {"LAT-01", "LAT-02", "LAT-03", "LAT-04", "LAT-06", "MEM-01", "MEM-02", "M
 SLOW_TESTS = {"test_reloads_are_right_once_the_tier_has_evicted"}
 """Others that send as much as the tier holds."""
 SIZES = ("chunks", "clients")
+FIRST_ENDPOINT = "completions"
+"""The endpoint that is asked where the API is not what is at fault."""
 BAD = {"malformed-json", "negative-max-tokens", "prompt-too-long", "chat-negative-max-tokens"}
 
 
@@ -50,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return False
         params = _params(item)
         if "bad" in params and getattr(params["bad"], "name", "") not in BAD:
+            return False
+        if wanted and "API" not in wanted and params.get("endpoint", FIRST_ENDPOINT) != FIRST_ENDPOINT:
             return False
         sizes = {name: params[name] for name in SIZES if name in params}
         if cases == "fast" and "longest" in sizes.values():

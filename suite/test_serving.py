@@ -62,12 +62,12 @@ def test_a_stream_comes_as_it_is_made(api, texts, endpoint):
     # A busy machine may collect a stream now and then; what stands in the way collects every one.
     late = []
     for _ in range(4):
-        response = api.send_spoken(lambda: texts.request(endpoint, stream=True, max_tokens=256, ignore_eos=True))
+        response = api.send_spoken(lambda: texts.request(endpoint, stream=True, max_tokens=96, ignore_eos=True))
         if response.ttft_s < 0.9 * response.total_s:
             return
         late.append(f"{response.ttft_s * 1e3:.0f} of {response.total_s * 1e3:.0f} ms")
     raise AssertionError(
-        f"expected the first of 256 tokens well before the last, got it after {', '.join(late)}: every stream was collected"
+        f"expected the first of 96 tokens well before the last, got it after {', '.join(late)}: every stream was collected"
     )
 
 

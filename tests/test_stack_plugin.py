@@ -439,7 +439,10 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
     project.suite(PASSES + PASSES.replace("test_one", "test_two").replace("CFG-01", "CFG-02"))
     result = project.run(*project.subject, *(["-n2"] if workers else []), apart=bool(workers))
     assert result.ret == 1
-    assert "fake-0 ended while it was starting: ValueError: no weights here" in result.stdout.str()
+    said = result.stdout.str()
+    assert "fake-0 ended while it was starting: ValueError: no weights here" in said
+    assert "Traceback" not in said
+    assert "plugin.py" not in said, "an error of the stack is a message, not a place in the suite"
     reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
     assert all(reasons[id_].startswith("error: StackError: ") for id_ in ("CFG-01", "CFG-02"))
     assert len(project.records()) == 1, "started once, not once per test or worker"
