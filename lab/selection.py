@@ -3,6 +3,8 @@
 Without it a fault would take as long as the whole suite. Left out are the small sizes of tests that run in several (what a
 small prompt shows, a long one shows too), most of the bad requests, chat where the API is not at fault, and, unless asked for,
 the tests that measure time or memory over many requests.
+
+Nor does a test under a fault wait to have the machine alone: what is seeded is far above what another stack beside it does.
 """
 
 from __future__ import annotations
@@ -61,6 +63,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return all(size in ("longest", largest[_function(item), name]) for name, size in sizes.items())
 
     kept = [item for item in items if keep(item)]
+    for item in kept if wanted else ():
+        for node in item.listchain():
+            node.own_markers = [marker for marker in node.own_markers if marker.name != "alone"]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
