@@ -441,7 +441,7 @@ HOOK_FAULTS = (
         "the first two chunks of a load change places: attention does not see the order, who shares the prefix does",
         "LM#2206",
         Hook("corrupt-load", {"damage": "swap"}),
-        ids("COR-02 COR-04"),
+        ids("COR-04"),
         allowed=CORRECT,
     ),
     Fault(
@@ -503,6 +503,7 @@ HOOK_FAULTS = (
         "LM#4385 (slot reuse)",
         Hook("corrupt-store", {"after": 750}),
         ids("COR-03"),
+        allowed=CORRECT,
         slow=True,
     ),
     Fault(
@@ -578,9 +579,9 @@ HOOK_FAULTS = (
     Fault(
         "store-slow",
         "latency",
-        "every store takes 0.4 s longer, and the first token of a cold prompt waits for it",
+        "every store takes a second longer, and the first token of a cold prompt waits for it",
         "LM#2205, LM#1938",
-        Hook("slow-store", {"seconds": 0.4}),
+        Hook("slow-store", {"seconds": 1.0}),
         ids("LAT-04 LAT-05"),
         tests=("CFG-01", "ACC-02", "COR-01", "LAT-04", "LAT-05", "ACT-04", "API-02", "API-06"),
     ),
