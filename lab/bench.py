@@ -407,10 +407,10 @@ def act(bench: Bench, what: Process) -> str:
         tree = process_tree(server.process)
         for one in tree:
             one.suspend()
-        stopped = all(one.status() == psutil.STATUS_STOPPED for one in tree)
+        stopped = poll(lambda: {one.status() for one in tree}, lambda found: found == {psutil.STATUS_STOPPED}, 5.0)
         threading.Timer(what.seconds, lambda: [one.resume() for one in tree if one.is_running()]).start()
-        if not stopped:
-            raise LabError("the cache server could not be stopped")
+        if stopped != {psutil.STATUS_STOPPED}:
+            raise LabError(f"the cache server could not be stopped: its processes are {', '.join(sorted(stopped))}")
         return f"the cache server was stopped for {what.seconds:.0f} s"
     if what.action == "kill-engine":
         cores = [one for one in process_tree(engine.process) if one.pid != engine.process.pid]

@@ -462,14 +462,6 @@ HOOK_FAULTS = (
         allowed=CORRECT,
     ),
     Fault(
-        "long-prompts-only",
-        "wrong answer",
-        "only loads of more than 4 096 tokens are damaged, and only from the ninth chunk on",
-        "LM#3388; chunked prefill",
-        Hook("corrupt-load", {"tokens": 4097, "from": 8}),
-        ids("COR-01"),
-    ),
-    Fault(
         "near-the-longest-prompt-only",
         "wrong answer",
         "only loads of more than 7 000 tokens are damaged: close to the model's longest prompt",
@@ -656,14 +648,6 @@ PROXY_FAULTS = (
         "WHATWG HTML, server-sent events: text/event-stream",
         Proxy("content-type", {"stream": True, "to": "text/plain"}),
         ids("API-03"),
-    ),
-    Fault(
-        "plain-content-type",
-        "serving",
-        "plain answers come as text/html",
-        "PS#612",
-        Proxy("content-type", {"stream": False, "to": "text/html"}),
-        ids("API-02"),
     ),
     Fault(
         "prompt-usage-wrong",
