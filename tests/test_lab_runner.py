@@ -84,14 +84,18 @@ def test_verdicts_are_read_from_a_report() -> None:
 
 
 def items(*specs: tuple[str, str, dict[str, Any]]) -> list[Any]:
-    return [
+    found = [
         SimpleNamespace(
             nodeid=f"{name}[{number}]",
             callspec=SimpleNamespace(params=params),
             iter_markers=lambda _, id_=id_: [SimpleNamespace(args=(id_,))],
+            own_markers=[SimpleNamespace(name="alone"), SimpleNamespace(name="late")],
         )
         for number, (name, id_, params) in enumerate(specs)
     ]
+    for one in found:
+        one.listchain = lambda one=one: [one]
+    return found
 
 
 def select(monkeypatch: pytest.MonkeyPatch, cases: str, tests: str, found: list[Any]) -> list[str]:
@@ -121,6 +125,22 @@ def test_the_fast_selection_keeps_the_largest_size_and_leaves_the_slow_ones_out(
     assert select(monkeypatch, "slow", "", found()) == ["a[1]", "b[2]", "c[3]"]
     assert select(monkeypatch, "fast", "LAT-01", found()) == ["b[2]"]
     assert len(select(monkeypatch, "full", "", found())) == 5
+
+
+@pytest.mark.parametrize(("tests", "alone"), [("", True), ("LAT-01", False)], ids=["healthy", "under-a-fault"])
+def test_only_the_healthy_have_the_machine_alone(monkeypatch: pytest.MonkeyPatch, tests: str, alone: bool) -> None:
+    found = items(("b", "LAT-01", {}), ("a", "ACC-01", {}))
+    select(monkeypatch, "slow", tests, found)
+    assert [marker.name for marker in found[0].own_markers] == (["alone"] if alone else []) + ["late"]
+
+
+def test_chat_is_asked_only_where_the_api_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[Any]:
+        return items(*[("a", "API-02", {"endpoint": name}) for name in ("completions", "chat")])
+
+    assert select(monkeypatch, "fast", "COR-01 API-02", found()) == ["a[0]"]
+    assert select(monkeypatch, "fast", "API API-02", found()) == ["a[0]", "a[1]"]
+    assert select(monkeypatch, "fast", "", found()) == ["a[0]", "a[1]"]
 
 
 def test_values_are_written_in_the_format_of_the_chart(tmp_path: Path) -> None:
