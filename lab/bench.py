@@ -381,11 +381,7 @@ def _pytest(arguments: list[str], variables: dict[str, str], log: Path) -> None:
 
 
 def _wait_for_first_test(folder: Path, run: BaseProcess) -> None:
-    deadline = time.monotonic() + 60.0
-    while not any(folder.glob("runs/*/over.txt")):
-        if not run.is_alive() or time.monotonic() > deadline:
-            return
-        time.sleep(0.05)  # between two looks at a file that another process writes
+    poll(lambda: not run.is_alive() or any(folder.glob("runs/*/over.txt")), bool, 60.0)
 
 
 # ------------------------------------------------------------------------------------------- what happens to processes

@@ -187,7 +187,7 @@ class ContentType(Fault):
 
 
 class Rewrite(Fault):
-    """Changes the body of every answer that is generated; subclasses say how, and in which events of a stream."""
+    """Changes the body of every plain answer that is generated; subclasses say how, and in which events of a stream."""
 
     def _change(self, body: Any) -> Any:
         raise NotImplementedError
@@ -234,26 +234,13 @@ class FinishReason(Rewrite):
             yield _event(self._change(data)) if data else event
 
 
-class Without(Fault):
-    """Plain answers, or events, lack a field of the schema."""
-
-    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
-        """Plain answers."""
-        answer = super().exchange(request, forward)
-        if request.generates and answer.events is None and not self.params.get("stream", False):
-            answer.with_json(self._change)
-        return answer
+class Without(Rewrite):
+    """Plain answers lack a field of the schema."""
 
     def _change(self, body: Any) -> Any:
         if body.pop(self.params["name"], None) is not None:
             self.acts()
         return body
-
-    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
-        """Events."""
-        for event in events:
-            data = _data(event)
-            yield _event(self._change(data)) if data and self.params.get("stream", False) else event
 
 
 class Status(Fault):
@@ -298,31 +285,22 @@ class BadRequests(Fault):
 class ForwardAs(Fault):
     """Requests reach the engine with other options than the client gave.
 
-    ``change`` sets options, ``drop`` removes them; ``endpoint`` and ``busy`` (others in flight) narrow it.
+    ``change`` sets options, ``drop`` removes them; ``endpoint`` narrows it.
     """
-
-    flying = 0
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Changed on the way in."""
         if not request.generates:
             return forward(request)
-        with self.lock:
-            self.flying += 1
-            busy = self.flying >= self.params.get("busy", 1)
-        try:
-            body = request.json
-            wanted = self.params.get("endpoint", request.path) == request.path and busy and body
-            drop = [name for name in self.params.get("drop", ()) if name in body]
-            if wanted and (self.params.get("change") or drop):
-                self.acts()
-                for name in drop:
-                    del body[name]
-                request.body = json.dumps(body | self.params.get("change", {})).encode()
-            return super().exchange(request, forward)
-        finally:
-            with self.lock:
-                self.flying -= 1
+        body = request.json
+        wanted = self.params.get("endpoint", request.path) == request.path and body
+        drop = [name for name in self.params.get("drop", ()) if name in body]
+        if wanted and (self.params.get("change") or drop):
+            self.acts()
+            for name in drop:
+                del body[name]
+            request.body = json.dumps(body | self.params.get("change", {})).encode()
+        return super().exchange(request, forward)
 
 
 class LendKey(Fault):

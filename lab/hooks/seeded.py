@@ -90,8 +90,6 @@ def _corrupt(chunks: list[Any], wanted: dict[str, Any]) -> list[Any]:
         chosen = chosen[: wanted["first"]]
     if "last" in wanted:
         chosen = chosen[-wanted["last"] :]
-    if "from" in wanted:
-        chosen = [index for index in chosen if index >= wanted["from"]]
     if damage == "swap":
         if len(out) < 2:
             return chunks
