@@ -233,7 +233,7 @@ VALUES_FAULTS = (
         "V PR#48821: assert req_id in self.requests",
         NO_PREFIX_CACHE,
         ids("MEM-03"),
-        allowed=ids("ACT-04 ACT-05 LAT-05 API-02"),
+        allowed=ids("ACT-04 ACT-05 LAT-05"),
         tests=("CFG-01", "CFG-03", "ACC-01", "API-02", "MEM-03"),
     ),
     Fault(
@@ -495,7 +495,6 @@ HOOK_FAULTS = (
         "LM#4385 (slot reuse)",
         Hook("corrupt-store", {"after": 750}),
         ids("COR-03"),
-        allowed=CORRECT,
         slow=True,
     ),
     Fault(

@@ -63,11 +63,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return all(size in ("longest", largest[_function(item), name]) for name, size in sizes.items())
 
     kept = [item for item in items if keep(item)]
-    for item in kept if wanted else ():
-        for node in item.listchain():
-            node.own_markers = [marker for marker in node.own_markers if marker.name != "alone"]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Under a fault nothing has the machine alone; taken away once the stack plugin has sorted by it, as in the suite."""
+    for item in session.items if os.environ.get(ENV_TESTS) else ():
+        for node in item.listchain():
+            node.own_markers = [marker for marker in node.own_markers if marker.name != "alone"]
 
 
 def _params(item: pytest.Item) -> dict[str, object]:
