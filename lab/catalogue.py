@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lab.selection import CHAT
+
 Kind = Literal[
     "configuration",
     "inactive",
@@ -117,6 +119,8 @@ class Fault:
     """Run the timing and memory tests too."""
     tests: tuple[str, ...] = ()
     """Only tests of these requirements: for faults under which every request takes its deadline."""
+    chat: bool = False
+    """Ask the chat endpoint, too."""
 
     @property
     def scope(self) -> tuple[str, ...]:
@@ -124,7 +128,8 @@ class Fault:
         if self.tests:
             return self.tests
         turned = self.expected | self.not_judged
-        return tuple(sorted(turned | {id_.partition("-")[0] for id_ in turned} | SENTINELS))
+        chat = {CHAT} if self.chat else set()
+        return tuple(sorted(turned | {id_.partition("-")[0] for id_ in turned} | SENTINELS | chat))
 
 
 @dataclass(frozen=True)
@@ -469,6 +474,7 @@ HOOK_FAULTS = (
         Hook("corrupt-load", {"tokens": 7001, "last": 1}),
         ids("COR-01"),
         slow=True,
+        tests=("CFG-01", "ACC-02", "ACT-04", "COR-01", "COR-02", "COR-04", "COR-05", "API-02"),
     ),
     Fault(
         "every-twelfth-load",
@@ -570,18 +576,18 @@ HOOK_FAULTS = (
     Fault(
         "store-slow",
         "latency",
-        "every store takes a second longer, and the first token of a cold prompt waits for it",
+        "every store takes 0.4 s longer, and the first token of a cold prompt waits for it",
         "LM#2205, LM#1938",
-        Hook("slow-store", {"seconds": 1.0}),
+        Hook("slow-store", {"seconds": 0.4}),
         ids("LAT-04 LAT-05"),
         tests=("CFG-01", "ACC-02", "COR-01", "LAT-04", "LAT-05", "ACT-04", "API-02", "API-06"),
     ),
     Fault(
         "load-slow",
         "latency",
-        "every load takes 0.6 s longer than its bytes need",
+        "every load takes 0.45 s longer than its bytes need",
         "LM#1938, LM#2205",
-        Hook("slow-load", {"seconds": 0.6}),
+        Hook("slow-load", {"seconds": 0.45}),
         ids("LAT-01 LAT-03 LAT-06"),
         tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
     ),
@@ -613,6 +619,7 @@ PROXY_FAULTS = (
         Proxy("cut-stream", {"after": 3}),
         ids("API-03 API-02"),
         allowed=ids("ACC-03 API-04 API-07 LAT-05"),
+        chat=True,
     ),
     Fault(
         "done-lost",
@@ -681,6 +688,7 @@ PROXY_FAULTS = (
         "OpenAI API reference, the completion object; PS#490",
         Proxy("without", {"name": "created"}),
         ids("API-02"),
+        chat=True,
     ),
     Fault(
         "model-without-a-length",
@@ -757,6 +765,7 @@ PROXY_FAULTS = (
         Proxy("forward-as", {"change": {"temperature": 2.0}, "endpoint": "/v1/chat/completions"}),
         ids("API-06"),
         allowed=ids("API-02 API-04"),
+        chat=True,
     ),
     Fault(
         "cold-delay-on-repeats",

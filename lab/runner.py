@@ -95,8 +95,7 @@ class Runner:
     """Runs faults on two stacks at a time, each kept for all faults that can share it.
 
     One lane begins with what needs no values of its own and stays on one stack, the other with what does; who is done first
-    helps the other. Tests under a fault never wait for the machine (``selection``). In healthy variants what measures time has
-    it to itself all the same: by the suite's own lock for a test, by running alone for those that measure everything.
+    helps the other. No test waits for the machine (``selection``); healthy variants that measure everything run alone.
     """
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:

@@ -1,10 +1,11 @@
 """pytest plugin (``-p lab.selection``): which cases of the suite the lab runs for one fault.
 
 Without it a fault would take as long as the whole suite. Left out are the small sizes of tests that run in several (what a
-small prompt shows, a long one shows too), most of the bad requests, chat where the API is not at fault, and, unless asked for,
-the tests that measure time or memory over many requests.
+small prompt shows, a long one shows too), most of the bad requests, chat, and, unless asked for, the tests that measure time or
+memory over many requests.
 
-Nor does a test under a fault wait to have the machine alone: what is seeded is far above what another stack beside it does.
+Nor does a test wait to have the machine alone: what is seeded is far above what another stack beside it does, and a healthy
+variant that measures time or memory over many requests runs when nothing else does.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ SLOW = {"LAT-01", "LAT-02", "LAT-03", "LAT-04", "LAT-06", "MEM-01", "MEM-02", "M
 SLOW_TESTS = {"test_reloads_are_right_once_the_tier_has_evicted"}
 """Others that send as much as the tier holds."""
 SIZES = ("chunks", "clients")
-FIRST_ENDPOINT = "completions"
-"""The endpoint that is asked where the API is not what is at fault."""
+FIRST_ENDPOINT, CHAT = "completions", "chat"
+"""The endpoint that is always asked, and what asks for the other one, too, beside the requirements."""
 BAD = {"malformed-json", "negative-max-tokens", "prompt-too-long", "chat-negative-max-tokens"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what ``KV_OFFLOAD_LAB_CASES`` (fast, slow, full) and ``KV_OFFLOAD_LAB_TESTS`` ask for.
 
-    The latter are requirement ids, and the first parts of ids for all of a link. ``KV_OFFLOAD_LAB_WITHOUT`` leaves some out.
+    The latter are requirement ids, the first parts of ids for all of a link, and ``chat``. ``KV_OFFLOAD_LAB_WITHOUT`` leaves
+    some out.
     """
     cases, wanted = os.environ.get(ENV_CASES, "full"), set(os.environ.get(ENV_TESTS, "").split())
     without = set(os.environ.get(ENV_WITHOUT, "").split())
@@ -55,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         params = _params(item)
         if "bad" in params and getattr(params["bad"], "name", "") not in BAD:
             return False
-        if wanted and "API" not in wanted and params.get("endpoint", FIRST_ENDPOINT) != FIRST_ENDPOINT:
+        if CHAT not in wanted and params.get("endpoint", FIRST_ENDPOINT) != FIRST_ENDPOINT:
             return False
         sizes = {name: params[name] for name in SIZES if name in params}
         if cases == "fast" and "longest" in sizes.values():
@@ -68,8 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Under a fault nothing has the machine alone; taken away once the stack plugin has sorted by it, as in the suite."""
-    for item in session.items if os.environ.get(ENV_TESTS) else ():
+    """Nothing has the machine alone beside another stack; only now: the stack plugin has sorted by it, as in the suite."""
+    shared = os.environ.get(ENV_TESTS) or os.environ.get(ENV_CASES) == "fast"
+    for item in session.items if shared else ():
         for node in item.listchain():
             node.own_markers = [marker for marker in node.own_markers if marker.name != "alone"]
 

@@ -88,23 +88,31 @@ def clock(stack: Stack, prompts: Prompts, count: int = 100) -> dict[str, float]:
     )
 
 
-def sampler(stack: Stack, prompts: Prompts, rounds: int = 30, block: int = 10) -> dict[str, float]:
+def sampler(stack: Stack, prompts: Prompts, seconds: float = 210.0, block: int = 10) -> dict[str, float]:
     """What sampling GPU memory adds to the TTFT of reloads, in %; empty on a CPU.
 
     Blocks with the sampler and without it take turns: it runs through a whole block, so that its rarer and dearer samples
-    (whose memory is it) have their share. The mean shows what those add, the median what is added as a rule.
+    (whose memory is it) have their share. The mean shows what those add, the median what is added as a rule. Nothing else is
+    observed around a request: the interval shrinks with their number, and the effect is some hundredths of a reload.
     """
     if stack.record.device != "cuda":
         return {}
     prompt, memory = prompts.unique(chunks=16), stack.gpu_memory()
+    payload = {"model": stack.model, "prompt": list(prompt.ids), "max_tokens": 1, "temperature": 0, "stream": True}
     stack.ask(prompt)
+
+    def reload_s() -> float:
+        stack.drop_gpu_copy()
+        found = stack.engine.client.post("/v1/completions", payload).ttft_s
+        assert found is not None
+        return found
+
     took: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(rounds):
-        for sampled in (True, False) if number % 2 else (False, True):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until or len(took[True]) % (2 * block):
+        for sampled in (True, False) if len(took[True]) % (2 * block) else (False, True):
             with memory if sampled else contextlib.nullcontext():
-                for _ in range(block):
-                    stack.drop_gpu_copy()
-                    took[sampled].append(stack.ask(prompt, stream=True).ttft_s)
+                took[sampled] += [reload_s() for _ in range(block)]
     added = [(with_it / without - 1) * 100 for with_it, without in zip(took[True], took[False], strict=True)]
     means = {sampled: statistics.mean(seconds) for sampled, seconds in took.items()}
     return of_interval("GPU memory sampler, added to TTFT, median (%)", bootstrap_median(added)) | {

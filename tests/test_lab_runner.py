@@ -127,23 +127,30 @@ def test_the_fast_selection_keeps_the_largest_size_and_leaves_the_slow_ones_out(
     assert len(select(monkeypatch, "full", "", found())) == 5
 
 
-@pytest.mark.parametrize(("tests", "alone"), [("", True), ("LAT-01", False)], ids=["healthy", "under-a-fault"])
-def test_only_the_healthy_have_the_machine_alone(monkeypatch: pytest.MonkeyPatch, tests: str, alone: bool) -> None:
-    found = items(("b", "LAT-01", {}), ("a", "ACC-01", {}))
-    select(monkeypatch, "slow", tests, found)
+@pytest.mark.parametrize(
+    ("cases", "tests", "alone"),
+    [("full", "", True), ("slow", "", True), ("fast", "", False), ("slow", "LAT-01", False)],
+    ids=["as-published", "healthy-and-timed", "healthy", "under-a-fault"],
+)
+def test_nothing_has_the_machine_alone_beside_another_stack(
+    monkeypatch: pytest.MonkeyPatch, cases: str, tests: str, alone: bool
+) -> None:
+    found = items(("a", "ACC-01", {}), ("b", "LAT-01", {}))
+    select(monkeypatch, cases, tests, found)
     # until then the stack plugin sorts by it
     assert [marker.name for marker in found[0].own_markers] == ["alone", "late"]
     selection.pytest_collection_finish(SimpleNamespace(items=found))  # type: ignore[arg-type]
     assert [marker.name for marker in found[0].own_markers] == (["alone"] if alone else []) + ["late"]
 
 
-def test_chat_is_asked_only_where_the_api_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_is_asked_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     def found() -> list[Any]:
         return items(*[("a", "API-02", {"endpoint": name}) for name in ("completions", "chat")])
 
     assert select(monkeypatch, "fast", "COR-01 API-02", found()) == ["a[0]"]
-    assert select(monkeypatch, "fast", "API API-02", found()) == ["a[0]", "a[1]"]
-    assert select(monkeypatch, "fast", "", found()) == ["a[0]", "a[1]"]
+    assert select(monkeypatch, "fast", "API API-02 chat", found()) == ["a[0]", "a[1]"]
+    assert select(monkeypatch, "fast", "", found()) == ["a[0]"]
+    assert select(monkeypatch, "full", "", found()) == ["a[0]", "a[1]"]
 
 
 def test_values_are_written_in_the_format_of_the_chart(tmp_path: Path) -> None:
