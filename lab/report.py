@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 KNOWN = "evidence/README.md#known-defects"
 """Where the defects of vLLM and LMCache are described that keep a healthy variant from meeting a requirement."""
 
+ELSEWHERE = (
+    "What needs no card is seeded in [detection.md](detection.md), what does in [detection-gpu.md](detection-gpu.md). The "
+    "requirements of the profiles *chart* and *router* need a release on Kubernetes; their faults are in the project's own "
+    "tests (`test_cluster_release.py`, `test_cluster_real_chart.py`, `test_measure_api.py`), against the real chart, the real "
+    "helm and a stand-in API server that is held against recordings of a real one."
+)
+"""Where to look for the requirements that are not on the page."""
+
 
 def how(injection: Injection | None) -> str:
     """An injection in words."""
@@ -84,6 +92,8 @@ def detection(
                 if any(id_ in fault.expected for fault in faults)
             ],
         ),
+        "",
+        ELSEWHERE,
         "",
     ]
     return "\n".join(lines)
