@@ -441,6 +441,15 @@ HOOK_FAULTS = (
         allowed=CORRECT,
     ),
     Fault(
+        "second-load-damaged",
+        "wrong answer",
+        "what is stored comes back right once: the next time its last chunk is zero, as if its memory had been given away",
+        "LM#4385 (slot reuse); LMCache 0.5.3, double unpin (evidence/README.md)",
+        Hook("corrupt-load", {"again": True, "last": 1}),
+        ids("COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
         "chunks-swapped",
         "wrong answer",
         "the first two chunks of a load change places: attention does not see the order, who shares the prefix does",
@@ -665,6 +674,15 @@ PROXY_FAULTS = (
         allowed=ids("API-03 API-07"),
     ),
     Fault(
+        "usage-missing",
+        "serving",
+        "plain answers have no usage",
+        "OpenAI API reference, the completion object",
+        Proxy("without", {"name": "usage"}),
+        ids("API-04"),
+        allowed=ids("ACC-03 API-07"),
+    ),
+    Fault(
         "finish-reason-wrong",
         "serving",
         "an answer that was cut at max_tokens says that it stopped",
@@ -752,10 +770,11 @@ PROXY_FAULTS = (
     Fault(
         "key-lent-to-everybody",
         "leakage",
-        "a gateway opens the engine with its own key to clients that have another one or none",
+        "a gateway opens the engine's chat with its own key to clients that have another one or none",
         "PS#201 (fields and headers lost in the router); PS docs, vllmApiKey",
-        Proxy("lend-key"),
+        Proxy("lend-key", {"endpoint": "/v1/chat/completions"}),
         ids("API-08"),
+        chat=True,
     ),
     Fault(
         "chat-at-another-temperature",

@@ -304,7 +304,7 @@ class ForwardAs(Fault):
 
 
 class LendKey(Fault):
-    """The key of the first client that has one opens the engine to everybody, with another key or none."""
+    """The key of the first client that has one opens the engine to everybody; ``endpoint`` narrows it."""
 
     key: str | None = None
 
@@ -314,7 +314,8 @@ class LendKey(Fault):
         given = request.headers.get(name)
         with self.lock:
             self.key = self.key or given
-        if self.key is not None and given != self.key:
+        wanted = self.params.get("endpoint", request.path) == request.path
+        if wanted and self.key is not None and given != self.key:
             self.acts()
             request.headers[name] = self.key
         return super().exchange(request, forward)

@@ -16,9 +16,9 @@ ENDPOINTS = ["completions", "chat"]
 @requirement("API-01")
 def test_the_model_is_listed(api):
     """``/v1/models`` lists the model under test with its context length."""
-    models = {model.id: model for model in api.client.models.list().data}
+    models = api.models()
     assert api.model in models, f"expected {api.model} in /v1/models, got {', '.join(models) or 'an empty list'}"
-    length = getattr(models[api.model], "max_model_len", None)
+    length = models[api.model].get("max_model_len")
     assert isinstance(length, int), f"expected an integer max_model_len, got {length!r}"
     assert length > 0, f"expected a context length above 0, got {length}"
 
@@ -81,11 +81,11 @@ def test_usage_adds_up_and_the_end_is_named(api, texts, endpoint, stream):
     assert answer.finish_reason == "length", (
         f"expected finish_reason 'length' at max_tokens, got {answer.finish_reason!r}"
     )
-    assert answer.usage["completion_tokens"] == 7, f"expected 7 completion tokens, got {answer.usage}"
-    assert answer.usage["prompt_tokens"] == api.count_tokens(request), (
+    assert answer.usage.get("completion_tokens") == 7, f"expected 7 completion tokens, got {answer.usage}"
+    assert answer.usage.get("prompt_tokens") == api.count_tokens(request), (
         f"expected {api.count_tokens(request)} prompt tokens (/tokenize), got {answer.usage}"
     )
-    assert answer.usage["total_tokens"] == answer.usage["prompt_tokens"] + 7, f"expected a sum, got {answer.usage}"
+    assert answer.usage.get("total_tokens") == answer.usage["prompt_tokens"] + 7, f"expected a sum, got {answer.usage}"
 
 
 @requirement("API-04")
@@ -136,19 +136,20 @@ def test_concurrent_clients_all_get_complete_answers(api, texts, clients):
     answers = api.answer_together(requests)
     short = [answer for answer in answers if answer.finish_reason != "length"]
     assert not short, f"expected {clients} complete answers, {len(short)} ended with {short[0].finish_reason!r}"
-    cut = [answer for answer in answers if answer.usage["completion_tokens"] != 8]
+    cut = [answer for answer in answers if answer.usage.get("completion_tokens") != 8]
     assert not cut, f"expected 8 tokens in each of {clients} answers, {len(cut)} have others: {cut[0].usage}"
     assert len({answer.id for answer in answers}) == clients, f"expected {clients} request ids, got doubles"
     for request, answer in zip(requests, answers, strict=True):
-        assert answer.usage["prompt_tokens"] == api.count_tokens(request), (
+        assert answer.usage.get("prompt_tokens") == api.count_tokens(request), (
             f"expected the answer to a prompt of {api.count_tokens(request)} tokens, got {answer.usage} among {clients}"
         )
 
 
 @requirement("API-08")
-def test_requests_without_the_key_are_refused(stack, texts):
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_requests_without_the_key_are_refused(stack, texts, endpoint):
     """With an API key set, a request without it or with a wrong one is refused; with it, the router passes it on."""
-    request = texts.request("completions")
+    request = texts.request(endpoint)
     for whom, client in stack.without_key.items():
         for key in (None, "wrong"):
             status = client.post(request.path, request.payload, headers=bearer(key)).status

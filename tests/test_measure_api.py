@@ -167,6 +167,7 @@ class Server(ThreadingHTTPServer):
         self.plain_type, self.stream_type = "application/json", "text/event-stream; charset=utf-8"
         self.end = "data: [DONE]\n\n"
         self.cut = False
+        self.listed: tuple[int, Any] = 200, {"data": []}
         self.judge: Callable[[str, str, bytes], tuple[int, dict[str, Any]] | None] = judge
         self.seen: list[tuple[str, str, bytes]] = []
 
@@ -178,6 +179,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+    def do_GET(self) -> None:
+        return self.answer(*self.server.listed)
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -322,6 +326,50 @@ def at(body: Any, path: tuple[str | int, ...]) -> tuple[Any, str | int]:
     for key in path[:-1]:
         body = body[key]
     return body, path[-1]
+
+
+BROKEN = {
+    "not-an-object": [1],
+    "a-text": "choices",
+    "empty": {},
+    "choices-are-null": {"choices": None},
+    "no-choice": {"choices": []},
+    "choice-is-a-number": {"choices": [5]},
+    "choice-without-text": {"choices": [{"index": 0}]},
+    "message-is-null": {"choices": [{"message": None}]},
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+def test_an_answer_without_its_text_is_the_subjects_fault(server: Server, api: Api, body: Any) -> None:
+    server.plain["/v1/completions"] = body
+    with pytest.raises(SubjectFault, match=r"expected choices\.0.* in the answer, got"):
+        api.answer(request("completions"))
+
+
+@pytest.mark.parametrize("value", [None, 5, "seven", [7]], ids=str)
+def test_an_answer_without_usage_or_id_is_for_its_reader_to_judge(server: Server, api: Api, value: Any) -> None:
+    server.plain["/v1/completions"] |= {"usage": value}
+    del server.plain["/v1/completions"]["id"]
+    answer = api.answer(request("completions"))
+    assert (answer.text, answer.usage, answer.id) == (" river stone", {}, "")
+
+
+@pytest.mark.parametrize(
+    "body", [[], {}, {"data": None}, {"data": {}}, {"data": ["m"]}, {"data": [{"object": "model"}]}], ids=str
+)
+def test_a_broken_list_of_models_is_the_subjects_fault(server: Server, api: Api, body: Any) -> None:
+    server.listed = 200, body
+    with pytest.raises(SubjectFault, match=r"expected data in the answer|expected a list of models with ids"):
+        api.models()
+
+
+def test_models_are_listed_by_id(server: Server, api: Api) -> None:
+    server.listed = 200, {"data": [{"id": "m", "max_model_len": 8}]}
+    assert api.models() == {"m": {"id": "m", "max_model_len": 8}}
+    server.listed = 503, {}
+    with pytest.raises(SubjectFault, match="expected HTTP 200, got 503"):
+        api.models()
 
 
 PLAIN_FIELDS = {
