@@ -751,8 +751,10 @@ def test_counters_for_people_leave_out_what_is_absent(tmp_path: Path, engine: Fa
 
 
 def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
-    missing = with_cache(tmp_path, engine, cache).missing_metrics()
+    stack = with_cache(tmp_path, engine, cache)
+    missing = stack.missing_metrics("engine")
     assert "vllm:time_to_first_token_seconds_sum" in missing
-    assert "lmcache_mp_l1_usage_ratio" in missing
     assert "vllm:request_success_total" not in missing
+    missing = stack.missing_metrics("cache")
+    assert "lmcache_mp_l1_usage_ratio" in missing
     assert "lmcache_mp_l1_write_chunks_total" not in missing
