@@ -22,6 +22,7 @@ import yaml
 
 from fixtures.cluster import helm as helms
 from fixtures.cluster import kind as kinds
+from fixtures.cluster import plugin as cluster_options
 from fixtures.cluster.helm import Layers
 from fixtures.errors import ConfigurationError, StackError
 from fixtures.stack.chart import Target, merged
@@ -419,19 +420,21 @@ def test_a_release_that_is_not_there_is_one_line(project: Project) -> None:
 # --- a cluster for one run ---------------------------------------------------------------------------------------------
 
 PYTEST_KIND = """
-    import pathlib, shutil
+    import pathlib, subprocess
 
     class KindCluster:
-        def __init__(self, name, kubeconfig, kind_path, kubectl_path):
-            self.name, self.kubeconfig_path = name, kubeconfig
+        def __init__(self, name, kubeconfig, image, kind_path, kubectl_path):
+            self.name, self.kubeconfig_path, self.image = name, kubeconfig, image
 
         def create(self, config_file):
             text = pathlib.Path({kubeconfig!r}).read_text().replace("fake", "kind-" + self.name)
             self.kubeconfig_path.write_text(text)
-            pathlib.Path({log!r}).open("a").write("create\\n")
+            pathlib.Path({log!r}).open("a").write(f"create{{' ' + self.image if self.image else ''}}\\n")
 
         def delete(self):
             pathlib.Path({log!r}).open("a").write("delete\\n")
+            if pathlib.Path({log!r}).with_name("broken").exists():
+                raise subprocess.CalledProcessError(1, "kind delete")
 """
 
 
@@ -464,6 +467,26 @@ def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Pro
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*no node offers GPUs*"])
     assert kind_log.read_text().split() == ["create", "delete"]
+    kind_log.with_name("broken").touch()  # what cannot be deleted hides nothing
+    result = project.run("--cluster=kind")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*no node offers GPUs*"])
+    result.stderr.fnmatch_lines(["*could not be deleted*kind delete cluster --name kv-offload-*"])
+
+
+def test_workers_use_the_kind_cluster_of_their_run(project: Project, kind_log: Path) -> None:
+    """Else they would install into the context that happens to be the current one."""
+    result = project.run("--cluster=kind", "-n", "2", "-k", "test_engine or test_names")
+    result.assert_outcomes(passed=2)
+    assert kind_log.read_text().split() == ["create", "delete"]
+    records = [StackRecord.load(path) for path in project.path.glob("runs/*/*/record.json")]
+    assert [one.release.context.startswith("kind-kv-offload-") for one in records if one.release] == [True]
+
+
+def test_a_kept_kind_cluster_says_how_to_delete_it(project: Project, kind_log: Path) -> None:
+    result = project.run("--cluster=kind", "--keep-stack", "-k", "test_engine")
+    assert kind_log.read_text().split() == ["create"]
+    result.stderr.fnmatch_lines(["*kind cluster kv-offload-* is kept*", "*kind delete cluster --name kv-offload-*"])
 
 
 # --- the small parts --------------------------------------------------------------------------------------------------
@@ -492,17 +515,22 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
     class Cluster:
         """As pytest-kind's: makes a folder where it is called, and its kubeconfig there unless it is told another."""
 
-        def __init__(self, name: str, kubeconfig: Path, kind_path: Path, kubectl_path: Path) -> None:
-            self.name, self.kubeconfig_path = name, kubeconfig
+        def __init__(self, name: str, kubeconfig: Path, image: str, kind_path: Path, kubectl_path: Path) -> None:
+            self.name, self.kubeconfig_path, self.image = name, kubeconfig, image
             self.tools = kind_path, kubectl_path
             Path(".pytest-kind", name).mkdir(parents=True, exist_ok=True)
 
         def create(self, config_file: str) -> None:
             assert yaml.safe_load(Path(config_file).read_text())["nodes"]
             assert all(tool.is_absolute() for tool in self.tools)
-            if self.name.endswith("bad"):
+            if self.image == "bad":
                 raise subprocess.CalledProcessError(1, "kind")
             self.kubeconfig_path.write_text("{}")
+
+        def delete(self) -> None:
+            deleted.append(self.name)
+
+    deleted: list[str] = []
 
     tools, here = tmp_path / "bin", tmp_path / "here"
     for folder in (tools, here):
@@ -512,9 +540,46 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.chdir(here)
     monkeypatch.setitem(sys.modules, "pytest_kind.cluster", SimpleNamespace(KindCluster=Cluster))  # type: ignore[arg-type]
+    monkeypatch.setattr(kinds, "_await_node", lambda *_: None)
+    monkeypatch.setattr(kinds, "locate", lambda *_: None)
+    monkeypatch.setattr(kinds, "Kube", lambda _: None)
     target = kinds.create(Path("../runs/one-7"), Target(), gpu=False, report=lambda _: None)
-    assert target.context == "kind-kv-offload-7"
+    other = kinds.create(Path("../runs/two-7"), Target(), gpu=False, report=lambda _: None)
+    assert str(target.context).startswith("kind-kv-offload-")
+    assert target.context != other.context, "the same process id in another container is another cluster"
     assert target.kubeconfig == str(tmp_path / "runs/one-7/kubeconfig")
-    with pytest.raises(StackError, match=r"kind could not make the cluster .*is Docker running"):
-        kinds.create(Path("../runs/one-bad"), Target(), gpu=False, report=lambda _: None)
+    with pytest.raises(StackError, match=r"kind could not make the cluster .*is Docker running.*--kind-image"):
+        kinds.create(Path("../runs/three-7"), Target(), gpu=False, report=lambda _: None, image="bad")
     assert list(here.iterdir()) == []
+    assert deleted == [], "kind itself removes what it could not make"
+
+    def never(_: object, name: str) -> None:
+        raise StackError(f"the node of kind cluster {name} takes no pods")
+
+    monkeypatch.setattr(kinds, "_await_node", never)
+    with pytest.raises(StackError, match="takes no pods"):
+        kinds.create(Path("../runs/four-7"), Target(), gpu=False, report=lambda _: None)
+    assert len(deleted) == 1
+
+
+def test_a_kind_cluster_is_used_once_its_node_takes_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    def node(ready: str, *taints: str) -> dict[str, Any]:
+        conditions = [{"type": "Ready", "status": ready}]
+        return {"spec": {"taints": [{"key": key} for key in taints]}, "status": {"conditions": conditions}}
+
+    seen: list[list[dict[str, Any]]] = [[], [node("False")], [node("True", kinds.NOT_READY)], [node("True")]]
+    kinds._await_node(SimpleNamespace(list=lambda _: seen.pop(0)), "some")  # type: ignore[arg-type]
+    assert seen == []
+    monkeypatch.setattr(kinds, "READY_S", 0.1)
+    with pytest.raises(StackError, match=r"kind cluster some takes no pods after 0 s"):
+        kinds._await_node(SimpleNamespace(list=lambda _: [node("False")]), "some")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [("keep_cluster", True, "--keep-stack"), ("kubeconfig", "x", "--kube-context"), ("kind_bin", "x", "on the PATH")],
+)
+def test_options_of_pytest_kind_that_nobody_reads_are_refused(name: str, value: object, instead: str) -> None:
+    config: Any = SimpleNamespace(option=SimpleNamespace(cluster="kind", **{name: value}), getini=lambda _: None)
+    with pytest.raises(ConfigurationError, match=rf"--{name.replace('_', '-')} is for pytest-kind.*{instead}"):
+        cluster_options.target(config, "chart")
