@@ -642,9 +642,9 @@ PROXY_FAULTS = (
     Fault(
         "event-lost",
         "serving",
-        "one event with text is lost in every stream",
+        "the first event with text is lost in every stream",
         "PS#612 (body framing through the router)",
-        Proxy("drop-event", {"number": 3}),
+        Proxy("drop-event"),
         ids("API-02"),
     ),
     Fault(

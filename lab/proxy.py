@@ -156,8 +156,9 @@ class DropEvent(Fault):
         """The others."""
         seen = 0
         for event in events:
-            seen += bool((_data(event) or {}).get("choices"))
-            if seen == self.params.get("number", 3):
+            choice = ((_data(event) or {}).get("choices") or [{}])[0]
+            seen += bool(choice.get("text") or choice.get("delta", {}).get("content"))
+            if seen == self.params.get("number", 1):
                 self.acts()
                 seen += 1
                 continue
