@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,3 +92,18 @@ def test_lines_with_times(cluster: FakeCluster) -> None:
     shape = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n"
     assert re.fullmatch(shape, text)
     assert re.fullmatch(shape, RECORDED["with times"])
+
+
+def test_a_follower_ends_with_its_client(cluster: FakeCluster) -> None:
+    template = {"metadata": {}, "spec": {"containers": [{"name": "vllm", "image": "i"}]}}
+    cluster.put("apis/apps/v1/deployments", "default", {"metadata": {"name": "d"}, "spec": {"template": template}})
+    (pod,) = cluster.pods("default")
+    path = f"api/v1/namespaces/default/pods/{pod['metadata']['name']}/log?follow=true"
+    with requests.get(f"http://127.0.0.1:{cluster.port}/{path}", stream=True, timeout=5) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == b"INFO starting"
+        assert cluster.open_connections == 1
+    deadline = time.monotonic() + 5
+    while cluster.open_connections:
+        assert time.monotonic() < deadline, "the log is still followed 5 s after its client hung up"
+        time.sleep(0.01)

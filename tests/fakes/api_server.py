@@ -18,6 +18,7 @@ import copy
 import hashlib
 import json
 import re
+import select
 import socket
 import struct
 import threading
@@ -390,7 +391,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif plural == "selfsubjectaccessreviews":
             self._review(json.loads(raw))
         elif sub == "log":
-            self._log(str(name), query)
+            self._log(space or "", str(name), query)
         elif sub == "portforward":
             self._forward(str(name), int(query["ports"]))
         elif sub == "exec":
@@ -505,9 +506,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, {**labelled, "kind": f"{labelled['kind']}List", "metadata": meta, "items": page})
 
     # --- streams --------------------------------------------------------------------------------------------------
-    def _log(self, pod: str, query: dict[str, str]) -> None:
+    def _log(self, space: str, pod: str, query: dict[str, str]) -> None:
         cluster = self.cluster
-        if not any(one["metadata"]["name"] == pod for one in cluster.pods()):
+        if ("api/v1/pods", space, pod) not in cluster.objects:
             self.refuse(404, "NotFound", f'pods "{pod}" not found')
             return
         lines = cluster.previous.get(pod, []) if query.get("previous") == "true" else cluster.logs.get(pod, [])
@@ -530,8 +531,10 @@ class _Handler(BaseHTTPRequestHandler):
                 part, sent = lines[sent:], len(lines)
             if data := text(part):
                 self.wfile.write(_chunk(data))
-            time.sleep(0.02)
-            if not any(one["metadata"]["name"] == pod for one in cluster.pods()):
+            if select.select([self.connection], [], [], 0.02)[0]:  # a follower sends nothing more: it is gone
+                self.close_connection = True
+                return
+            if ("api/v1/pods", space, pod) not in cluster.objects:
                 break
         if data := text(lines[sent:]):
             self.wfile.write(_chunk(data))
