@@ -75,6 +75,160 @@ def test_somebody_who_makes_room_is_waited_for() -> None:
     assert one.blocked(later("gpu") + 60) == []
 
 
+BEGAN = "2026-11-25T14:00:00Z"
+AT = pods.seconds_of(BEGAN) or 0.0
+
+
+def pending(**status: Any) -> dict[str, Any]:
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": BEGAN}]
+    waits = [{"name": "vllm", "state": {"waiting": {"reason": "ContainerCreating"}}}]
+    meta = {"name": "p", "uid": "1", "creationTimestamp": BEGAN}
+    return {
+        "metadata": meta,
+        "spec": {"containers": [{"name": "vllm"}]},
+        "status": {"phase": "Pending", "conditions": conditions, "containerStatuses": waits, **status},
+    }
+
+
+def event(reason: str, message: str = "", at_s: float = 5.0) -> dict[str, Any]:
+    stamp = f"2026-11-25T14:{int(at_s // 60):02d}:{int(at_s % 60):02d}Z"
+    return {"reason": reason, "message": message, "lastTimestamp": stamp, "involvedObject": {"uid": "1"}}
+
+
+def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> dict[str, Any]:
+    one = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return pending(conditions=[{**one, "lastTransitionTime": BEGAN}], containerStatuses=[])
+
+
+@pytest.mark.parametrize("reason", ["Nominated", "NominatedNode", "TriggeredScaleUp"])
+def test_a_node_that_is_being_made_is_waited_for(reason: str) -> None:
+    assert pods.blocked_pod(unschedulable(), [event(reason)], AT + 600) is None
+    assert pods.blocked_pod(unschedulable(), [event("FailedScheduling")], AT + 20) is not None
+
+
+def test_an_autoscaler_has_time_to_announce_a_node() -> None:
+    assert pods.blocked_pod(unschedulable(), [], AT + 60, autoscaled=True) is None
+    assert pods.blocked_pod(unschedulable(), [], AT + 120, autoscaled=True) is not None
+
+
+def test_a_volume_that_is_being_made_does_not_block_its_pod() -> None:
+    pod = unschedulable("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.")
+    assert pods.blocked_pod(pod, [], AT + 100) is None
+
+
+NO_RUNTIME = (
+    "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for "
+    '"nvidia" is configured'
+)
+
+
+def test_a_runtime_that_the_node_does_not_have_blocks_within_seconds() -> None:
+    found = pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", NO_RUNTIME)], AT + 6)
+    assert found is not None
+    assert "nvidia-ctk runtime configure" in found.remedy
+    assert 'runtimeClassName to ""' in found.remedy
+    young = [event("TriggeredScaleUp", at_s=1), event("FailedCreatePodSandBox", NO_RUNTIME)]
+    assert pods.blocked_pod(pending(), young, AT + 30) is None, "an operator is about to install it on a new node"
+
+
+def test_a_network_that_starts_is_waited_for() -> None:
+    say = "plugin type=cilium failed: unable to connect to Cilium daemon"
+    assert pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", say)], AT + 30) is None
+    found = pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", say, 120)], AT + 130)
+    assert found is not None
+    assert "network plugin" in found.remedy
+
+
+def test_a_volume_of_another_node_has_its_own_remedy() -> None:
+    say = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) vllm-0'
+    found = pods.blocked_pod(pending(), [event("FailedAttachVolume", say)], AT + 30)
+    assert found is not None
+    assert "ReadWriteMany" in found.remedy
+    assert "create what it mounts" not in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "failed to create containerd task: nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8, "
+            "please update your driver to a newer version",
+            "update the driver, or take an image",
+        ),
+        ("nvidia-container-cli: initialization error: nvml error: driver not loaded", "load the NVIDIA driver"),
+        ("nvml error: driver/library version mismatch", "restart the node"),
+        ('exec: "vllm": executable file not found in $PATH', "correct the command"),
+    ],
+)
+def test_what_a_container_cannot_start_for_has_its_own_remedy(message: str, words: str) -> None:
+    waits = [{"name": "vllm", "state": {"waiting": {"reason": "RunContainerError", "message": message}}}]
+    found = pods.blocked_pod(pending(containerStatuses=waits), [], AT + 5)
+    assert found is not None
+    assert words in found.remedy
+    ended = {"terminated": {"reason": "StartError", "exitCode": 128, "message": message}}
+    again = [
+        {"name": "vllm", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    ]
+    found = pods.blocked_pod(pending(containerStatuses=again), [], AT + 5)
+    assert found is not None
+    assert message[:40] in found.message
+    assert words in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("message", "blocks"),
+    [
+        ("Back-off pulling image: dial tcp: i/o timeout", False),
+        ("toomanyrequests: You have reached your pull rate limit", False),
+        ("manifest unknown", True),
+    ],
+)
+def test_a_pull_that_may_succeed_at_the_next_attempt_is_waited_for(message: str, blocks: bool) -> None:
+    waits = [{"name": "vllm", "state": {"waiting": {"reason": "ImagePullBackOff", "message": message}}}]
+    assert (pods.blocked_pod(pending(containerStatuses=waits), [], AT + 30) is not None) == blocks
+    assert pods.blocked_pod(pending(containerStatuses=waits), [], AT + 300) is not None
+
+
+def test_lack_of_memory_is_told_with_limit_and_need() -> None:
+    ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    state = [
+        {"name": "vllm", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    ]
+    pod = pending(containerStatuses=state)
+    pod["spec"]["containers"] = [
+        {
+            "name": "vllm",
+            "command": ["vllm", "serve", "m", "-tp", "2"],
+            "env": [{"name": "LMCACHE_MAX_LOCAL_CPU_SIZE", "value": "20"}],
+            "resources": {"limits": {"memory": "32Gi"}},
+        }
+    ]
+    found = pods.blocked_pod(pod, [], AT + 5)
+    assert found is not None
+    assert found.reason == "OOMKilled"
+    assert "its memory reached the limit of 32Gi" in found.message
+    assert "40 GiB of CPU tier (LMCACHE_MAX_LOCAL_CPU_SIZE, 2 workers)" in found.message
+    assert "needs 47 GiB or more" in found.message
+    pod["spec"]["containers"][0] = {"name": "vllm", "command": ["lmcache", "server", "--l1-size-gb", "4"]}
+    assert "its node had no memory left, and it has no memory limit; 4 GiB of CPU tier (--l1-size-gb)" in str(
+        pods.out_of_memory(pod)
+    )
+
+
+def test_an_evicted_pod_blocks_nothing() -> None:
+    pod = pending(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    assert pods.blocked_pod(pod, [event("FailedMount")], AT + 100) is None
+    assert pods.state_of(pod) == "Evicted: The node was low on resource: memory."
+
+
+def test_the_state_of_a_pod_in_words() -> None:
+    flaps = {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "lastTransitionTime": BEGAN}
+    assert pods.state_of(pending(phase="Running", conditions=[flaps], containerStatuses=[])) == (
+        f"Running, not Ready since {BEGAN} (ContainersNotReady)"
+    )
+    assert pods.state_of(pending(conditions=[{"type": "Ready", "status": "True"}])) == "Ready"
+
+
 def test_rows_show_why() -> None:
     row = waiting.rows(seen("pull"), later("pull"))[0]
     assert row[1:3] == ("Pending", "ImagePullBackOff")
@@ -116,6 +270,18 @@ def test_times_of_the_scheduler_count() -> None:
         (["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "m"], "engine"),
         (["/opt/venv/bin/lmcache", "server"], "cache server"),
         (["/opt/venv/bin/lmcache_server", "0.0.0.0", "81"], "cache server"),
+        (["/usr/bin/lmcache_experimental_server", "0.0.0.0", "81"], "cache server"),
+        (["python3", "-m", "lmcache.v1.server", "0.0.0.0", "81"], "cache server"),
+        (["python3", "-m", "lmcache.experimental.server", "0.0.0.0", "81"], "cache server"),
+        (["python3", "-m", "lmcache.v1.multiprocess.http_server"], "cache server"),
+        (["bash", "-c", "lmcache server --port 5555"], "cache server"),
+        (["bash", "-c", "vllm serve m --port 9000"], "engine"),
+        (["/bin/sh", "-ec", "ray start --head && exec /opt/venv/bin/vllm serve m"], "engine"),
+        (["bash", "-lc", "export A=1\nsleep 5; HF_HOME=/x vllm serve m 2>&1 | tee log"], "engine"),
+        (["numactl", "--cpunodebind=0", "vllm", "serve", "m"], "engine"),
+        (["vllm", "serve", "m", "--headless"], "other"),
+        (["bash", "-c", "ray start --address=$LWS_LEADER_ADDRESS:6379 --block"], "other"),
+        (["python", "watch.py", "--note", "restarts vllm serve when it hangs"], "other"),
         (["python", "router.py", "--routing-logic", "roundrobin"], "router"),
         (["nginx"], "other"),
     ],
@@ -126,6 +292,36 @@ def test_roles_by_what_is_run(command: list[str], role: str) -> None:
     assert pods.role_of(pod) == role
     if role in {"engine", "cache server"}:
         assert pods.main_container(pod, role)["name"] == "main"
+
+
+def test_a_shell_around_a_command_is_taken_off() -> None:
+    script = 'set -e; vllm serve "$MODEL" --port ${PORT} \\\n --kv-transfer-config \'{"kv_connector": "X"}\''
+    env = [{"name": "MODEL", "value": "org/m"}, {"name": "PORT", "value": "9000"}]
+    container = {"command": ["bash", "-c"], "args": [script], "env": env}
+    words = pods.argv_of(container)
+    assert words == ("vllm", "serve", "org/m", "--port", "9000", "--kv-transfer-config", '{"kv_connector": "X"}')
+    pod = {"metadata": {}, "spec": {"containers": [container]}}
+    assert discover.port_of(pod, "engine") == 9000
+    assert discover.served_model(pod) == "org/m"
+
+
+def test_an_image_that_starts_vllm_by_itself_is_an_engine() -> None:
+    container = {"image": "registry/vllm/vllm-openai:v0.32.0", "args": ["--model", "org/m"]}
+    pod = {"metadata": {}, "spec": {"containers": [container]}}
+    assert pods.role_of(pod) == "engine"
+    assert discover.served_model(pod) == "org/m"
+
+
+def test_variables_of_the_pod_are_filled_in() -> None:
+    container = {"command": ["vllm", "serve", "$(MODEL)", "$(NODE)"], "env": [{"name": "MODEL", "value": "org/m"}]}
+    assert pods.argv_of(container) == ("vllm", "serve", "org/m", "$(NODE)")
+
+
+def test_only_lmcache_server_speaks_http() -> None:
+    assert pods.speaks_http(("lmcache", "server", "--port", "1"))
+    assert pods.speaks_http(("python", "-m", "lmcache.v1.multiprocess.http_server"))
+    assert not pods.speaks_http(("/x/lmcache_experimental_server", "h", "81"))
+    assert not pods.speaks_http(("python", "-m", "lmcache.v1.server", "h", "81"))
 
 
 def test_ports_and_models_of_pods() -> None:
