@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -82,14 +83,70 @@ def test_a_pod_that_runs_is_not_blamed(access: Access) -> None:
 
 def test_a_restart_is_the_subjects_fault(site: Site, access: Access) -> None:
     site.cluster.restart(engine(access).pod.name, why="OOMKilled", code=137)  # type: ignore[union-attr]
-    with pytest.raises(SubjectFault, match=r"engine died during the run \(OOMKilled \(exit code 137\), 1 restarts\)"):
+    with pytest.raises(
+        SubjectFault, match=r"engine died during the run \(1 restarts\): container vllm was OOMKilled: its"
+    ):
         access.check(engine(access))
 
 
-def test_a_pod_that_is_gone_is_the_subjects_fault(site: Site, access: Access) -> None:
-    site.cluster._drop("api/v1/pods", "mine", engine(access).pod.name)  # type: ignore[union-attr]
-    with pytest.raises(SubjectFault, match="its pod is gone"):
+def test_another_end_is_told_with_its_code(site: Site, access: Access) -> None:
+    site.cluster.restart(engine(access).pod.name, why="Error", code=1)  # type: ignore[union-attr]
+    with pytest.raises(SubjectFault, match=r"engine died during the run \(Error \(exit code 1\), 1 restarts\)"):
         access.check(engine(access))
+
+
+def pod_of(site: Site, access: Access) -> dict[str, Any]:
+    return next(one for one in site.cluster.pods("mine") if pods.uid_of(one) == engine(access).pod.uid)  # type: ignore[union-attr]
+
+
+def test_a_pod_that_is_deleted_is_a_change_of_the_release(site: Site, access: Access) -> None:
+    name = engine(access).pod.name  # type: ignore[union-attr]
+    about = {"kind": "ReplicaSet", "name": "rs", "uid": "2"}
+    told = {"reason": "SuccessfulDelete", "message": f"Deleted pod: {name}", "involvedObject": about}
+    site.cluster.put(
+        "api/v1/events", "mine", {**told, "metadata": {"name": "e"}, "lastTimestamp": "2026-11-25T14:00:00Z"}
+    )
+    pod_of(site, access)["metadata"]["deletionTimestamp"] = "2026-11-25T14:00:00Z"
+    with pytest.raises(
+        NotJudged, match=rf"the release was changed meanwhile: pod {name} is being deleted \(SuccessfulDelete"
+    ):
+        access.check(engine(access))
+    site.cluster._drop("api/v1/pods", "mine", name)
+    with pytest.raises(NotJudged, match=rf"pod {name} was deleted \(SuccessfulDelete: Deleted pod: {name}\)"):
+        access.check(engine(access))
+    with pytest.raises(NotJudged, match="the release was changed meanwhile"):
+        access.resident_bytes(engine(access))
+
+
+def test_an_evicted_pod_is_a_change_unless_it_broke_its_own_limit(site: Site, access: Access) -> None:
+    status = pod_of(site, access)["status"]
+    status |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    with pytest.raises(NotJudged, match="is Evicted: The node was low on resource: memory"):
+        access.check(engine(access))
+    status["message"] = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
+    with pytest.raises(SubjectFault, match="was evicted: Pod ephemeral local storage"):
+        access.check(engine(access))
+
+
+def test_the_state_of_a_pod_explains_an_answer(site: Site, access: Access) -> None:
+    assert access.state(engine(access)).endswith(": Ready")
+    for condition in pod_of(site, access)["status"]["conditions"]:
+        if condition["type"] == "Ready":
+            condition |= {"status": "False", "reason": "ContainersNotReady"}
+    assert "not Ready" in access.state(engine(access))
+
+
+def test_what_was_logged_before_the_run_is_history(site: Site, access: Access, tmp_path: Path) -> None:
+    name = engine(access).pod.name  # type: ignore[union-attr]
+    site.cluster.logs[name][:0] = [("2026-01-01T00:00:00.000000001Z", "LMCache ERROR: Put task failed for key x")]
+    record = access._saved.model_copy(update={"kind": "attach", "created": time.time() - 60})
+    with Access(record, tmp_path / "attached") as attached:
+        one = engine(attached)
+        assert one.log is not None
+        assert attached.history_bytes(one) == len(b"LMCache ERROR: Put task failed for key x\n")
+        assert "Put task failed" in one.log.read_text()
+        assert "Put task failed" not in attached._log_since(one)
+    assert access.history_bytes(engine(access)) == 0, "a stack of this run's own has no history"
 
 
 def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Access) -> None:

@@ -259,6 +259,109 @@ def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
     assert any(one.restarts == 1 and one.ended == "OOMKilled (exit code 137)" for one in release.starts())
 
 
+def test_restarts_before_an_adopted_release_was_seen_are_history(site4: Site) -> None:
+    release = site4.install()
+    pod = site4.cluster.pods("mine")[0]
+    site4.cluster.restart(pod["metadata"]["name"])
+    release.facts.restarts_before = {pod["metadata"]["uid"]: 1}
+    assert all(one.restarts == 0 for one in release.starts())
+    site4.cluster.restart(pod["metadata"]["name"])
+    assert sum(one.restarts for one in release.starts()) == 1
+    release.check_own()
+    with pytest.raises(NotJudged, match="how the release started before is not judged"):
+        site4.release(own=False).check_own()
+
+
+def owned(name: str, kind: str, owner: str, uid: str = "") -> dict[str, Any]:
+    by = [{"kind": kind, "name": owner, "uid": uid or f"uid-{owner}", "controller": True}]
+    return {"metadata": {"name": name, "uid": f"uid-{name}", "ownerReferences": by}}
+
+
+def running(thing: dict[str, Any], *command: str, ip: str = "10.1.0.1", host: str = "192.0.2.1") -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True"}
+    container = {"name": "main", "command": list(command)}
+    status = {"phase": "Running", "podIP": ip, "hostIP": host, "conditions": [ready]}
+    return thing | {"spec": {"containers": [container]}, "status": status}
+
+
+def test_pods_of_operators_sets_and_groups_are_found(site4: Site) -> None:
+    put, apps = site4.cluster.put, "apis/apps/v1"
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    pod = "api/v1/pods"
+    # an operator: its own object, the Deployment that it makes, a ReplicaSet, a pod
+    site4.cluster.objects[f"{apps}/deployments", "mine", "run-d"] = owned("run-d", "VLLMRuntime", "run") | {
+        "spec": {"replicas": 1}
+    }
+    put(f"{apps}/replicasets", "mine", owned("run-rs", "Deployment", "run-d") | {"spec": {"replicas": 1}})
+    put(pod, "mine", running(owned("run-p", "ReplicaSet", "run-rs"), "vllm", "serve", "a"))
+    # a LeaderWorkerSet: a StatefulSet of leaders, which own a StatefulSet of workers each
+    lws = {"spec": {"replicas": 1, "leaderWorkerTemplate": {"size": 2}}, "metadata": {"name": "big", "uid": "uid-big"}}
+    put("apis/leaderworkerset.x-k8s.io/v1/leaderworkersets", "mine", lws)
+    put(f"{apps}/statefulsets", "mine", owned("big-s", "LeaderWorkerSet", "big") | {"spec": {"replicas": 1}})
+    put(pod, "mine", running(owned("big-0", "StatefulSet", "big-s"), "bash", "-c", "ray start --head && vllm serve b"))
+    put(f"{apps}/statefulsets", "mine", owned("big-0-s", "Pod", "big-0") | {"spec": {"replicas": 1}})
+    put(pod, "mine", running(owned("big-0-1", "StatefulSet", "big-0-s"), "ray", "start", "--block"))
+    # a DaemonSet
+    daemons = {"metadata": {"name": "kv", "uid": "uid-kv"}, "spec": {}, "status": {"desiredNumberScheduled": 1}}
+    put(f"{apps}/daemonsets", "mine", daemons)
+    put(pod, "mine", running(owned("kv-x", "DaemonSet", "kv"), "lmcache", "server"))
+    put(pod, "mine", running({"metadata": {"name": "foreign"}}, "vllm", "serve", "z"))
+    manifest = [
+        {"apiVersion": "production-stack.vllm.ai/v1alpha1", "kind": "VLLMRuntime", "metadata": {"name": "run"}},
+        {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": {"name": "big"}},
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "kv"}},
+    ]
+    seen = waiting.look(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["big-0", "run-p"]
+    assert [one["metadata"]["name"] for one in seen.of_role("cache server")] == ["kv-x"]
+    assert sorted(one["metadata"]["name"] for one in seen.of_role("other")) == ["big-0-1"]
+    assert seen.wanted() == 4
+    site4.cluster.forbidden.add(("list", "daemonsets"))
+    again = waiting.look(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in again.of_role("cache server")] == ["kv-x"], "its owner's name is enough"
+
+
+def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_found(site4: Site) -> None:
+    from fixtures.stack import chart
+
+    site4.install()
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    config = {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}
+    config["kv_connector_extra_config"] = {"lmcache.mp.host": "tcp://$(HOST_IP)"}  # type: ignore[assignment]
+    container = engine["spec"]["containers"][0]
+    container["command"] = ["vllm", "serve", "org/m", "--kv-transfer-config", json.dumps(config)]
+    container["args"] = []
+    container["env"] = [{"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]
+    engine["status"]["hostIP"] = "192.0.2.1"
+    for name, host in (("kv-a", "192.0.2.9"), ("kv-b", "192.0.2.1")):
+        site4.cluster.put("api/v1/pods", "mine", running({"metadata": {"name": name}}, "lmcache", "server", host=host))
+    later = copy.deepcopy(engine)
+    later["metadata"] |= {"name": "zz-later", "uid": "later"}
+    later["status"] |= {"phase": "Pending", "conditions": []}
+    other = copy.deepcopy(engine)
+    other["metadata"] |= {"name": "zz-other", "uid": "other"}
+    other["spec"]["containers"][0]["command"] = ["vllm", "serve", "org/other"]
+    for one in (later, other):
+        site4.cluster.put("api/v1/pods", "mine", one)
+    site4.cluster.restart(engine["metadata"]["name"])
+    release = site4.release(own=False)
+    seen = waiting.look(site4.kube, "mine", release.manifest())
+    chart.describe(release.record, site4.kube, site4.helm, seen)
+    record = release.record
+    assert [one.name for one in record.engines] == [engine["metadata"]["name"]]
+    assert record.engines[0].cache_server == "kv-b"
+    told = "\n".join(record.ignored)
+    assert "engine zz-later is not judged: Pending, not Ready" in told
+    assert "engine zz-other is not judged: it serves org/other; choose it with --model org/other" in told
+    assert f"pod {engine['metadata']['name']} was restarted 1 times before this run, last: Error (exit code 1)" in told
+    chart.describe(record, site4.kube, site4.helm, seen, model_asked="org/other")
+    assert [one.name for one in record.engines] == ["zz-other"]
+    with pytest.raises(
+        ConfigurationError, match=r"--model none: no engine of release rel serves it \(there: org/m, org/other\)"
+    ):
+        chart.describe(record, site4.kube, site4.helm, seen, model_asked="none")
+
+
 def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
     release = site4.install()
     template = Path(site4.chart.reference) / "templates/all.yaml"
