@@ -193,6 +193,7 @@ def test_multi_process_engine_of_0_32() -> None:
 
 # --- one line of every generation -------------------------------------------------------------------------------------
 
+WARNING = "[2026-11-25 04:25:21,672] LMCache WARNING: {} (cache_engine.py:577:lmcache.v1.cache_engine)"
 NEW = "[2026-11-25 04:25:21,672] LMCache INFO: {} (cache_engine.py:577:lmcache.v1.cache_engine)"
 TRANSFER = "size: 0.1250 {}, cost 50.0000 ms, throughput: 2.5 GB/s; offload_time: 4.6 ms, put_time: 0.06 ms"
 
@@ -427,6 +428,14 @@ EXAMPLES = {
     "should not happen!",
     "load-failed": "Request cmpl-a-0 failed to load 512 tokens across 32 blocks",
     "block-unretrievable": "The cache block is in the storage, but it can't be retrieved",
+    "write-expired": "L1Manager: write reservation on key k (tag 't') expired; handing the buffer to a new writer",
+    "read-unlocked": "L1Manager: finish read on non-read-locked key k, potential inconsistent data might be read",
+    "put-failed": "Put task failed for key k: [Errno 111] Connection refused",
+    "remote-connection": "Failed to initialize/re-establish remote connection: [Errno 111] Connection refused",
+    "remote-read": "batched_get_non_blocking timed out",
+    "remote-error": "Error occurred in get_blocking: x, return None",
+    "disk-load-failed": "Failed to load chunk from disk for key k: [Errno 5] Input/output error",
+    "offload-transfer": "Exception in ('CPU', 'GPU') transfer 235: AssertionError()",
     "mp-store-failed": "Something went wrong when processing the store request for request_id=a",
     "mp-retrieve-failed": "Something went wrong when processing the retrieve request for request_id=a, result=False",
     "mp-keys-missing": "Some keys not found during retrieve!",
@@ -476,7 +485,7 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("id", sorted(EXAMPLES))
 def test_each_signature_is_found_by_its_id_alone(id: str) -> None:  # noqa: A002
-    (finding,) = read(f"before\n{NEW.format(EXAMPLES[id])}\nafter").findings
+    (finding,) = read(f"before\n{WARNING.format(EXAMPLES[id])}\nafter").findings
     assert finding.signature.id == id or (id, finding.signature.id) == ("traceback", "traceback-handled")
     assert EXAMPLES[id] in finding.line.text
 
@@ -503,11 +512,11 @@ def test_no_example_is_an_event() -> None:
     ],
 )
 def test_harmless_lines(message: str) -> None:
-    assert read(NEW.format(message)).findings == ()
+    assert read(NEW.format(message)).findings == read(WARNING.format(message)).findings == ()
 
 
 def test_groups_and_severities() -> None:
-    facts = read("\n".join(NEW.format(message) for message in EXAMPLES.values()))
+    facts = read("\n".join(WARNING.format(message) for message in EXAMPLES.values()))
     assert {finding.signature.group for finding in facts.faults} == {"init", "run", "config"}
     assert {finding.signature.group for finding in facts.warnings} == {"warning"}
     assert [finding.signature.id for finding in facts.of("config")] == [
@@ -530,7 +539,12 @@ START = "(EngineCore pid=9) INFO 11-25 04:37:00 [core.py:133] Initializing a V1 
 
 @pytest.mark.parametrize(
     ("lines", "faults"),
-    [((DEAD, STOP), 1), ((STOP, DEAD), 0), ((STOP, DEAD, START, DEAD), 1), ((STOP, NEW.format("CUDA error: x")), 1)],
+    [
+        ((DEAD, STOP), 1),
+        ((STOP, DEAD), 0),
+        ((STOP, DEAD, START, DEAD), 1),
+        ((STOP, WARNING.format("CUDA error: x")), 1),
+    ],
 )
 def test_an_engine_that_was_told_to_stop_may_be_dead(lines: tuple[str, ...], faults: int) -> None:
     assert len(steps(*lines).faults) == faults
