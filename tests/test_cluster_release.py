@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from fixtures.cluster.release import ReleaseUnderTest, in_words, leaves
 from fixtures.errors import ConfigurationError, NotJudged, StackError, SubjectFault
 from fixtures.evidence.manifest import effective, references, unresolved
 from fixtures.stack.progress import Progress
-from fixtures.stack.record import Release, StackRecord
+from fixtures.stack.record import ProcessRef, Release, StackRecord
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
 from tests.test_cluster_helm import STAND_IN, VALUES
@@ -521,11 +523,48 @@ def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
     assert site.kube.get("Namespace", "mine") is None
     assert site.kube.get("Namespace", "foreign") is not None
     assert site.cluster.pods() == []
-    assert [one["metadata"]["name"] for one in cleanup.unused_crds(site.kube, ["things.example.com"])] == [
-        "things.example.com"
-    ]
+
+
+CRDS = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
+    site.install(**cleanup.labels("stack-1"))
+    crd = site.cluster.find(CRDS)[0]
+    assert cleanup.remove_unused_crds(site.kube) == [], "Helm made it for another owner: it carries no mark"
+    crd["metadata"]["labels"] = dict(cleanup.MADE)
+    assert cleanup.remove_unused_crds(site.kube) == [], "a stack of this suite is still there"
+    (left,) = cleanup.find(site.kube)
+    cleanup.remove(site.kube, site.helm, left, lambda _: None)
     site.cluster.forbidden.add(("list", "things"))
-    assert cleanup.unused_crds(site.kube, ["things.example.com"]) == [], "who may not look cannot know"
+    assert cleanup.remove_unused_crds(site.kube) == [], "without the right to look it counts as used"
+    site.cluster.forbidden.clear()
+    site.cluster.put("apis/example.com/v1/things", "default", {"metadata": {"name": "t"}})
+    assert cleanup.remove_unused_crds(site.kube) == [], "it holds an object"
+    site.cluster.objects.pop(("apis/example.com/v1/things", "default", "t"))
+    assert cleanup.remove_unused_crds(site.kube) == ["things.example.com"]
+    assert site.cluster.find(CRDS) == []
+
+
+@pytest.mark.parametrize("whose", ["host", "user", "live run"])
+def test_what_others_made_is_listed_and_left_alone(
+    site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(site4.kube.where.kubeconfig))
+    owner = ProcessRef.of(os.getpid())
+    marks = cleanup.labels("stack-1", owner)
+    assert all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value) for value in marks.values())
+    if whose != "live run":
+        marks[cleanup.HOST if whose == "host" else cleanup.USER] = "another"
+    site4.install(**marks)
+    helm = f"--helm={site4.helm.command[0]}"
+    assert cleanup.main([helm, "--remove"]) == 0
+    out = capsys.readouterr().out
+    assert "0 left by earlier runs" in out
+    assert ("its run is still alive" if whose == "live run" else "made by user") in out
+    assert site4.kube.get("Namespace", "mine") is not None
+    assert cleanup.main([helm, "--remove", "--everyone"]) == 0
+    assert site4.kube.get("Namespace", "mine") is None
 
 
 def test_a_release_in_a_foreign_namespace_goes_alone(site: Site) -> None:

@@ -5,6 +5,7 @@ A real Helm, a stand-in chart, a stand-in cluster in this process, and the stand
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -25,8 +26,11 @@ from fixtures.cluster import kind as kinds
 from fixtures.cluster import plugin as cluster_options
 from fixtures.cluster.helm import Layers
 from fixtures.errors import ConfigurationError, StackError
+from fixtures.stack import chart
 from fixtures.stack.chart import Target, merged
-from fixtures.stack.record import StackRecord
+from fixtures.stack.process import remove_orphans
+from fixtures.stack.progress import Progress
+from fixtures.stack.record import ProcessRef, Release, StackRecord
 from tests import fakes
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
@@ -297,6 +301,125 @@ def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
     assert not list((project.path / "cache/stacks").glob("*.json"))
 
 
+# --- what killed runs leave ------------------------------------------------------------------------------------------
+
+
+def killed(project: Project, *args: str) -> Path:
+    """The record of a run that was ended by SIGKILL while its release started."""
+    project.cluster.fates["vllm"] = "never"
+    out = project.path / "killed.txt"
+    with out.open("w") as file:
+        command = [sys.executable, "-m", "pytest", *project.options, *args]
+        run = subprocess.Popen(command, cwd=project.path, stdout=file, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 60
+        while "start-up ..." not in out.read_text():
+            assert time.monotonic() < deadline, out.read_text()
+            time.sleep(0.1)
+        run.kill()
+        run.wait()
+    project.cluster.fates.clear()
+    (path,) = (project.path / "cache/stacks").glob("*.json")
+    return path
+
+
+def crds(project: Project) -> list[str]:
+    return [
+        one["metadata"]["name"]
+        for one in project.cluster.find("apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+    ]
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(project: Project) -> None:
+    path = killed(project)
+    (left,) = project.namespaces()
+    record = StackRecord.load(path)
+    assert record.release is not None
+    assert record.release.cluster == project.cluster.find("api/v1/namespaces")[1]["metadata"]["uid"]
+    result = project.run("-k", "test_engine")
+    result.assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines([f"*removing stack {record.id}, left by a run that was killed*"])
+    assert project.namespaces() == []
+    assert crds(project) == []
+    assert not path.exists()
+    assert left not in {one["metadata"]["namespace"] for one in project.cluster.pods()}
+
+
+def test_a_run_of_another_kind_names_it_and_keeps_the_record(project: Project) -> None:
+    path = killed(project)
+    (left,) = project.namespaces()
+    said = io.StringIO()
+    remove_orphans(path.parent, Progress(said, live=False))
+    assert (
+        f"still has release vllm in namespace {left}; remove it with: python -m fixtures.stack.stop {path}"
+        in said.getvalue()
+    )
+    assert path.exists()
+    assert project.namespaces() == [left]
+    stop = [sys.executable, "-m", "fixtures.stack.stop", str(path)]
+    assert subprocess.run(stop, cwd=ROOT, check=False, timeout=60).returncode == 0
+    assert project.namespaces() == []
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("how", ["away", "another cluster", "no kubeconfig"])
+def test_what_cannot_be_removed_is_told_and_kept(project: Project, how: str) -> None:
+    path = killed(project)
+    record = StackRecord.load(path)
+    assert record.release is not None
+    said = io.StringIO()
+    if how == "away":
+        project.cluster.stop()
+    elif how == "another cluster":
+        record.release.cluster = "another"
+    else:
+        record.release.kubeconfig = str(project.path / "gone")
+    chart.remove_orphan(record, path.parent, Progress(said, live=False), patience_s=0.5)
+    words = {
+        "away": "does not answer",
+        "another cluster": "leads to another cluster now",
+        "no kubeconfig": "no kubeconfig",
+    }[how]
+    assert words in said.getvalue()
+    assert f"python -m fixtures.stack.stop {path}" in said.getvalue()
+    assert path.exists()
+
+
+def test_runs_that_overlap_leave_no_crd(project: Project) -> None:
+    path = killed(project)  # the first one, which made the CRD
+    record = StackRecord.load(path)
+    assert record.owner is not None
+    record.owner = ProcessRef.of(os.getpid())  # and is still alive
+    record.save(path.parent)
+    project.run("-k", "test_engine").assert_outcomes(passed=1)
+    assert crds(project) == ["things.example.com"], "the first one uses it"
+    chart.tear_down(record, path.parent)
+    assert crds(project) == []
+    assert project.namespaces() == []
+
+
+def test_a_release_of_another_owner_is_not_uninstalled(project: Project) -> None:
+    """Two runs want the same name; the one that did not get it must not remove the other's when it gives up."""
+    project.install("theirs")
+    record = StackRecord(
+        id="late", kind="chart", config="c", folder=project.path / "late", model="m",
+        release=Release(
+            name="vllm", namespace="theirs", kubeconfig=str(project.kubeconfig), context="fake", helm=(str(project.helm),),
+            own=True, own_namespace=True,
+        ),
+    )  # fmt: skip
+    chart.tear_down(record, project.path / "cache/stacks")
+    assert project.namespaces() == ["theirs"]
+    assert len(project.cluster.pods("theirs")) == 2
+
+
+def test_a_failed_release_in_a_namespace_of_others_is_waited_for(project: Project) -> None:
+    project.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "theirs"}})
+    project.cluster.fates["vllm"] = "crash"
+    project.run("--namespace=theirs", "-k", "test_engine").assert_outcomes(errors=1)
+    assert project.cluster.pods("theirs") == [], "not even one that is Terminating"
+    assert project.namespaces() == ["theirs"]
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -459,6 +582,19 @@ def kind_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_kind_cluster_lives_for_one_run(project: Project, kind_log: Path) -> None:
     project.run("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
     assert kind_log.read_text().split() == ["create", "delete"]
+
+
+def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Project, kind_log: Path) -> None:
+    path = killed(project, "--cluster=kind")
+    (cluster,) = (project.path / "cache/clusters").glob("*.json")
+    said: list[str] = []
+    kinds.remove_orphans(said.append, only_name=True)
+    assert "kind delete cluster --name kv-offload-" in said[0]
+    assert cluster.exists()
+    project.run("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
+    assert kind_log.read_text().split() == ["create", "delete", "create", "delete"]
+    assert not cluster.exists()
+    assert not path.exists(), "what was on it is gone with it"
 
 
 def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Project, kind_log: Path) -> None:

@@ -16,12 +16,15 @@ import pytest
 
 from fixtures.errors import ConfigurationError
 from fixtures.stack.record import (
+    ENV_STACK,
     EngineServer,
+    Maker,
     ProcessRef,
     Requested,
     Server,
     StackRecord,
     end_processes,
+    foreign,
     forget,
     orphans,
     process_tree,
@@ -148,6 +151,52 @@ def test_a_folder_is_no_record(tmp_path: Path) -> None:
         StackRecord.load(tmp_path)
 
 
+def test_stacks_of_other_hosts_users_and_versions_are_left_alone(tmp_path: Path) -> None:
+    here, registry = Maker.here(), tmp_path / "registry"
+    assert here.is_here
+    for name, maker in (
+        ("host", here.model_copy(update={"host": "elsewhere"})),
+        ("user", here.model_copy(update={"user": "another"})),
+        ("container", here.model_copy(update={"pid_namespace": "pid:[1]"})),
+        ("before-reboot", here.model_copy(update={"boot": "earlier", "pid_namespace": "pid:[1]"})),
+        ("old-version", None),
+        ("mine", here),
+    ):
+        make(tmp_path, id=name, owner=gone(), maker=maker).save(registry)
+    assert [record.id for record in orphans(registry)] == ["before-reboot", "mine"]
+    assert [record.id for record in foreign(registry)] == ["container", "host", "old-version", "user"]
+
+
+def test_a_process_of_another_owner_in_the_group_is_spared() -> None:
+    """The leader is dead; its group holds one process of the stack, one of another environment, one without any."""
+    script = (
+        "import os, subprocess, sys; [subprocess.Popen(['sleep', '60'], env=e) for e in ({'%s': 's'}, {'A': '1'}, {})]"
+    )
+    environment = {**os.environ, ENV_STACK: "s"}
+    leader = subprocess.Popen([sys.executable, "-c", script % ENV_STACK], start_new_session=True, env=environment)
+    reference = ProcessRef.of(leader.pid, stack="s")
+    leader.wait()
+    group = [one for one in psutil.process_iter() if one.pid != os.getpid() and _group(one.pid) == leader.pid]
+    try:
+        assert len(group) == 3
+        found = process_tree(reference)
+        assert sorted(one.environ().get(ENV_STACK, "") for one in found) == ["", "s"]
+        assert all("A" not in one.environ() for one in found)
+        assert len(process_tree(ProcessRef(pid=reference.pid, started=reference.started))) == 3, (
+            "a record without the mark"
+        )
+    finally:
+        for one in group:
+            one.kill()
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def test_orphans_are_the_stacks_of_dead_owners_that_nobody_keeps(tmp_path: Path) -> None:
     me, registry = ProcessRef.of(os.getpid()), tmp_path / "registry"
     for name, owner, keep in (
@@ -157,7 +206,7 @@ def test_orphans_are_the_stacks_of_dead_owners_that_nobody_keeps(tmp_path: Path)
         ("reused", other(me), False),
         ("others", None, False),
     ):
-        make(tmp_path, id=name, owner=owner, keep=keep).save(registry)
+        make(tmp_path, id=name, owner=owner, keep=keep, maker=Maker.here()).save(registry)
     (registry / "torn.json").write_text("{")
     assert [record.id for record in orphans(registry)] == ["dead", "reused"]
     assert orphans(tmp_path / "nowhere") == []

@@ -470,7 +470,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.answer(200, body)
         elif self.command == "POST" or (self.command == "PATCH" and "apply" in self.headers["Content-Type"]):
-            self.answer(201, labelled | cluster.put(collection, space, copy.deepcopy(found or {}) | body))
+            self.answer(201, labelled | cluster.put(collection, space, _applied(found or {}, body)))
         elif found is None:
             self.refuse(404, "NotFound", f'{collection.rpartition("/")[2]} "{name}" not found')
         elif self.command == "GET":
@@ -670,6 +670,16 @@ def _secret(raw: bytes) -> Json:
 
 def _chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def _applied(below: Json, body: Json) -> Json:
+    """An object after an apply: labels and annotations of others stay."""
+    found = copy.deepcopy(below) | copy.deepcopy(body)
+    for part in ("labels", "annotations"):
+        kept = {**(below.get("metadata", {}).get(part) or {}), **(body["metadata"].get(part) or {})}
+        if kept:
+            found["metadata"][part] = kept
+    return found
 
 
 def _merged(below: Json, above: Json) -> Json:
