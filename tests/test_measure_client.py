@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.errors import SubjectFault
+from fixtures.errors import NoAnswer, SubjectFault
 from fixtures.measure import client as client_module
 from fixtures.measure.client import Client
 
@@ -278,15 +278,83 @@ def test_a_stream_that_trickles_for_ever_ends_at_the_deadline(server: RawServer,
     assert time.monotonic() - begin < 2.0
 
 
-def test_a_stream_that_stalls_is_cut_at_the_deadline(server: RawServer) -> None:
+@pytest.mark.parametrize("pauses", [0, 3], ids=["at-once", "after-some-events"])
+def test_a_stream_that_stalls_ends_at_the_deadline(server: RawServer, pauses: int) -> None:
     def script(connection: socket.socket) -> None:
         connection.sendall(CHUNKED + chunk(completion("a")))
+        for _ in range(pauses):
+            time.sleep(0.2)
+            connection.sendall(chunk(completion("a")))
         server.wait_for_the_hang_up(connection)
 
     server.script = script
-    response = Client(server.url).post("/v1/completions", STREAM, deadline_s=0.3)
-    assert response.cut
-    assert response.total_s < 2.0
+    begin = time.monotonic()
+    with pytest.raises(NoAnswer, match=r"the answer did not end within 0\.8 s, only \d+ bytes came") as raised:
+        Client(server.url).post("/v1/completions", STREAM, deadline_s=0.8)
+    assert raised.value.overdue
+    assert 0.8 <= time.monotonic() - begin < 1.3, "each event must not begin the deadline anew"
+
+
+def test_what_a_request_waits_for_is_looked_at_while_it_waits(server: RawServer) -> None:
+    server.script = server.wait_for_the_hang_up
+    client = Client(server.url)
+
+    def look() -> str:
+        assert not server.hung_up_after, "the connection is still open"
+        return "1 running, 1 waiting for KV"
+
+    client.on_overdue = look
+    with pytest.raises(NoAnswer, match=r"no answer within 0\.3 s; 1 running, 1 waiting for KV"):
+        client.post("/v1/completions", {}, deadline_s=0.3)
+    client.on_overdue = lambda: "x" * (1 // 0)
+    with pytest.raises(NoAnswer, match=r"no answer within 0\.3 s$"):
+        client.post("/v1/completions", {}, deadline_s=0.3)
+
+
+def test_the_deadline_grows_with_the_payload(server: RawServer) -> None:
+    server.script = server.wait_for_the_hang_up
+    client, told = Client(server.url), []
+    client.deadline_of = lambda payload: payload["n"] / 10
+    client.on_post = told.append
+    with pytest.raises(NoAnswer, match=r"within 0\.2 s"):
+        client.post("/v1/completions", {"n": 2})
+    assert told == [0.2]
+
+
+def test_a_body_that_is_cut_says_how_much_came(server: RawServer) -> None:
+    whole = plain(b'{"choices": [{"text": "a long answer"}]}')
+    server.script = lambda connection: connection.sendall(whole[:-20])
+    response = Client(server.url).post("/v1/completions", {})
+    assert response.cut == "the answer broke off after 20 of 40 bytes"
+    with pytest.raises(SubjectFault, match="HTTP 200: the answer broke off after 20 of 40 bytes"):
+        _ = response.answer
+
+
+def test_a_request_that_is_refused_is_not_abandoned(server: RawServer) -> None:
+    server.script = lambda connection: connection.sendall(plain(b'{"error": {}}', "400 Bad Request"))
+    with pytest.raises(SubjectFault, match="expected HTTP 200, got 400"):
+        Client(server.url).hang_up_after("/v1/completions", {}, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None, "reasoning_content": "because"}, "because"),
+        ({"content": None, "reasoning": "because"}, "because"),
+        ({"content": "so", "reasoning": "because ", "reasoning_content": "because "}, "because so"),
+        ({"content": None}, ""),
+        ({"content": "Hi", "reasoning": None}, "Hi"),
+    ],
+)
+def test_reasoning_is_text(server: RawServer, message: dict[str, Any], text: str) -> None:
+    body = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant"} | message}]}).encode()
+    server.script = lambda connection: connection.sendall(plain(body))
+    assert Client(server.url).post("/v1/chat/completions", {}).answer == text
+    stream = chat({"role": "assistant", "content": ""}) + chat(message) + chat({}, "length") + DONE
+    server.script = lambda connection: connection.sendall(CHUNKED + chunk(stream) + END)
+    response = Client(server.url).post("/v1/chat/completions", STREAM)
+    assert response.stream is not None
+    assert (response.stream.text, response.stream.violations) == (text, ())
 
 
 # --- no answer, or a strange one --------------------------------------------------------------------------------------
