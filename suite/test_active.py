@@ -61,7 +61,9 @@ def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
 @requirement("ACT-04")
 @pytest.mark.late
 def test_nothing_in_the_log_says_that_offload_failed(stack):
-    """No log line of the whole run carries the signature of a known offload failure."""
+    """Every process of the stack ran to the end, and no log line carries the signature of a known offload failure."""
+    gone = stack.gone()
+    assert not gone, f"expected every process to run to the end of the run: {'; '.join(gone.values())}"
     failures = stack.findings("run")
     assert not failures, (
         f"expected no failure signature in the logs, got {len(failures)}, the first at {failures[0].line.time}: "

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.errors import NotJudged, SubjectFault
+from fixtures.errors import NoAnswer, NotJudged, SubjectFault, SubjectGone
+from fixtures.measure.deadlines import Deadlines
 from fixtures.measure.exchange import TokenSources
 from fixtures.measure.memory import GIB, HostMemory
 from fixtures.measure.prompts import Prompts
@@ -53,6 +54,9 @@ class FakeServer(ThreadingHTTPServer):
         self.on_post: Callable[[dict[str, Any]], None] = self.count
         self.posts: list[dict[str, Any]] = []
         self.metrics_status = 200
+        self.metrics_s = 0.0
+        self.page = ""
+        self.pages = self.fetching = 0
 
     def count(self, payload: dict[str, Any]) -> None:
         """One request, computed from nothing."""
@@ -72,6 +76,7 @@ class FakeServer(ThreadingHTTPServer):
         lines.append(f"vllm:num_requests_running{{{label}}} {float(self.running)}")
         lines.append(f"vllm:num_requests_waiting{{{label}}} {float(self.waiting)}")
         lines.append(f"vllm:kv_cache_usage_perc{{{label}}} {self.usage}")
+        lines.append(f'vllm:num_requests_kv_fetch_by_stage{{{label},stage="in_progress"}} {float(self.fetching)}')
         lines += [f"lmcache_mp_{name} {value}" for name, value in self.cache.items()]
         return "\n".join(lines) + "\n"
 
@@ -86,7 +91,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self.reply(self.server.metrics_status, self.server.metrics().encode(), "text/plain")
+            self.server.pages += 1
+            time.sleep(self.server.metrics_s)
+            self.reply(self.server.metrics_status, (self.server.page or self.server.metrics()).encode(), "text/plain")
         elif self.path == "/v1/models":
             self.reply(200, json.dumps({"data": self.server.models}).encode())
         elif self.path == "/config" and self.server.config is not None:
@@ -199,21 +206,179 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
     engine.on_post = two
     stack, seen = Stack(record(tmp_path, engine.url)), []
     stack.on_exchange = seen.append
-    with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while ours was the only one"):
+    with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while this suite sent 1: it has other clients"):
         stack.ask(prompts.of_length(50))
     assert seen == [], "what is thrown away is nobody's evidence"
-    with pytest.raises(NotJudged, match="somebody else uses engine engine-0"):
+    with pytest.raises(NotJudged, match="engine-0 finished 6 requests while this suite sent 3"):
         stack.ask_together([prompts.of_length(50) for _ in range(3)], at_once=3)
 
 
-def test_a_busy_engine_is_not_judged(
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+def test_a_request_of_another_client_that_still_runs_is_not_judged(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, together: bool
+) -> None:
+    def another_begins(payload: dict[str, Any]) -> None:
+        engine.count(payload)
+        engine.counts["computed"] += 700  # prefilled, and still decoding when ours is answered
+        engine.running = 1
+
+    engine.on_post = another_begins
+    stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(counted_s=0.2))
+    ask = (lambda prompt: stack.ask_together([prompt])) if together else stack.ask
+    with pytest.raises(NotJudged, match=r"engine-0 is still busy \(1 running, 0 waiting\) when the 1 request\(s\)"):
+        ask(prompts.of_length(50))
+
+
+def test_another_engine_on_the_same_cache_server_is_watched(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
+) -> None:
+    with serving() as second:
+        engines = [
+            EngineServer(name=name, url=one.url, cache_server="kv")
+            for name, one in (("engine-0", engine), ("engine-1", second))
+        ]
+        stack = Stack(record(tmp_path, engines=engines, cache_servers=[Server(name="kv", url=cache.url)]))
+        assert stack.ask(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
+
+        def both(payload: dict[str, Any]) -> None:
+            engine.count(payload)
+            second.count(payload)
+
+        engine.on_post = both
+        with pytest.raises(
+            NotJudged, match="engine engine-1 shares the cache server of engine-0 and served other clients"
+        ):
+            stack.ask(prompts.of_length(50))
+
+
+def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.running, engine.waiting = 2, 1
+    with pytest.raises(
+        NotJudged, match=r"engine-0 is busy \(2 running, 1 waiting\) although this suite sends it nothing"
+    ):
+        Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2)).ask(prompts.of_length(50))
+    assert engine.posts == []
+
+
+def test_requests_that_this_suite_abandoned_are_its_own(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2, at_rest_s=0.1))
+    engine.on_post = lambda _: setattr(engine, "running", 1)
+    stack.hang_up_on([prompts.of_length(50)])
+    with pytest.raises(
+        SubjectGone, match=r"busy \(1 running, 0 waiting\) with requests of this suite whose clients hung up"
+    ):
+        stack.ask(prompts.of_length(50))
+    (incident,) = stack.incidents.of("MEM-03")
+    assert "expected nothing to run" in incident.text
+    engine.running, engine.on_post = 0, engine.count
+    stack.at_rest()
+    assert stack.ask(prompts.of_length(50)).sources.computed == 50
+
+
+# --- hangs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_never_ends_costs_one_test_its_verdict(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts
+) -> None:
+    (tmp_path / "engine-0.log").write_text('INFO: "GET /metrics"\nINFO: request cmpl-7 waits for a load\n')
+    engines = [EngineServer(name="engine-0", url=engine.url, log=tmp_path / "engine-0.log")]
+    stack = Stack(record(tmp_path, engines=engines), deadlines=Deadlines(answer_s=0.5, token_s=0.01, probe_s=0.3))
+    free = threading.Event()
+
+    def hang(_: dict[str, Any]) -> None:
+        engine.running = engine.fetching = 1
+        free.wait(10)
+
+    engine.on_post = hang
+    with pytest.raises(NoAnswer) as raised:
+        stack.ask(prompts.of_length(50))
+    text = str(raised.value)
+    assert "no answer within" in text
+    assert "engine engine-0: 1 running, 0 waiting, 1 fetching KV (in_progress)" in text
+    assert "log of engine-0: INFO: request cmpl-7 waits for a load" in text
+    assert "GET /metrics" not in text
+    behind = stack.explain(raised.value)
+    assert behind is not None
+    assert str(behind).startswith("a request never ended, so this was not judged: POST")
+    assert [incident.owner for incident in stack.incidents.found] == ["ACT-04", "ACC-02"]
+    for _ in range(2):
+        begin = time.monotonic()
+        with pytest.raises(SubjectGone, match="engine engine-0 hangs since a request that never ended"):
+            stack.ask(prompts.of_length(50))
+        assert time.monotonic() - begin < 1.0
+    free.set()
+    engine.running = engine.fetching = 0
+    engine.on_post = engine.count
+    assert stack.ask(prompts.of_length(50)).sources.computed == 50, "it serves again"
+
+
+def test_the_deadline_of_a_request_grows_with_its_tokens_and_the_measured_rate(
+    tmp_path: Path, engine: FakeServer
+) -> None:
+    stack = Stack(record(tmp_path, engine.url))
+    long = {"prompt": [1] * 131072, "max_tokens": 100}
+    assert stack.engine.client.deadline_of(long) == pytest.approx(120 + 50 + 4 * 131.072)
+    stack.subject.rate(255, 0.001)
+    assert stack.subject.deadlines.tokens_per_s == 1000, "too short to say anything"
+    stack.subject.rate(2000, 4.0)
+    stack.subject.rate(2000, 2.0)
+    assert stack.subject.deadlines.tokens_per_s == 500, "of equal prompts the slower one"
+    stack.subject.rate(1000, 0.1)
+    assert stack.subject.deadlines.tokens_per_s == 500, "the longest prompt decides"
+    assert stack.engine.client.deadline_of(long) == pytest.approx(170 + 4 * 131072 / 500)
+    assert stack.engine.client.deadline_of({"messages": [{"role": "user", "content": "x" * 500}]}) > 124
+
+
+def test_a_verified_cold_prompt_shows_the_rate(tmp_path: Path, engine: FakeServer) -> None:
+    stack = Stack(record(tmp_path, engine.url))
+
+    def slowly(payload: dict[str, Any]) -> None:
+        time.sleep(0.2)
+        engine.count(payload)
+
+    engine.on_post = slowly
+    stack.ask(Prompts(1, "rate", 256, 4000).of_length(1000))
+    assert 500 < stack.subject.deadlines.tokens_per_s < 5000
+
+
+# --- metrics that cannot be had -----------------------------------------------------------------------------------------
+
+
+def test_slow_metrics_are_told_and_not_stormed(
     tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IDLE_WITHIN_S", 0.2)
-    engine.running, engine.waiting = 2, 1
-    with pytest.raises(NotJudged, match=r"engine-0 is busy \(2 running, 1 waiting\)"):
-        Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
-    assert engine.posts == []
+    monkeypatch.setattr(module, "SLOW_METRICS_S", 0.2)
+    engine.metrics_s = 0.3
+    stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.5))
+    (note,) = stack.slow_metrics()
+    assert note.startswith("GET /metrics of engine engine-0 takes 0.3 s")
+    engine.running = 1
+    asked = engine.pages
+    with pytest.raises(NotJudged, match="is busy"):
+        stack.ask(prompts.of_length(50))
+    assert engine.pages - asked <= 4
+    engine.metrics_s = 0.0
+    assert Stack(record(tmp_path, engine.url)).slow_metrics() == []
+
+
+@pytest.mark.parametrize(
+    ("page", "status", "words"),
+    [
+        ("", 500, "got HTTP 500"),
+        ("<html>502 Bad Gateway</html>", 200, "got another page: '<html>502 Bad Gateway</html>'"),
+    ],
+)
+def test_metrics_that_fail_are_told_where_they_belong(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, page: str, status: int, words: str
+) -> None:
+    stack = Stack(record(tmp_path, engine.url))
+    engine.metrics_status, engine.page = status, page
+    with pytest.raises(NotJudged, match="nothing that needs them can be judged"):
+        stack.ask(prompts.of_length(50))
+    (incident,) = stack.incidents.found
+    assert incident.owner == "ACC-07"
+    assert words in incident.text
 
 
 def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -222,7 +387,7 @@ def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: Fake
     assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).sources.computed == 50
 
 
-def test_a_restart_during_a_request_is_a_fault(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+def test_a_restart_during_a_request_is_told(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.counts["computed"], engine.finished = 1000, 7
 
     def restart(payload: dict[str, Any]) -> None:
@@ -230,11 +395,23 @@ def test_a_restart_during_a_request_is_a_fault(tmp_path: Path, engine: FakeServe
 
     engine.on_post = restart
     stack = Stack(record(tmp_path, engine.url))
-    with pytest.raises(SubjectFault, match=r"engine-0 restarted during the request: computed was 1000 and is 50"):
+    with pytest.raises(SubjectGone, match=r"engine-0 restarted during the run: computed was 1000 and is 50"):
         stack.ask(prompts.of_length(50))
+    assert [incident.owner for incident in stack.incidents.found] == ["ACT-04"]
     engine.counts["computed"], engine.finished = 1000, 0
-    with pytest.raises(SubjectFault, match="engine-0 restarted under load"):
+    with pytest.raises(SubjectGone, match="engine-0 restarted during the run"):
         stack.ask_together([prompts.of_length(50)])
+
+
+def test_a_counter_that_falls_while_its_process_lives_is_no_restart(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, process: subprocess.Popen[bytes]
+) -> None:
+    engine.counts["computed"] = 1000
+    engine.on_post = lambda _: engine.counts.update(computed=5)
+    stack = Stack(record(tmp_path, engines=[engine_of(process, engine.url, None)]), deadlines=Deadlines(counted_s=0.1))
+    with pytest.raises(NotJudged, match="a counter of engine engine-0 fell"):
+        stack.ask(prompts.of_length(50))
+    assert [incident.owner for incident in stack.incidents.found] == ["ACC-07"]
 
 
 def test_an_engine_that_counts_no_sources_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -266,12 +443,12 @@ def test_a_server_error_is_a_fault(tmp_path: Path, engine: FakeServer, prompts: 
         Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
 
 
-def test_metrics_that_fail_are_a_fault_with_a_name(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+def test_metrics_that_fail_name_their_server(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
     stack = with_cache(tmp_path, engine, cache)
     engine.metrics_status = cache.metrics_status = 500
-    with pytest.raises(SubjectFault, match="GET /metrics of engine engine-0: expected HTTP 200, got 500"):
+    with pytest.raises(NotJudged, match="GET /metrics of engine engine-0: expected metrics, got HTTP 500"):
         stack.engine.counters()
-    with pytest.raises(SubjectFault, match="GET /metrics of cache server kv: expected HTTP 200, got 500"):
+    with pytest.raises(NotJudged, match="GET /metrics of cache server kv: expected metrics, got HTTP 500"):
         stack.cache_counters()
 
 
@@ -315,8 +492,19 @@ def test_an_engine_that_died_says_why(
         process.kill()
         process.wait()
     why = "ValueError: No available memory for the cache blocks." if text == CRASH else "its log names no error"
-    with pytest.raises(SubjectFault, match=f"engine engine-0 died during the run: {why}"):
+    ended = f"engine engine-0 died during the run: {why}"
+    with pytest.raises((NoAnswer, SubjectGone)) as raised:
         stack.ask(prompts.of_length(50))
+    behind = stack.explain(raised.value) if isinstance(raised.value, NoAnswer) else raised.value
+    assert behind is not None
+    assert str(behind).startswith(f"{ended}; not judged because of it")
+    assert [one.text for one in stack.incidents.of("ACT-04")] == [
+        f"expected every process to run to the end of the run: {ended}"
+    ]
+    begin = time.monotonic()
+    with pytest.raises(SubjectGone, match="died during the run"):
+        stack.check_serving()
+    assert time.monotonic() - begin < 1.0
 
 
 def test_an_engine_that_lives_is_not_called_dead(
@@ -372,13 +560,15 @@ def test_the_caches_own_counters_are_deltas_of_this_exchange(
     assert asked.stored_tokens == 3 * 64, "chunks of the size that the server says it has"
 
 
-def test_a_cache_that_restarted_is_a_fault(
+def test_a_cache_that_restarted_is_told(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
 ) -> None:
     cache.cache["l1_write_chunks_total"] = 100
     asked = with_cache(tmp_path, engine, cache).ask(prompts.of_length(50))
     cache.cache["l1_write_chunks_total"] = 2
-    with pytest.raises(SubjectFault, match="the cache behind engine engine-0 restarted: stored_tokens was 6400"):
+    with pytest.raises(
+        SubjectGone, match="the cache behind engine engine-0 restarted during the run: stored_tokens was 6400"
+    ):
         asked.cache()
 
 
@@ -491,13 +681,13 @@ def test_the_gpu_copy_is_dropped_once_at_a_time(tmp_path: Path, engine: FakeServ
     assert Stack(record(tmp_path, engine.url)).drop_gpu_copy() == "nothing to drop"
 
 
-def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer) -> None:
     stack = Stack(record(tmp_path, engine.url))
     engine.running, engine.usage = 1, 0.5
     threading.Timer(0.1, setattr, [engine, "running", 0]).start()
     threading.Timer(0.2, setattr, [engine, "usage", 0.0]).start()
     assert (stack.at_rest().running, stack.at_rest().kv_usage) == (0, 0)
-    monkeypatch.setattr(module, "AT_REST_WITHIN_S", 0.1)
+    stack.subject.deadlines = Deadlines(at_rest_s=0.1)
     engine.usage = 0.25
     assert stack.at_rest().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
 
