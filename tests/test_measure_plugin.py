@@ -1,0 +1,102 @@
+"""What the plugin makes of a fault that a test met: whose it is, and how long a test may take."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
+from fixtures.measure import plugin
+from fixtures.measure.deadlines import SETTABLE, Deadlines, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GONE = SubjectGone("engine a died during the run; not judged because of it")
+
+
+def item_of(
+    behind: Exception | None, *, gone: set[str] = frozenset(), before: set[str] = frozenset(), owns: bool
+) -> Any:  # type: ignore[assignment]
+    def explain(_: AssertionError) -> SubjectGone | None:
+        if isinstance(behind, StackError | NotJudged) and not isinstance(behind, SubjectGone):
+            raise behind
+        return behind  # type: ignore[return-value]
+
+    stack = SimpleNamespace(explain=explain, known_gone=frozenset(gone))
+    stash = pytest.Stash()
+    stash[plugin.SEEN_KEY] = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))  # type: ignore[assignment]
+    return SimpleNamespace(stash=stash)
+
+
+FAULT = NoAnswer("POST http://x/v1/completions: refused")
+
+
+def test_a_death_is_not_blamed_on_the_claim_under_test() -> None:
+    with pytest.raises(SubjectGone):
+        plugin._explain(item_of(GONE, gone={"a"}, owns=False), FAULT)
+    with pytest.raises(SubjectGone):
+        plugin._explain(item_of(GONE, gone={"a"}, before={"a"}, owns=True), FAULT)
+
+
+def test_a_test_keeps_the_death_that_its_own_requests_brought_about() -> None:
+    plugin._explain(item_of(GONE, gone={"a"}, owns=True), FAULT)
+
+
+def test_a_fault_of_a_healthy_stack_stays() -> None:
+    plugin._explain(item_of(None, owns=False), SubjectFault("expected 1, got 2"))
+    plugin._explain(item_of(StackError("the API server is away"), owns=False), FAULT)
+    plugin._explain(SimpleNamespace(stash=pytest.Stash()), FAULT)  # type: ignore[arg-type]
+
+
+def test_a_release_that_was_changed_is_not_judged() -> None:
+    with pytest.raises(NotJudged, match="changed meanwhile"):
+        plugin._explain(item_of(NotJudged("the release was changed meanwhile"), owns=False), FAULT)
+
+
+@pytest.fixture
+def timer() -> Iterator[None]:
+    before, handler = signal.getitimer(signal.ITIMER_REAL), signal.getsignal(signal.SIGALRM)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, *before)
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.usefixtures("timer")
+def test_the_timeout_of_a_test_is_put_off_and_never_brought_forward() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 50)
+    plugin._put_off_timeout(1000)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    plugin._put_off_timeout(10)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    plugin._put_off_timeout(1000)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0, "no timeout is switched on where there is none"
+
+
+def test_deadlines_are_set_by_name() -> None:
+    table = parse(["answer=600", "idle_s=2.5"])
+    assert (table.answer_s, table.idle_s, table.reset_s) == (600.0, 2.5, Deadlines().reset_s)
+    assert "tokens_per" not in SETTABLE
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("anser=5", r"give NAME=SECONDS \(did you mean answer\?\); names: answer, "),
+        ("answer", "give NAME=SECONDS"),
+        ("answer=soon", "give a number of seconds above 0"),
+        ("answer=0", "give a number of seconds above 0"),
+        ("answer=inf", "give a number of seconds above 0"),
+        ("answer=nan", "give a number of seconds above 0"),
+        ("tokens_per=3", "give NAME=SECONDS"),
+    ],
+)
+def test_a_wrong_deadline_is_refused(given: str, words: str) -> None:
+    from fixtures.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match=words):
+        parse([given])
