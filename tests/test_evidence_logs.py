@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
+import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +15,10 @@ from hypothesis import strategies as st
 
 from fixtures.evidence import logs
 from fixtures.evidence.logs import SIGNATURES, LogFacts, parse_line, read
+from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DATA = Path(__file__).parent / "data" / "evidence"
 HEALTHY = sorted(DATA.glob("*.log"))
@@ -692,3 +700,289 @@ def test_the_traceback_of_a_refused_request_is_no_finding():
     assert [found.signature.id for found in logs.read(refused.replace("validation.py", "core.py")).findings] == [
         "traceback"
     ]
+
+
+# --- wrappers ---------------------------------------------------------------------------------------------------------
+
+SERVER_LINE = "[2026-08-21 21:08:22,628] LMCache INFO: Stored 1024 tokens in 0.050 seconds (x.py:1:lmcache.a)"
+ENGINE_LINE = "(EngineCore pid=7) INFO 11-25 04:31:03 [kv.py:1] GPU KV cache size: 477,072 tokens"
+
+
+def docker(line: str) -> str:
+    return json.dumps({"log": line + "\n", "stream": "stderr", "time": "2026-08-21T21:08:22.628123456Z"})
+
+
+WRAPPERS: dict[str, Callable[[str], str]] = {
+    "bare": lambda line: line,
+    "compose": lambda line: f"lmcache-1  | {line}",
+    "compose-timestamps": lambda line: f"lmcache-1  | 2026-08-21T21:08:22.628123456Z {line}",
+    "docker": docker,
+    "cri": lambda line: f"2026-08-21T21:08:22.628123456Z stderr F {line}",
+    "kubectl": lambda line: f"[pod/e-0/vllm] {line}",
+    "kubectl-timestamps": lambda line: f"[pod/e-0/vllm] 2026-08-21T21:08:22.628123456Z {line}",
+    "stern": lambda line: f"engine-7d9f-abcde vllm {line}",
+    "stern-timestamps": lambda line: f"engine-7d9f-abcde vllm 2026-08-21T21:08:22.628123456Z {line}",
+    "prefix": lambda line: f"[blue] {line}",
+    "rank": lambda line: f"[rank0]: {line}",
+    "shipper": lambda line: json.dumps({"kubernetes": {"pod": "e-0"}, "message": line, "level": "unknown"}),
+    "colour": lambda line: f"\x1b[36m{line}\x1b[0m",
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_line_is_read_behind_every_wrapper(wrapper: str) -> None:
+    wrap = WRAPPERS[wrapper]
+    facts = read("\n".join(map(wrap, (SERVER_LINE, ENGINE_LINE, WARNING.format(EXAMPLES["put-failed"])))))
+    assert facts.stored_tokens() == 1024
+    assert [pool.tokens for pool in facts.kv_pools] == [477_072]
+    assert [finding.signature.id for finding in facts.findings] == ["put-failed"]
+    line = parse_line(wrap(ENGINE_LINE), 2026)
+    assert (line.level, line.process, line.program) == ("INFO", "EngineCore", "vllm")
+    assert line.time == datetime(2026, 11, 25, 4, 31, 3)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "process"),
+    [
+        ("(VllmWorker TP0 pid=7743) ", "VllmWorker TP0"),
+        ("(VllmWorker rank=1 pid=277) ", "VllmWorker rank=1"),
+        ("(Worker_TP1 pid=7) ", "Worker_TP1"),
+        ("(Worker_PP0_TP1 pid=7) ", "Worker_PP0_TP1"),
+        ("(Worker_DP0_TP1_EP1 pid=7) ", "Worker_DP0_TP1_EP1"),
+        ("(EngineCore_DP0 pid=7) ", "EngineCore_DP0"),
+        ("(EngineCore_0 pid=7) ", "EngineCore_0"),
+        ("[blue] (Worker_TP1 pid=7) ", "Worker_TP1"),
+        ("lmcache-1  | (Worker_TP1 pid=7) ", "Worker_TP1"),
+        ("pod-a vllm (Worker_TP1 pid=7) ", "Worker_TP1"),
+        ("[rank3]: ", "rank3"),
+        ("", None),
+    ],
+)
+def test_every_name_of_a_worker(prefix: str, process: str | None) -> None:
+    line = parse_line(prefix + SERVER_LINE)
+    assert (line.process, line.level, line.message) == (process, "INFO", "Stored 1024 tokens in 0.050 seconds")
+
+
+def record_of(message: str, level: str = "INFO", name: str = "vllm.v1.core", **more: object) -> str:
+    """One line of vLLM's ``--log-format json`` (0.32, python-json-logger)."""
+    fields = {"asctime": "2026-11-25 04:31:03,814", "levelname": level, "name": name}
+    return json.dumps({**fields, "processName": "EngineCore", "process": 7, "message": message, **more})
+
+
+def test_json_logs_are_read() -> None:
+    line = parse_line(record_of("GPU KV cache size: 477,072 tokens"))
+    assert (line.message, line.level, line.process) == ("GPU KV cache size: 477,072 tokens", "INFO", "EngineCore")
+    assert (line.program, line.place) == ("vllm", "vllm.v1.core")
+    assert line.time == datetime(2026, 11, 25, 4, 31, 3, 814000)
+    facts = read(
+        "\n".join(
+            [
+                record_of("GPU KV cache size: 477,072 tokens"),
+                record_of(
+                    "EngineCore encountered a fatal error.", "ERROR", exc_info="Traceback (most recent call last):"
+                ),
+                record_of("Stored 1024 tokens in 0.050 seconds", name="lmcache.v1.multiprocess.modules.transfer"),
+                record_of("something new broke", "ERROR", name="lmcache.v1.new"),
+            ]
+        )
+    )
+    assert [pool.tokens for pool in facts.kv_pools] == [477_072]
+    assert (facts.stored_tokens(), facts.speaks, facts.format_known) == (1024, True, True)
+    assert [finding.signature.id for finding in facts.findings] == ["engine-fatal", "unknown-error"]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", '{"message": 3}', '{"message": ""}', '{"a": {"b": 1}}', "{", '{"log": null}']
+)
+def test_other_json_is_its_own_message(line: str) -> None:
+    assert parse_line(line) == logs.LogLine(line, line)
+
+
+def test_an_unknown_format_says_so() -> None:
+    assert read("ts=1 lvl=3 something\n" * 30).format_known is False
+    assert read("ts=1 lvl=3 something\n" * 5).format_known is None, "too few lines to tell"
+    assert read("ts=1 lvl=3 something\n" * 30 + NEW.format("x")).format_known is True
+    for path in HEALTHY:
+        assert read(path.read_bytes().decode()).format_known is True
+
+
+# --- ranks, groups, data parallel -------------------------------------------------------------------------------------
+
+
+def test_two_named_ranks_store_once() -> None:
+    line = (
+        "(VllmWorker TP{} pid=7743) [2026-08-21 21:08:22,628] LMCache INFO: Stored 7219 out of total 7219 tokens. "
+        "size: 0.8812 gb, cost 30.0 ms, throughput: 29.4 GB/s"
+    )
+    facts = steps(line.format(0), line.format(1))
+    assert facts.per_worker("stored") == {"VllmWorker TP0": 7219, "VllmWorker TP1": 7219}
+    assert facts.stored_tokens() == facts.stored_tokens(shape=KvShape(2, 2)) == 7219
+
+
+def test_two_ranks_of_a_server_store_and_load_once() -> None:
+    stored, loaded = (
+        NEW.format("Stored 1600 tokens in 0.01 seconds"),
+        NEW.format("Retrieved 1600 tokens in 0.01 seconds"),
+    )
+    hit = NEW.format(
+        "Prefetch request completed (L1+L2): 200/200 retained keys (200 L1, 0 L2) in 1.8 ms "
+        "(external_request_id=cmpl-a-0, prefetch_request_id=7)"
+    )
+    facts, shape = steps(stored, stored, hit, loaded, loaded), KvShape(2, 2)
+    assert facts.stored_tokens(None, shape) == facts.retrieved_tokens(None, shape) == 1600
+    assert facts.hit_tokens("cmpl-a", 16, shape) == 1600
+    assert steps(stored).stored_tokens(None, shape) == 800, "a rank that stored nothing is missed"
+
+
+def test_ranks_of_the_start_count_in_a_later_window() -> None:
+    """In process on vLLM 0.32: the lines that name the ranks are in the start, those of a request name none."""
+    role = (
+        "LMCache initialized for role KVConnectorRole.WORKER with version 0.5.6, vllm version 0.32.0, lmcache cache_engine "
+        "metadata: LMCacheMetadata(model_name='m', world_size=2, local_world_size=2, worker_id={}, use_mla=False)"
+    )
+    stored = NEW.format("[req_id=cmpl-a-0-1f] Stored 2048 out of total 2048 tokens.")
+    start = steps(NEW.format(role.format(0)), NEW.format(role.format(1)))
+    shape = start.shape()
+    assert shape is not None
+    assert (shape.ranks, shape.savers) == (2, 2)
+    assert steps(stored, stored).stored_tokens("cmpl-a", shape) == 2048
+    first = "Initialize storage manager on rank 0, use layerwise: False,save only first rank: True"
+    mla = steps(NEW.format(role.format(0)), NEW.format(first))
+    assert mla.shape() == KvShape(2, 1, source=shape.source)
+    assert steps(stored).stored_tokens("cmpl-a", mla.shape()) == 2048
+
+
+def test_data_parallel_ranks_are_never_divided() -> None:
+    line = "(Worker_DP{}_TP{} pid=1) " + NEW.format("Stored 1024 out of total 1024 tokens.")
+    facts = steps(*(line.format(dp, tp) for dp in (0, 1) for tp in (0, 1)))
+    assert facts.stored_tokens(None, KvShape(2, 2)) == 2048
+    engines = "(EngineCore_DP{} pid=1) " + NEW.format("Stored 1024 out of total 1024 tokens.")
+    assert steps(engines.format(0), engines.format(1)).stored_tokens(None, KvShape(1, 1)) == 2048
+
+
+@pytest.mark.parametrize(
+    ("windows", "keys", "asked", "chunks"),
+    [
+        ((FULL,), 11, 44, 11),
+        ((FULL, FULL, FULL, FULL), 12, 44, 3),
+        ((FULL, 1, 1, 1), 12, 44, 9),
+        ((FULL, 1, 1, 1), 14, 44, 11),
+        ((FULL, 4), 14, 22, 10),
+        ((FULL, UNKNOWN), 22, 22, 11),
+        ((FULL, UNKNOWN), 14, 22, None),
+        ((FULL, 4), 0, 22, 0),
+        ((FULL, 4), 14, None, None),
+    ],
+)
+def test_chunks_of_the_keys_of_several_groups(
+    windows: tuple[int, ...], keys: int, asked: int, chunks: int | None
+) -> None:
+    assert KvShape(1, 1, windows).chunks(keys, asked) == chunks
+
+
+# --- errors of unknown wording, and the suite's own footprints --------------------------------------------------------
+
+ERROR = "[2026-11-25 04:25:21,672] LMCache ERROR: {} (cache_engine.py:577:lmcache.v1.cache_engine)"
+
+
+@pytest.mark.parametrize(
+    ("message", "group"),
+    [
+        ("FSL2Adapter failed to load /x/y", "run"),
+        ("S3L2Adapter failed to launch PUT", "run"),
+        ("Valkey GET dispatch failed after 1/2 keys (task_id=3): x", "run"),
+        ("Failed to read from file /x: [Errno 5]", "run"),
+        ("Cannot store keys due to exception", "run"),
+        ("[REMOTE_AUDIT][x]:GET|FAILED|Key:k|Error: e", "run"),
+        ("Failed to delete /x: e", "warning"),
+        ("Error closing backend x", "warning"),
+        ("Failed to load remote connector x due to import/attribute error: y", "warning"),
+        ("the moon is full", "warning"),
+    ],
+)
+def test_an_error_of_lmcache_is_never_silent(message: str, group: str) -> None:
+    (finding,) = read(ERROR.format(message)).findings
+    assert (finding.signature.group, message in str(finding)) == (group, True)
+    assert read(NEW.format(message)).findings == ()
+    assert read(f"(EngineCore pid=7) ERROR 11-25 04:31:03 [core.py:1] {message}").findings == (), "not LMCache's"
+
+
+def test_an_error_and_its_traceback_are_one_finding_with_its_reason() -> None:
+    (finding,) = read(f"{ERROR.format('boom')}\nTraceback (most recent call last):\n  File x\nValueError: y\n").findings
+    assert finding.signature.id == "traceback"
+    assert "boom" in str(finding)
+
+
+BAD_REQUESTS = [
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [validation.py:151] {}",
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [entrypoints/.../handlers/validation.py:151] {}",  # level DEBUG
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [entrypoints/.../handlers/http.py:18] {}",
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [server_utils.py:151] {}",  # 0.25
+]
+
+
+@pytest.mark.parametrize("line", BAD_REQUESTS)
+def test_the_suites_own_bad_requests_are_never_findings(line: str) -> None:
+    assert read("\n".join([line.format("caught"), line.format(TRACEBACK), line.format("ValueError: x")])).findings == ()
+    assert [one.signature.id for one in read(line.replace("/.../", "/x/").format("CUDA error: x")).findings] == []
+
+
+def test_the_suites_own_bad_requests_in_a_json_log_are_never_findings() -> None:
+    name = "vllm.entrypoints.serve.exception_handling.handlers.validation"
+    line = record_of("RequestValidationError caught. Request id: None", "ERROR", name=name, exc_info=TRACEBACK)
+    assert read(line).findings == ()
+    assert [one.signature.id for one in read(line.replace(name, "vllm.v1.core")).findings] == ["traceback"]
+
+
+def test_debug_lines_are_never_findings() -> None:
+    assert (
+        read("(EngineCore pid=7) DEBUG 11-25 04:31:03 [v1/core.py:1] env: CUDA error: x EngineDeadError").findings == ()
+    )
+
+
+# --- piece by piece ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
+def test_a_log_read_in_pieces_says_the_same(path: Path) -> None:
+    data = path.read_bytes()
+    reader, at, cut = logs.LogReader(2026), 0, random.Random(7)
+    middle = data.index(b"\n", len(data) // 2) + 1
+    while at < len(data):
+        step = min(cut.choice([1, 30, 700, 9000]), len(data) - at, middle - at if at < middle else len(data))
+        reader.feed(data[at : at + step])
+        at += step
+    whole = read(data.decode(), 2026)
+    assert reader.facts() == whole
+    later = reader.facts(middle)
+    assert later.stored == whole.stored[len(whole.stored) - len(later.stored) :]
+    assert len(later.stored + later.hits + later.retrieved) > 0 or not (whole.stored + whole.hits + whole.retrieved)
+
+
+def test_an_unfinished_line_counts_as_it_stands() -> None:
+    reader = logs.LogReader()
+    reader.feed(NEW.format("Stored 256 tokens in 0.1 seconds").encode())
+    assert reader.facts().stored_tokens() == reader.facts().stored_tokens() == 256
+    reader.feed(b"\n" + NEW.format("Stored 512 tokens in 0.1 seconds").encode() + b"\n")
+    assert reader.facts().stored_tokens() == 768
+
+
+def test_lines_that_say_nothing_cost_a_few_searches() -> None:
+    """Against searches of the same text by the same process, so that a busy machine slows both."""
+    line = '(APIServer pid=2235) INFO:     127.0.0.1:5 - "POST /v1/completions HTTP/1.1" 200 OK\n'
+    data = line.encode() * 120_000
+
+    def cost(work: Callable[[], object]) -> float:
+        begin = time.process_time()
+        work()
+        return time.process_time() - begin
+
+    reader = min(cost(lambda: logs.LogReader().feed(data)) for _ in range(3))
+    search = min(cost(lambda: data.find(b"LMCache")) for _ in range(3))
+    assert reader < 40 * search, f"{len(data) / 1e6 / reader:.0f} MB/s"
+
+
+def test_a_log_without_its_start_says_so() -> None:
+    whole = HEALTHY[1].read_bytes().decode()
+    assert read(whole).has_start
+    assert not read(whole[len(whole) // 2 :]).has_start

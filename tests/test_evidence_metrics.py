@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.evidence.metrics import EXPECTED_METRICS, CacheCounters, CounterReset, EngineCounters, Samples, missing
+from fixtures.evidence.shape import KvShape
 
 DATA = Path(__file__).parent / "data" / "evidence"
 
@@ -171,8 +172,8 @@ def test_a_restart_is_an_error(after: EngineCounters) -> None:
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
-def cache(text: str, **arguments: int) -> CacheCounters:
-    return CacheCounters.read(Samples.parse(text), 256, **arguments)
+def cache(text: str, shape: KvShape | None = None) -> CacheCounters:
+    return CacheCounters.read(Samples.parse(text), 256, shape)
 
 
 def test_cold_prompt_on_a_server_of_0_5_6() -> None:
@@ -220,7 +221,7 @@ def test_store_failures(name: str) -> None:
 
 
 def test_tensor_parallel_server_counts_a_key_per_rank() -> None:
-    assert cache("lmcache_mp_l1_write_chunks_total 16\n", keys_per_chunk=2).stored_tokens == 2048
+    assert cache("lmcache_mp_l1_write_chunks_total 16\n", KvShape(2, 2)).stored_tokens == 2048
 
 
 IN_PROCESS = """\

@@ -450,6 +450,7 @@ def test_metrics_that_fail_name_their_server(tmp_path: Path, engine: FakeServer,
         stack.engine.counters()
     with pytest.raises(NotJudged, match="GET /metrics of cache server kv: expected metrics, got HTTP 500"):
         stack.cache_counters()
+    assert [one.owner for one in stack.incidents.found] == ["ACC-07", "ACC-07"]
 
 
 CRASH = "(EngineCore pid=5) ERROR 11-25 04:36:39 [core.py:7] ValueError: No available memory for the cache blocks.\n"
