@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import random
 import threading
@@ -49,7 +50,7 @@ COMPLETION: dict[str, Any] = {
 }
 PIECES: list[dict[str, Any]] = [
     {
-        "id": "cmpl-8a3c3b9d5c2a8beb",
+        "id": "cmpl-91f04c7be2a8d310",
         "object": "text_completion",
         "created": 1764045088,
         "model": MODEL,
@@ -101,7 +102,7 @@ CHAT: dict[str, Any] = {
 }
 DELTAS: list[dict[str, Any]] = [
     {
-        "id": "chatcmpl-a2e3c7c0e8d64b4f",
+        "id": "chatcmpl-b7d1f0a93c5e4826",
         "object": "chat.completion.chunk",
         "created": 1764045088,
         "model": MODEL,
@@ -495,7 +496,8 @@ def test_an_answer_is_the_same_plain_and_streamed(api: Api, endpoint: str) -> No
     plain, streamed = api.answer(request(endpoint)), api.answer(request(endpoint).streamed())
     assert plain.text == streamed.text == " river stone"
     assert plain.finish_reason == streamed.finish_reason
-    assert (plain.id, plain.usage["prompt_tokens"], streamed.usage) == (streamed.id, 9, {})
+    assert (plain.usage["prompt_tokens"], streamed.usage) == (9, {})
+    assert plain.id != streamed.id
 
 
 @pytest.mark.parametrize("break_it", ["end", "cut"])
@@ -520,9 +522,137 @@ def test_only_the_prompt_is_sent_to_the_tokenizer(server: Server, api: Api) -> N
     asked = Texts(MODEL, 1, "t").request("completions", max_tokens=3, ignore_eos=True)
     assert api.count_tokens(asked) == len(asked.payload["prompt"].split())
     assert set(json.loads(server.seen[-1][2])) == {"model", "prompt"}
-    server.judge = lambda *_: refusal("no such path", 404)
-    with pytest.raises(SubjectFault, match="POST /tokenize: expected HTTP 200, got 404"):
-        count_tokens(Client(f"{server.url}/nowhere"), asked)
+    for status, kind, words in (
+        (404, NotJudged, "POST /tokenize: HTTP 404; without vLLM's tokenizer endpoint"),
+        (500, SubjectFault, "POST /tokenize: expected HTTP 200, got 500"),
+    ):
+        server.judge = lambda *_, code=status: refusal("no such path", code)
+        with pytest.raises(kind, match=words):
+            count_tokens(Client(f"{server.url}/nowhere"), asked)
+
+
+# --- what an answer says of itself ------------------------------------------------------------------------------------
+
+
+@ENDPOINTS
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("model", "another", "model: expected 'tiny', as was asked for, got 'another'"),
+        ("created", 1764045088123, "created: expected seconds since 1970, got 1764045088123"),
+        ("created", 0, "created: expected seconds since 1970, got 0"),
+    ],
+    ids=["another-model", "milliseconds", "zero"],
+)
+def test_a_false_fact_is_found(
+    server: Server, api: Api, endpoint: str, stream: bool, field: str, value: Any, words: str
+) -> None:
+    path = request(endpoint).path
+    for body in server.streams[path] if stream else [server.plain[path]]:
+        body[field] = value
+    assert api.schema_violations(request(endpoint)) == [f"{'stream' if stream else 'plain answer'}: {words}"]
+
+
+def test_a_second_served_name_is_the_same_model(server: Server, api: Api) -> None:
+    server.plain["/v1/completions"]["model"] = "first-name"
+    server.listed = 200, {"data": [{"id": "first-name", "root": "org/m"}, {"id": MODEL, "root": "org/m"}]}
+    assert api.schema_violations(request("completions")) == []
+    server.listed = 200, {"data": [{"id": "first-name", "root": "org/other"}, {"id": MODEL, "root": "org/m"}]}
+    assert len(api.schema_violations(request("completions"))) == 1
+
+
+def test_an_id_that_comes_again_is_found(server: Server, api: Api) -> None:
+    server.plain["/v1/chat/completions"]["id"] = DELTAS[0]["id"]
+    assert api.schema_violations(request("chat")) == [f"two answers have the same id {DELTAS[0]['id']!r}"]
+
+
+@pytest.mark.parametrize(
+    ("details", "found"),
+    [(None, 0), ({"cached_tokens": 0}, 0), ({"cached_tokens": 9}, 0), ({}, 0), ({"audio_tokens": None}, 0)]
+    + [({"cached_tokens": wrong}, 1) for wrong in (10, -1, "9", 2.5)]
+    + [([1], 1), ("x", 1)],
+)
+def test_cached_tokens_beyond_the_prompt_are_found(server: Server, api: Api, details: Any, found: int) -> None:
+    server.plain["/v1/completions"]["usage"]["prompt_tokens_details"] = details
+    assert len(api.usage_violations(api.answer(request("completions")))) == found
+
+
+# --- reasoning parsers, and text that is none -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_an_engine_with_a_reasoning_parser_conforms(server: Server, api: Api, name: str) -> None:
+    message = server.plain["/v1/chat/completions"]["choices"][0]["message"]
+    message |= {"content": None, name: " river stone"}
+    for piece in server.streams["/v1/chat/completions"][1:3]:
+        delta = piece["choices"][0]["delta"]
+        delta[name] = delta.pop("content")
+    for piece in server.streams["/v1/chat/completions"]:
+        piece["id"] = "chatcmpl-other"
+    texts = Texts(MODEL, 1, "t")
+    test_serving.test_answers_match_the_schema(api, texts, "chat")
+    test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, texts, "chat")
+    test_serving.test_the_same_request_gives_the_same_answer(api, texts, "chat")
+    assert api.answer(request("chat")).reasoning == " river stone"
+
+
+@ENDPOINTS
+def test_answers_without_text_prove_nothing(server: Server, api: Api, endpoint: str) -> None:
+    choice = server.plain[request(endpoint).path]["choices"][0]
+    choice.update(text="") if endpoint == "completions" else choice["message"].update(content=None)
+    for piece in server.streams[request(endpoint).path]:
+        piece["choices"][0].update(text="") if endpoint == "completions" else piece["choices"][0].update(delta={})
+    texts = Texts(MODEL, 1, "t")
+    for test in (
+        test_serving.test_a_stream_says_the_same_as_a_plain_answer,
+        test_serving.test_the_same_request_gives_the_same_answer,
+        test_serving.test_a_stop_string_ends_the_answer,
+    ):
+        with pytest.raises(NotJudged, match="prove nothing"):
+            test(api, texts, endpoint)
+    test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, texts, BAD_REQUESTS[0])
+
+
+def test_a_stream_that_says_nothing_of_a_spoken_answer_is_found(server: Server, api: Api) -> None:
+    for piece in server.streams["/v1/completions"]:
+        piece["choices"][0]["text"] = ""
+    with pytest.raises(AssertionError, match="expected the stream to say ' river stone', got ''"):
+        test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, Texts(MODEL, 1, "t"), "completions")
+
+
+# --- streams that are collected on the way ----------------------------------------------------------------------------
+
+
+class Streams(Api):
+    """Gives streams whose first token comes after these shares of their time."""
+
+    def __init__(self, *shares: float) -> None:
+        self.shares = list(shares)
+
+    def send_spoken(self, make: Callable[[], Request], pieces: int = 16, attempts: int = 5) -> Response:
+        return Response(status=200, headers={}, text="", total_s=1.0, ttft_s=self.shares.pop(0))
+
+
+@pytest.mark.parametrize(
+    ("shares", "found"),
+    [
+        ((0.1, 0.1), 0),
+        ((0.95, 0.1, 0.1), 0),
+        ((0.1, 0.95, 0.1), 0),
+        ((0.95, 0.95, 0.95, 0.95), 4),
+        ((0.95, 0.95, 0.1, 0.1), None),
+        ((0.95, 0.95, 0.95, 0.1), None),
+    ],
+)
+def test_collected_streams_are_told_from_a_busy_machine(shares: tuple[float, ...], found: int | None) -> None:
+    api = Streams(*shares)
+    if found is None:
+        with pytest.raises(NotJudged, match="of 4 streams came at once"):
+            api.collected(lambda: request("completions"))
+    else:
+        assert len(api.collected(lambda: request("completions"))) == found
+    assert api.shares == []
 
 
 # --- requests in words ------------------------------------------------------------------------------------------------
@@ -580,16 +710,19 @@ API = Api(Client("http://127.0.0.1:9"), MODEL, lambda: LONGEST)
 @example("")
 @settings(max_examples=200, deadline=None)
 def test_a_stop_string_is_new_where_it_is_found(text: str) -> None:
-    try:
+    with contextlib.suppress(NotJudged):
         piece = API.word_inside(text)
-    except SubjectFault:
-        assert not text.strip()
-    except NotJudged:
-        assert text.strip()
-    else:
         assert piece.strip()
         assert "\ufffd" not in piece, "half a character is no text that a client can send"
         assert len(text) // 2 <= text.index(piece)
+
+
+@given(st.text(alphabet="abcdef \n", min_size=2, max_size=40), st.integers(0, 40))
+@settings(max_examples=200, deadline=None)
+def test_a_stop_string_does_not_reach_across_the_end_of_the_reasoning(text: str, seam: int) -> None:
+    with contextlib.suppress(NotJudged):
+        piece = API.word_inside(text, seam)
+        assert not text.index(piece) < seam < text.index(piece) + len(piece)
 
 
 def test_a_text_of_words_has_a_stop_string() -> None:
@@ -597,6 +730,23 @@ def test_a_text_of_words_has_a_stop_string() -> None:
     for _ in range(20):
         text = " ".join(source.choices(WORDS, k=24))
         assert text.index(API.word_inside(text)) >= len(text) // 2
+
+
+def test_the_state_of_the_pods_is_part_of_a_difference() -> None:
+    refused = Canned({"error": "no engine"}, status=503)
+    refused.answer = dataclasses.replace(refused.answer, context="; pod engine: Running, not ready")
+    own, other = Api(Canned({"choices": ["a"]}), "m", lambda: 1), Api(refused, "m", lambda: 1)  # type: ignore[arg-type]
+    (found,) = other.differences(own, Request("completions", {"prompt": "x"}))
+    assert found == "status: expected 200, got 503; pod engine: Running, not ready"
+
+
+def test_an_engine_that_differs_from_itself_says_nothing_of_its_router() -> None:
+    answers = [Canned({"choices": [text]}).answer for text in ("a", "b")]
+    engine = Canned({})
+    engine.post = lambda *_, **__: answers.pop(0)  # type: ignore[method-assign]
+    other = Api(Canned({"choices": ["c"]}), "m", lambda: 1)  # type: ignore[arg-type]
+    with pytest.raises(NotJudged, match="the engine itself does not answer the same twice"):
+        other.differences(Api(engine, "m", lambda: 1), Request("completions", {"prompt": "x"}))  # type: ignore[arg-type]
 
 
 def test_a_text_that_repeats_itself_is_no_fault() -> None:
