@@ -90,7 +90,7 @@ def test_every_outcome_becomes_its_verdict(run: Run, project: pytest.Pytester, w
             "NON-CONFORMANT ACC-02 *: expected 1 chunk loaded, got 2",
             "ERROR *ACC-03: error: StackError: waited 10 s for the engine (in setup)",
             "NOT JUDGED *ACC-05, COR-01: no logs through a bare URL",
-            "conformance: 1 conformant, 3 non-conformant, 1 advisory, 8 not judged; 4 with an error of the run; 51 *",
+            "conformance: 1 conformant, 3 non-conformant, 1 advisory, 8 not judged; 4 with an error of the run; 36 *",
             "report: reports/conformance.md (and .json)",
             "allure: (cd reports && npx allure@3 generate *",
             "run again: pytest *test_fails_once*",
@@ -157,6 +157,128 @@ def check_allure(project: pytest.Pytester) -> None:
     }
 
 
+LACKING = """
+@requirement("MEM-01")
+def test_gpu(): raise NotApplicable("the engines compute on the CPU")
+
+@requirement("API-01", "API-08")
+@pytest.mark.parametrize("k", [1, 2])
+def test_part(k):
+    if k == 2:
+        raise NotApplicable("no key is set")
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_does_not_apply_is_told_apart(run: Run, project: pytest.Pytester, workers: int) -> None:
+    arguments = ["--junitxml=junit.xml", *(["-n", str(workers)] if workers else [])]
+    result = run(LACKING, *arguments, apart=bool(workers))
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "link * conformant * not judged * not applicable",
+            "NOT APPLICABLE MEM-01: the engines compute on the CPU",
+            "conformance: 2 conformant, 0 non-conformant, 0 advisory, 0 not judged, 1 not applicable; *",
+            "*1 passed, 2 not applicable in*",
+        ]
+    )
+    found = entries(project)
+    assert {id_: entry["verdict"] for id_, entry in found.items()} == {
+        "MEM-01": "not applicable",
+        "API-01": "conformant",
+        "API-08": "conformant",
+    }
+    cases = found["API-01"]["cases"]
+    assert (cases["judged"], cases["total"], cases["unjudged"]) == (1, 2, [])
+    assert cases["not_applicable"][0]["reason"] == "no key is set"
+    text = (project.path / "reports/conformance.md").read_text()
+    assert "## Not applicable: the subject does not have it" in text
+    assert "## Could not be judged" not in text
+    assert not (project.path / "reports/badge-memory.svg").exists()
+    junit = (project.path / "junit.xml").read_text()
+    assert 'message="not applicable: the engines compute on the CPU"' in junit
+    allure = allure_results(project)["test_gpu"]
+    assert allure["status"] == "skipped"
+    assert allure["statusDetails"]["message"] == "MEM-01 not applicable: the engines compute on the CPU"
+
+
+def test_a_case_that_is_not_judged_is_worse_than_one_that_does_not_apply(run: Run, project: pytest.Pytester) -> None:
+    source = """
+        @pytest.fixture
+        def lacking():
+            yield
+            raise NotApplicable("no router")
+
+        @requirement("API-09")
+        def test_it(lacking): raise NotJudged("not alone")
+    """
+    assert run(source).ret == 0
+    assert (entries(project)["API-09"]["verdict"], entries(project)["API-09"]["reason"]) == ("not judged", "not alone")
+
+
+MANY = """
+@requirement("COR-04")
+def test_mixed(): pass
+
+@requirement("COR-01", "REL-01")
+def test_both(): pass
+
+@requirement("API-01")
+def test_api(): pass
+
+def test_unmarked(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        (("--requirement=COR-04",), 1),
+        (("--requirement", "cor-04,REL-01"), 2),
+        (("--requirement=COR-04", "--requirement=REL-01"), 2),
+        (("--requirement=COR-04,API-01", "--profile=core,api"), 2),
+        (("-o", "requirement=API-01"), 1),
+        (("-k", "COR-04"), 1),
+        (("-k", "REL-01 or API-01"), 2),
+        (("-k", "not COR-01"), 3),
+        (("-k", "COR"), 2),
+    ],
+)
+def test_requirements_are_chosen_by_id(run: Run, arguments: tuple[str, ...], passed: int) -> None:
+    result = run(MANY, *arguments)
+    result.assert_outcomes(passed=passed, deselected=4 - passed)
+
+
+def test_many_failures_are_run_again_by_their_requirements(run: Run, project: pytest.Pytester) -> None:
+    run('@requirement("ACC-02")\n@pytest.mark.parametrize("k", range(9))\ndef test_it(k): assert 0, "no"')
+    assert written(project)["reproduce"]["failing"] == "pytest --requirement=ACC-02"
+
+
+def test_nothing_that_explains_a_failure_is_cut(run: Run, project: pytest.Pytester) -> None:
+    words = " ".join(f"word{number}" for number in range(400))
+    result = run(
+        f"""
+        @requirement("ACC-02")
+        def test_fails(): assert 0, "{words}\\nsecond line {words} the end"
+
+        @requirement("API-01")
+        def test_errs(): raise StackError("{words} bundle: /a/path")
+        """
+    )
+    found = entries(project)
+    assert found["ACC-02"]["reason"] == words
+    assert "the end" in found["ACC-02"]["detail"]
+    assert found["API-01"]["reason"].endswith("bundle: /a/path")
+    output = result.stdout.str()
+    assert f"reload: exactly whole chunks from the tier: {words}\n" in output
+    assert f"error: StackError: {words} bundle: /a/path\n" in output
+    text = (project.path / "reports/conformance.md").read_text()
+    assert "second line" in text
+    assert "bundle: /a/path" in text
+    message = allure_results(project)["test_fails"]["statusDetails"]["message"]
+    assert "the end" in message
+
+
 def test_a_test_of_several_requirements_is_judged_by_each_level(run: Run, project: pytest.Pytester) -> None:
     assert run('@requirement("CFG-07", "ACC-01")\ndef test_it(): assert False, "no"').ret == 1
     assert {id_: entry["verdict"] for id_, entry in entries(project).items()} == {
@@ -165,7 +287,7 @@ def test_a_test_of_several_requirements_is_judged_by_each_level(run: Run, projec
     }
 
 
-def test_unjudged_cases_of_a_conformant_requirement_are_named(run: Run, project: pytest.Pytester) -> None:
+def test_unjudged_cases_of_a_requirement_are_named(run: Run, project: pytest.Pytester) -> None:
     result = run(
         """
         @requirement("ACC-01")
@@ -177,7 +299,15 @@ def test_unjudged_cases_of_a_conformant_requirement_are_named(run: Run, project:
     )
     assert result.ret == 0
     entry = entries(project)["ACC-01"]
-    assert (entry["verdict"], entry["cases"]["judged"], entry["cases"]["total"]) == ("conformant", 2, 3)
+    assert (entry["verdict"], entry["cases"]["judged"], entry["cases"]["total"]) == ("partly judged", 2, 3)
+    result.stdout.fnmatch_lines(
+        [
+            "PARTLY JUDGED  ACC-01: 2 of 3 cases judged; not judged: test_it[[]3[]]: needs a GPU",
+            "conformance: 0 conformant, 0 non-conformant, 0 advisory, 1 partly judged, 0 not judged; *",
+        ]
+    )
+    text = (project.path / "reports/conformance.md").read_text()
+    assert "## Judged in part only, and why" in text
     assert entry["cases"]["unjudged"] == [{"case": "suite/test_accounted.py::test_it[3]", "reason": "needs a GPU"}]
 
 
@@ -236,6 +366,7 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
     assert report["run"]["profiles"] == ["api", "latency", "router"]
     assert report["not_run"]["core"] == 22
     assert report["not_run"]["api"] == 7
+    assert "disk" not in report["not_run"], "what is planned is not run by nobody's choice"
     assert [row["profile"] for row in report["profiles"]] == ["api", "latency", "router"]
 
 
@@ -244,7 +375,11 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
     [
         (("--profile", "cor"), "*--profile: unknown profile 'cor'; did you mean core?*Profiles: core, api, *"),
         (("--gate", "suit/"), "*--gate: unknown profile 'suit/'*"),
-        (("--gate=disk",), "*--gate: disk has no MUST*"),
+        (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
+        (("--profile=throughput",), "*--profile: no requirement of profile throughput is judged yet*"),
+        (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
+        (("--requirement=RES-01",), "*--requirement: RES-01 is planned: no test judges it yet*"),
+        (("--requirement=API-01", "--profile=core"), "*API-01 is of profile api, which --profile core leaves out*"),
         (("--gate=core", "--profile=api"), "*core is deselected by --profile api*"),
     ],
 )
@@ -256,11 +391,11 @@ def test_wrong_options_are_usage_errors(run: Run, args: tuple[str, ...], message
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unknown_ids_end_the_collection(run: Run, project: pytest.Pytester, workers: int) -> None:
-    source = "@requirement('ACC-09')\ndef test_it(): pass\n"
+    source = "@requirement('ACC-99')\ndef test_it(): pass\n"
     result = run(source, *(["-n2"] if workers else []), apart=bool(workers))
     assert result.ret != 0
     text = result.stdout.str() + result.stderr.str()
-    assert "suite/test_accounted.py::test_it: unknown requirement 'ACC-09'; did you mean ACC-0" in text
+    assert "suite/test_accounted.py::test_it: unknown requirement 'ACC-99'; did you mean ACC-0" in text
     if not workers:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert not (project.path / "reports/conformance.json").exists()

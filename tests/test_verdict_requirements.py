@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,18 @@ import pytest
 from fixtures.verdict import aggregate, allure
 from fixtures.verdict import report as reporting
 from fixtures.verdict.aggregate import Case, Figure, Outcome, Phase, fold
-from fixtures.verdict.requirements import DOCUMENT, LINKS, PROFILES, REQUIREMENTS, document, musts, nearest
+from fixtures.verdict.requirements import (
+    DOCUMENT,
+    FEATURES,
+    IMPACTS,
+    LINKS,
+    PROFILES,
+    REQUIREMENTS,
+    document,
+    judged,
+    musts,
+    nearest,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,15 +31,17 @@ if TYPE_CHECKING:
 COUNTS = {
     "CFG": 8,
     "ACT": 5,
-    "ACC": 7,
-    "COR": 6,
-    "LAT": 6,
-    "MEM": 6,
+    "ACC": 9,
+    "COR": 8,
+    "LAT": 9,
+    "THR": 3,
+    "MEM": 7,
     "CAP": 3,
-    "RES": 6,
+    "RES": 9,
     "API": 9,
-    "RTR": 4,
-    "REL": 4,
+    "RTR": 7,
+    "TIR": 6,
+    "REL": 5,
 }
 
 
@@ -41,7 +55,10 @@ def test_entries_are_complete() -> None:
         assert each.id == id_
         assert each.level in ("MUST", "SHOULD")
         assert each.link in LINKS
-        assert each.profile in PROFILES
+        assert each.profiles
+        assert set(each.profiles) <= set(PROFILES)
+        assert each.needs <= set(FEATURES)
+        assert each.impact in IMPACTS
         assert each.text.endswith("."), id_
         assert each.title
         assert len(each.title) <= 52, id_
@@ -58,9 +75,14 @@ def test_profiles_follow_the_section_except_where_marked() -> None:
         "RES-04": "shared-tier",
         "API-09": "router",
         "RTR-04": "shared-tier",
+        "RES-07": "shared-tier",
+        "COR-07": "disk",
+        "COR-08": "disk",
     }
     by_section = dict.fromkeys(("CFG", "ACT", "ACC", "COR"), "core") | {
         "LAT": "latency",
+        "THR": "throughput",
+        "TIR": "disk",
         "MEM": "memory",
         "CAP": "capacity",
         "RES": "resilience",
@@ -93,10 +115,16 @@ def case(id_: str, *outcomes: Outcome, name: str = "a", reason: str = "why") -> 
         ([case("ACC-01", "not judged")], "not judged"),
         ([case("ACC-01", "error")], "not judged"),
         ([case("ACC-01")], "not judged"),
-        ([case("ACC-01", "passed"), case("ACC-01", "not judged", name="b")], "conformant"),
+        ([case("ACC-01", "passed"), case("ACC-01", "not judged", name="b")], "partly judged"),
+        ([case("CFG-07", "passed"), case("CFG-07", "not judged", name="b")], "partly judged"),
+        ([case("ACC-01", "passed"), case("ACC-01", "not applicable", name="b")], "conformant"),
+        ([case("ACC-01", "not judged"), case("ACC-01", "not applicable", name="b")], "not judged"),
+        ([case("ACC-01", "failed"), case("ACC-01", "not applicable", name="b")], "non-conformant"),
+        ([case("ACC-01", "not applicable"), case("ACC-01", "not applicable", name="b")], "not applicable"),
+        ([case("ACC-01", "error"), case("ACC-01", "not applicable", name="b")], "not judged"),
         ([case("ACC-01", "passed"), case("ACC-01", "error", name="b")], "not judged"),
         ([case("ACC-01", "error"), case("ACC-01", "failed", name="b")], "non-conformant"),
-        ([case("ACC-01", "passed"), case("ACC-01", name="b")], "conformant"),
+        ([case("ACC-01", "passed"), case("ACC-01", name="b")], "partly judged"),
         ([case("ACC-01", "failed", "passed")], "non-conformant"),
         ([case("ACC-01", "error", "passed")], "not judged"),
     ],
@@ -105,6 +133,42 @@ def test_the_verdict_of_several_cases(cases: list[Case], verdict: str) -> None:
     (result,) = fold(cases)
     assert result.verdict == verdict
     assert bool(result.reason) == (verdict != "conformant")
+
+
+def test_a_partly_judged_requirement_names_the_cases_and_why() -> None:
+    cases = [case("ACC-02", "passed"), case("ACC-02", "passed", name="b[n/a]")]
+    cases += [case("ACC-02", "not judged", name=name, reason="not alone") for name in ("c[8]", "d[20]")]
+    cases += [case("ACC-02", "not judged", name="e", reason="too noisy")]
+    (result,) = fold(cases)
+    assert result.reason == ("2 of 5 cases judged; not judged: test_c[8], test_d[20]: not alone; test_e: too noisy")
+
+
+def test_planned_requirements_are_those_without_a_test() -> None:
+    tested = {
+        str(word.value)
+        for path in (DOCUMENT.parents[1] / "suite").glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "requirement"
+        for word in node.args
+        if isinstance(word, ast.Constant)
+    }
+    assert {id_ for id_, each in REQUIREMENTS.items() if not each.planned} == tested
+    assert not any(each.planned for each in musts(PROFILES))
+    assert not any(each.planned for profile in PROFILES for each in judged(profile))
+
+
+def test_a_gate_is_open_without_what_does_not_apply_and_closed_on_nothing() -> None:
+    cases = [case(each.id, "passed", name=each.id) for each in musts(["api"]) if each.id != "API-08"]
+    results = fold([*cases, case("API-08", "not applicable", name="key")])
+    assert aggregate.unmet_gate(results, ["api"]) == []
+    for outcomes in (("not judged",), ("passed", "not judged")):
+        partly = [case("API-08", outcome, name=str(number)) for number, outcome in enumerate(outcomes)]
+        ((requirement, reason),) = aggregate.unmet_gate(fold([*cases, *partly]), ["api"])
+        assert requirement.id == "API-08"
+        assert "why" in reason
+    router = fold([*cases, case("API-08", "not applicable"), case("API-09", "not applicable", name="router")])
+    ((requirement, reason),) = aggregate.unmet_gate(router, ["api", "router"])
+    assert (requirement.id, reason) == ("API-09", "not applicable, as everything in its profile: why")
 
 
 def test_several_bad_cases_are_counted_in_the_reason() -> None:
@@ -118,8 +182,27 @@ def test_a_profile_is_conformant_only_if_all_of_its_musts_are() -> None:
     assert (row["verdict"], row["core"]["result"], row["extended"]["result"]) == ("conformant", "success", "partial")
     assert row["extended"]["not_run"] == ["LAT-03", "LAT-04", "LAT-06"]
     (row,) = aggregate.by_profile(fold(cases[1:]), ["latency"])
-    assert (row["verdict"], row["core"]["result"]) == ("not judged", "partial")
-    assert row["core"]["statistics"] == {"passed": 2, "failed": 0, "not_judged": 0, "not_run": 1}
+    assert (row["verdict"], row["core"]["result"]) == ("partly judged", "partial")
+    assert row["core"]["statistics"] == {
+        "passed": 2,
+        "failed": 0,
+        "partly_judged": 0,
+        "not_judged": 0,
+        "not_applicable": 0,
+        "not_run": 1,
+    }
+    (row,) = aggregate.by_profile(fold([case("LAT-01", "not judged")]), ["latency"])
+    assert (row["verdict"], row["core"]["not_judged"]) == ("not judged", ["LAT-01"])
+    inapplicable = [case(each.id, "not applicable", name=each.id) for each in musts(["latency"])]
+    (row,) = aggregate.by_profile(fold([*cases[:1], *inapplicable[1:]]), ["latency"])
+    assert (row["verdict"], row["core"]["result"], row["core"]["not_applicable"]) == (
+        "conformant",
+        "success",
+        ["LAT-02", "LAT-05"],
+    )
+    (row,) = aggregate.by_profile(fold(inapplicable), ["latency"])
+    assert (row["verdict"], row["core"]["result"]) == ("not applicable", "not applicable")
+    assert aggregate.by_profile(fold(inapplicable), []) == [], "a profile of which nothing applies is not shown unasked"
     (row,) = aggregate.by_profile(fold([case("LAT-01", "failed")]), ["latency"])
     assert (row["verdict"], row["core"]["result"], row["core"]["failed"]) == ("non-conformant", "failure", ["LAT-01"])
 
@@ -149,10 +232,12 @@ def test_the_report_is_valid_ordered_and_redacted() -> None:
         "conformant": 1,
         "non-conformant": 1,
         "advisory": 1,
+        "partly judged": 0,
         "not judged": 1,
+        "not applicable": 0,
         "waived": 0,
         "errored": 0,
-        "not run": 60,
+        "not run": sum(not each.planned for each in REQUIREMENTS.values()) - 4,
     }
 
 
@@ -173,6 +258,10 @@ def test_the_schema_is_one_and_knows_every_name() -> None:
     schema = reporting.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$defs"]["profile"]["enum"] == list(PROFILES)
+    assert schema["$defs"]["feature"]["enum"] == list(FEATURES)
+    assert schema["$defs"]["impact"]["enum"] == list(IMPACTS)
+    for version in reporting.OLDER:
+        assert reporting.schema(version)["properties"]["schema_version"]["const"] == version
     assert schema["$defs"]["link"]["enum"] == list(LINKS)
     assert schema["properties"]["schema_version"]["const"] == reporting.SCHEMA_VERSION
 

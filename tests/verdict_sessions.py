@@ -21,7 +21,7 @@ Run = Callable[..., pytest.RunResult]
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """
 import pytest
-from fixtures.errors import NotJudged, StackError, SubjectFault
+from fixtures.errors import NotApplicable, NotJudged, StackError, SubjectFault
 from fixtures.verdict.plugin import publish_subject, requirement
 """
 
