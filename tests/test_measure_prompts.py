@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.measure.prompts import BOS, FIRST_ID, LAST_ID, Prompt, Prompts
+from fixtures.errors import NotJudged
+from fixtures.measure.prompts import BOS, FIRST_ID, LAST_ID, Prompt, Prompts, Vocabulary
 
 CHUNK = 16
 
@@ -135,3 +136,20 @@ def test_a_shuffle_keeps_every_prompt_and_is_no_sorting() -> None:
     mixed = source.shuffled(drawn)
     assert sorted(mixed, key=lambda prompt: prompt.ids) == sorted(drawn, key=lambda prompt: prompt.ids)
     assert mixed != drawn
+
+
+@given(size=st.integers(16, 200_000), bos=st.none() | st.integers(-5, 300_000), old=st.integers(0, 200_000))
+def test_prompts_stay_within_any_vocabulary(size: int, bos: int | None, old: int) -> None:
+    vocabulary = Vocabulary.of_size(size, bos)
+    assert 0 <= vocabulary.bos < size
+    assert 0 < vocabulary.first < vocabulary.end <= size
+    assert vocabulary.first <= vocabulary.another(old) < vocabulary.end
+    assert vocabulary.another(old) != old
+    source = Prompts(1, "v", CHUNK, 100, vocabulary)
+    assert all(0 <= one < size for one in source.of_length(50).ids)
+
+
+def test_a_large_vocabulary_is_used_as_ever() -> None:
+    assert Vocabulary.of_size(32_000) == Vocabulary.of_size(151_936) == Vocabulary()
+    with pytest.raises(NotJudged, match="vocabulary of 15 tokens"):
+        Vocabulary.of_size(15)

@@ -21,7 +21,7 @@ from fixtures.errors import NoAnswer, NotJudged, SubjectFault, SubjectGone
 from fixtures.measure.deadlines import Deadlines
 from fixtures.measure.exchange import TokenSources
 from fixtures.measure.memory import GIB, HostMemory
-from fixtures.measure.prompts import Prompts
+from fixtures.measure.prompts import Prompts, Vocabulary
 from fixtures.stack import stack as module
 from fixtures.stack.record import EngineServer, ProcessRef, Requested, Server, StackRecord
 from fixtures.stack.stack import LogFile, Stack
@@ -949,3 +949,48 @@ def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: Fake
     missing = stack.missing_metrics("cache")
     assert "lmcache_mp_l1_usage_ratio" in missing
     assert "lmcache_mp_l1_write_chunks_total" not in missing
+
+
+# --- what else the counters may include ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["others-use-it", "nobody-else-does"])
+def test_a_cache_that_counts_too_much_is_watched_for_others(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(module, "CACHE_WATCHED_S", 0.3)
+
+    def store(payload: dict[str, Any]) -> None:
+        engine.count(payload)
+        cache.cache["l1_write_chunks_total"] += 9
+
+    engine.on_post = store
+    asked = with_cache(tmp_path, engine, cache).ask(Prompts(1, "x", 64, 4000).of_length(65))
+    if not busy:
+        assert asked.stored_tokens == 9 * 64, "a fault of its own stays one"
+        return
+    timer = threading.Timer(0.1, lambda: cache.cache.update(lookup_requested_tokens_total=500))
+    timer.start()
+    with pytest.raises(NotJudged, match="the cache counted 576 tokens where this request explains 64"):
+        _ = asked.stored_tokens
+    timer.join()
+
+
+@pytest.mark.parametrize("size", [16, 300, 5000, 30999, 151936])
+def test_the_vocabulary_is_found_by_asking(tmp_path: Path, engine: FakeServer, size: int) -> None:
+    def only_known(payload: dict[str, Any]) -> None:
+        known = max(payload["prompt"]) < size
+        engine.answer = (200, {}) if known else (400, {"error": {"message": "Token id 9 is out of vocabulary"}})
+
+    engine.on_post = only_known
+    found = Stack(record(tmp_path, engine.url)).vocabulary
+    assert 0 < found.first < found.end <= size
+    assert found == Vocabulary.of_size(min(size, 31000) if size < 31000 else size)
+    assert len(engine.posts) <= 17
+
+
+def test_the_vocabulary_of_a_model_at_hand_is_read(tmp_path: Path, engine: FakeServer) -> None:
+    (tmp_path / "config.json").write_text('{"text_config": {"vocab_size": 512, "bos_token_id": 3}}')
+    found = Stack(record(tmp_path, engine.url, model_folder=tmp_path)).vocabulary
+    assert (found.bos, found.first, found.end) == (3, 128, 496)
+    assert engine.posts == []
