@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from fixtures.evidence.metrics import EXPECTED_METRICS, CacheCounters, CounterReset, EngineCounters, Samples, missing
-from fixtures.evidence.shape import KvShape
+from fixtures.evidence.shape import FULL, KvShape
 
 DATA = Path(__file__).parent / "data" / "evidence"
 
@@ -302,3 +303,76 @@ def test_no_text_is_too_strange(text: str) -> None:
     assert engine.delta(EngineCounters()) is not None
     assert counters.flavour in (None, "in-process", "multi-process")
     missing(samples, "engine")
+
+
+# --- pages that are none, and large ones ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<html>502 Bad Gateway</html>\n", "no metrics page: '<html>502 Bad Gateway</html>'"),
+        ('{"error": "x"}', "no metrics page"),
+        ("", "the metrics page is empty"),
+        ("not found", "no metrics page: 'not found'"),
+    ],
+)
+def test_a_page_that_is_no_metrics_page_says_so(text: str, words: str) -> None:
+    assert words in (Samples.parse(text).problem or "")
+
+
+@pytest.mark.parametrize("text", ["python_gc_total 1\n", "# HELP x y\n", 'vllm:a{b="c"} 1\n', "# EOF\n", "x NaN\n"])
+def test_a_metrics_page_of_something_else_is_one(text: str) -> None:
+    assert Samples.parse(text).problem is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'vllm:a{b="c",d="e"} 1.0',
+        'vllm:a{b="x\\\\y\\"z\\n"} 1.0',
+        'vllm:a{b="a,b={}"} 2',
+        'vllm:a{ b = "c" , } 3',
+        "vllm:a 1e9",
+        "vllm:a NaN",
+        "vllm:a +Inf",
+        "vllm:a -1.5e-3 1700000000",
+        'vllm:a{b=""} 0',
+    ],
+)
+def test_a_sample_is_what_the_official_parser_reads(line: str) -> None:
+    (family,) = text_string_to_metric_families(line + "\n")
+    (one,) = Samples.parse(line + "\n").series["vllm:a"]
+    expected = family.samples[0]
+    assert dict(one.labels) == expected.labels
+    assert one.value == expected.value or one.value != one.value
+
+
+def test_a_page_of_20_mb_is_read_within_seconds() -> None:
+    sample = 'vllm:prompt_tokens_total{engine="0",model_name="m"} 12.0\n'
+    bucket = 'vllm:e2e_request_latency_seconds_bucket{engine="0",le="0.3",model_name="m"} 7.0\n'
+    text = (sample + bucket * 9 + "go_gc_duration_seconds 1\n" * 10) * 20_000
+    begin = time.process_time()
+    assert len(Samples.parse(text).series["vllm:prompt_tokens_total"]) == 20_000
+    assert time.process_time() - begin < 10, f"{len(text) / 1e6:.0f} MB"
+
+
+# --- ranks and groups -------------------------------------------------------------------------------------------------
+
+
+def test_what_ranks_write_and_load_counts_once() -> None:
+    text = "lmcache_mp_l1_write_chunks_total 16\nlmcache_mp_num_chunks_loaded_total 32\nlmcache_mp_l1_read_chunks_total 32\n"
+    found = cache(text, KvShape(4, 2))  # MLA: two parts of a chunk, that four ranks load
+    assert (found.stored_tokens, found.loaded_tokens, found.read_tokens) == (8 * 256, 8 * 256, 8 * 256)
+
+
+def test_keys_of_a_sliding_window_do_not_count_tokens() -> None:
+    text = "lmcache_mp_l1_write_chunks_total 14\nlmcache_mp_lookup_hit_tokens_total 2816\n"
+    found = cache(text, KvShape(1, 1, (FULL, 1, 1, 1)))
+    assert (found.stored_tokens, found.hit_tokens) == (None, 2816)
+
+
+def test_data_parallel_engines_in_process_are_added() -> None:
+    """Each serves other requests; in their own group both are worker 0."""
+    text = "".join(f'lmcache:num_stored_tokens_total{{engine="{at}",worker_id="0"}} 1024\n' for at in (0, 1))
+    assert cache(text).stored_tokens == 2048

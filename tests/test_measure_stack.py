@@ -18,13 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.errors import NoAnswer, NotJudged, SubjectFault, SubjectGone
+from fixtures.evidence import logs
+from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.measure.deadlines import Deadlines
 from fixtures.measure.exchange import TokenSources
 from fixtures.measure.memory import GIB, HostMemory
 from fixtures.measure.prompts import Prompts, Vocabulary
 from fixtures.stack import stack as module
 from fixtures.stack.record import EngineServer, ProcessRef, Requested, Server, StackRecord
-from fixtures.stack.stack import LogFile, Stack
+from fixtures.stack.stack import LogFile, Stack, shape_of_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +51,7 @@ class FakeServer(ThreadingHTTPServer):
         self.cache: dict[str, float] = {}
         self.info: dict[str, str] = {"block_size": "16", "num_gpu_blocks": "100", "enable_prefix_caching": "True"}
         self.config: Any = None
+        self.status: Any = None
         self.models: list[dict[str, Any]] = [{"id": MODEL, "max_model_len": 4096}]
         self.answer: tuple[int, Any] = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
         self.on_post: Callable[[dict[str, Any]], None] = self.count
@@ -96,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(self.server.metrics_status, (self.server.page or self.server.metrics()).encode(), "text/plain")
         elif self.path == "/v1/models":
             self.reply(200, json.dumps({"data": self.server.models}).encode())
+        elif self.path == "/status" and self.server.status is not None:
+            self.reply(200, json.dumps(self.server.status).encode())
         elif self.path == "/config" and self.server.config is not None:
             self.reply(200, json.dumps(self.server.config).encode())
         else:
@@ -994,3 +999,159 @@ def test_the_vocabulary_of_a_model_at_hand_is_read(tmp_path: Path, engine: FakeS
     found = Stack(record(tmp_path, engine.url, model_folder=tmp_path)).vocabulary
     assert (found.bos, found.first, found.end) == (3, 128, 496)
     assert engine.posts == []
+
+
+# --- one log, read once -----------------------------------------------------------------------------------------------
+
+STORED_64 = "[2026-11-25 04:31:45,869] LMCache INFO: Stored 64 tokens in 0.017 seconds (x.py:1:y)\n"
+
+
+def test_a_log_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "x.log", []
+    path.write_text(STORED_64 * 1000)
+    log = LogFile(path)
+    real = logs.LogReader.feed
+    monkeypatch.setattr(logs.LogReader, "feed", lambda self, data: (read.append(len(data)), real(self, data))[1])
+    assert len(log.facts().stored) == 1000
+    mark = log.position()
+    with path.open("a") as file:
+        file.write(STORED_64)
+    assert len(log.facts(mark).stored) == 1
+    assert len(log.facts().stored) == 1001
+    assert read == [len(STORED_64) * 1000, len(STORED_64)]
+
+
+@pytest.mark.parametrize("how", ["truncated", "replaced", "truncated-and-longer"])
+def test_a_log_that_is_rotated_loses_nothing_that_was_read(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "x.log"
+    path.write_text("begin\n" + STORED_64 * 3)
+    log = LogFile(path)
+    assert log.facts().stored_tokens() == 192
+    mark = log.position()
+    if how == "replaced":
+        path.rename(tmp_path / "x.log.1")
+    path.write_text(STORED_64.replace("64", "128") * (20 if how == "truncated-and-longer" else 1))
+    count = 20 if how == "truncated-and-longer" else 1
+    assert log.facts(mark).stored_tokens() == 128 * count
+    assert log.facts().stored_tokens() == 192 + 128 * count
+    assert log.text(mark).count("128") == count
+    assert log.position() == mark + path.stat().st_size
+
+
+def test_a_log_that_is_truncated_unread_keeps_its_marks(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_text(STORED_64 * 9 + STORED_64[:20])
+    log = LogFile(path)
+    mark = log.position()
+    path.write_text(STORED_64)
+    assert log.facts(mark).stored_tokens() == 64
+
+
+INITIALISED = "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
+START = "(EngineCore pid=7) INFO 11-25 04:25:20 [core.py:1] Initializing a V1 LLM engine (v0.32.0) with config: x\n"
+
+
+def test_a_log_without_its_start_is_no_proof_of_nothing(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    (tmp_path / "engine-0.log").write_text(NOISE * 30)
+    (tmp_path / "kv.log").write_text(STORED_64)
+    with pytest.raises(NotJudged, match="does not hold its start"):
+        stack.offload_announced(stack.engine)
+    (tmp_path / "engine-0.log").write_text(START + NOISE)
+    with pytest.raises(NotJudged, match="does not hold its start"):
+        stack.offload_announced(stack.engine)
+    cache.status = {"non_cuda_context_meta": {"7": {"world_size": 1}}}
+    assert stack.offload_announced(stack.engine), "a worker is registered"
+
+
+def test_a_start_without_lmcache_is_proof(tmp_path: Path, engine: FakeServer) -> None:
+    log = tmp_path / "engine-0.log"
+    log.write_text(START + NOISE)
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)]))
+    assert not stack.offload_announced(stack.engine)
+
+
+def test_a_log_of_an_unknown_format_is_not_judged(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    (tmp_path / "engine-0.log").write_text("ts=1 lvl=3 something\n" * 30)
+    for ask in (stack.logs_at_info, lambda: stack.findings("run"), lambda: stack.offload_announced(stack.engine)):
+        with pytest.raises(NotJudged, match="the log of engine-0 is in a format that is not known"):
+            ask()
+
+
+def test_what_was_logged_before_the_run_is_history(tmp_path: Path, engine: FakeServer) -> None:
+    failed = "[2026-11-25 04:31:45,869] LMCache ERROR: Put task failed for key {}: x (x.py:1:y)\n"
+    log = tmp_path / "engine-0.log"
+    log.write_text(failed.format("old"))
+    of = record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)])
+    own, attached = Stack(of), Stack(of, attached=True)
+    assert [len(own.findings("run")), len(attached.findings("run"))] == [1, 0]
+    assert ["old" in str(one) for one in attached.earlier_findings("run")] == [True]
+    with log.open("a") as file:
+        file.write(failed.format("new"))
+    assert ["new" in str(one) for one in attached.findings("run")] == [True]
+    assert len(own.findings("run")) == 2
+    assert len(attached.earlier_findings("run")) == 1
+
+
+# --- tensor parallel --------------------------------------------------------------------------------------------------
+
+
+def test_two_ranks_behind_a_server_count_once(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
+) -> None:
+    """One line and one set of keys per rank: as recorded with tensor parallelism over two cards."""
+    stack = with_cache(tmp_path, engine, cache)
+    cache.status = {"cache_context_meta": {"1": {"world_size": 2}, "2": {"world_size": 2}}}
+
+    def store(payload: dict[str, Any]) -> None:
+        with (tmp_path / "kv.log").open("a") as file:
+            file.write(STORED_64 * 2)
+        cache.cache["l1_write_chunks_total"] += 2
+        engine.count(payload)
+
+    engine.on_post = store
+    asked = stack.ask(prompts.of_length(50))
+    assert (asked.stored_in(asked.log.facts()), asked.stored_tokens) == (64, 64)
+    assert stack.kv_shape(stack.engine) == KvShape(2, 2, source="GET /status")
+
+
+def test_two_ranks_in_process_count_once(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    """vLLM 0.32: the lines that name the ranks are in the start of the log, long before the request."""
+    log = tmp_path / "engine-0.log"
+    role = INITIALISED.replace(" (a.py", ": LMCacheMetadata(world_size=2, worker_id={}, use_mla=False) (a.py")
+    log.write_text(START + role.format(0) + role.format(1))
+    stored = "[2026-11-25 04:31:45,869] LMCache INFO: [req_id=cmpl-1-0] Stored 64 out of total 64 tokens. (x.py:1:y)\n"
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)]))
+
+    def store(payload: dict[str, Any]) -> None:
+        with log.open("a") as file:
+            file.write(stored * 2)
+        engine.count(payload)
+
+    engine.on_post = store
+    asked = stack.ask(prompts.of_length(70))
+    assert (asked.stored_in(asked.log.facts()), asked.stored_tokens) == (64, 64)
+
+
+def of_groups(*groups: int, world: int = 1) -> dict[str, Any]:
+    kernels = [{"kernel_group_idx": at, "object_group_idx": group} for at, group in enumerate(groups)]
+    return {"world_size": world, "kv_cache_layout": {"kernel_groups": kernels}}
+
+
+@pytest.mark.parametrize(
+    ("contexts", "windows", "ranks", "shape"),
+    [
+        ([], [], 1, KvShape(1, 1, (FULL,), "the values")),
+        ([], [], 4, KvShape(4, 4, (FULL,), "the values")),
+        ([{"world_size": 2}] * 2, [], 1, KvShape(2, 2, (FULL,), "GET /status")),
+        ([{"world_size": 1}] * 4, [], 4, KvShape(4, 1, (FULL,), "GET /status")),  # MLA
+        ([of_groups(0, 0)], [-1, 1024], 1, KvShape(1, 1, (FULL,), "GET /status")),
+        ([of_groups(0, 1)], [-1, 1024], 1, KvShape(1, 1, (FULL, 4), "GET /status")),
+        ([of_groups(0, 1, world=2)], [], 2, KvShape(2, 2, (UNKNOWN, UNKNOWN), "GET /status")),
+        ([{"world_size": "x", "kv_cache_layout": 3}], [], 1, KvShape(1, 1, (FULL,), "the values")),
+    ],
+)
+def test_the_shape_of_a_server(contexts: list[Any], windows: list[int], ranks: int, shape: KvShape) -> None:
+    groups = "".join(f"KernelGroupInfo(layers=1, sw_size_tokens={tokens})\n" for tokens in windows)
+    assert shape_of_server(contexts, logs.read(groups), ranks, 256) == shape
