@@ -25,7 +25,7 @@ from rich.table import Table
 from fixtures.evidence import logs
 from fixtures.evidence.metrics import Samples
 from fixtures.measure.prompts import Prompts
-from fixtures.measure.trials import bootstrap_median
+from fixtures.measure.trials import median_interval
 from fixtures.stack.record import StackRecord
 from fixtures.stack.stack import Stack
 
@@ -82,9 +82,9 @@ def clock(stack: Stack, prompts: Prompts, count: int = 100) -> dict[str, float]:
         assert after.ttft_count == 1
         differences.append((exchange.ttft_s - after.ttft_sum) * 1e3)
     return (
-        of_interval("TTFT, ours minus the engine's, median (ms)", bootstrap_median(differences))
+        of_interval("TTFT, ours minus the engine's, median (ms)", median_interval(differences))
         | {"TTFT, ours minus the engine's, worst (ms)": max(differences, key=abs)}
-        | of_interval("round trip of GET /version, median (ms)", bootstrap_median(round_trips))
+        | of_interval("round trip of GET /version, median (ms)", median_interval(round_trips))
     )
 
 
@@ -115,7 +115,7 @@ def sampler(stack: Stack, prompts: Prompts, seconds: float = 210.0, block: int =
                 took[sampled] += [reload_s() for _ in range(block)]
     added = [(with_it / without - 1) * 100 for with_it, without in zip(took[True], took[False], strict=True)]
     means = {sampled: statistics.mean(seconds) for sampled, seconds in took.items()}
-    return of_interval("GPU memory sampler, added to TTFT, median (%)", bootstrap_median(added)) | {
+    return of_interval("GPU memory sampler, added to TTFT, median (%)", median_interval(added)) | {
         "GPU memory sampler, added to TTFT, means (%)": (means[True] / means[False] - 1) * 100,
         "GPU memory sampler, TTFT without it, mean (ms)": means[False] * 1e3,
     }

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.errors import NotJudged
+from fixtures.errors import NotApplicable, NotJudged
+from fixtures.incidents import Incidents
 from fixtures.measure.client import Response
 from fixtures.measure.control import LOGPROBS, Control
 from fixtures.measure.exchange import Exchange, TokenSources
 from fixtures.measure.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 CHUNK = 16
 COLD, HIT = TokenSources(65, 0, 0), TokenSources(1, 64, 0)
@@ -45,6 +46,21 @@ class FakeStack:
     gpu_prefix_cache: bool = True
     device: str = "cuda"
     asked: list[tuple[Prompt, dict[str, Any]]] = field(default_factory=list)
+    logprobs: int | None = LOGPROBS
+    block: int | None = 4
+    chunk_tokens: int = CHUNK
+    kept: list[tuple[tuple[Prompt, ...], TokenSources]] = field(default_factory=list)
+    incidents: Incidents = field(default_factory=Incidents)
+
+    def gives_logprobs(self, wanted: tuple[int, ...]) -> int | None:
+        return next((number for number in wanted if self.logprobs is not None and number <= self.logprobs), None)
+
+    def expect_kept(self, prompts: Iterable[Prompt], tokens: TokenSources) -> None:
+        self.kept.append((tuple(prompts), tokens))
+
+    @property
+    def started_counters(self) -> Any:
+        return SimpleNamespace(block_size=self.block)
 
     @property
     def record(self) -> Any:
@@ -112,7 +128,7 @@ def test_without_a_prefix_cache_a_gpu_has_no_control(prompts: Prompts) -> None:
 def test_a_model_that_answers_the_same_whatever_it_read_cannot_testify(prompts: Prompts) -> None:
     stack = FakeStack(lambda number, prompt: exchange({"a": -0.1}))
     prompt = prompts.unique(chunks=4)
-    with pytest.raises(NotJudged, match="cannot testify"):
+    with pytest.raises(NotJudged, match="does not depend on its prompt"):
         control(stack).check_witness(prompts, prompt, exchange({"a": -0.1}), 4)
     (asked, options) = stack.asked[0]
     assert [at for at in range(65) if asked.ids[at] != prompt.ids[at]] == [1], "one early token is changed"
@@ -143,15 +159,17 @@ def test_a_model_that_depends_on_what_it_read_is_a_witness(prompts: Prompts, lat
     ids=str,
 )
 def test_only_a_whole_reload_may_be_compared(prompts: Prompts, sources: TokenSources, whole: bool) -> None:
-    made, prompt = control(FakeStack(lambda number, prompt: exchange({"a": -1.0}))), prompts.unique(chunks=4)
+    stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -1.0})), prompts.unique(chunks=4)
+    made = control(stack)
     if whole:
         made.check_reloaded(exchange({"a": -1.0}, sources), prompt)
-        made.check_loaded(sources, 64)
+        made.check_loaded(sources, [prompt])
     else:
         with pytest.raises(NotJudged, match="no whole reload"):
             made.check_reloaded(exchange({"a": -1.0}, sources), prompt)
         with pytest.raises(NotJudged, match="expected 64 loaded tokens"):
-            made.check_loaded(sources, 64)
+            made.check_loaded(sources, [prompt])
+    assert stack.kept == [((prompt,), sources)] * 2, "whatever came, ACC-02 is told where it has to be there"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +177,7 @@ def test_only_a_whole_reload_may_be_compared(prompts: Prompts, sources: TokenSou
     [
         (True, "cuda", True, None),
         (True, "cpu", False, None),
-        (True, "cuda", False, "other last bits"),
+        (True, "cuda", False, "there is no control of this case"),
         (False, "cpu", True, "no part of a prompt can be on the GPU"),
         (False, "cuda", False, "no part of a prompt can be on the GPU"),
     ],
@@ -172,6 +190,104 @@ def test_a_mixed_prefix(cache: bool, device: str, aligned: bool, reason: str | N
     else:
         with pytest.raises(NotJudged, match=reason):
             made.check_mixed(aligned=aligned)
+
+
+# --- a suffix of more than one token ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "block", "chunk", "tokens"),
+    [("one", 4, 16, 1), ("one", None, 16, 1), ("two", 4, 16, 2), ("block", 4, 16, 4), ("block", 16, 256, 16)],
+)
+def test_a_suffix_of_a_block_has_a_control(length: Any, block: int | None, chunk: int, tokens: int) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": -1.0}), block=block, chunk_tokens=chunk)
+    assert control(stack).suffix(length) == tokens
+
+
+@pytest.mark.parametrize(
+    ("length", "block", "chunk", "reason"),
+    [
+        ("block", 128, 128, NotApplicable),
+        ("block", 128, 64, NotApplicable),
+        ("two", 1, 16, NotApplicable),
+        ("two", None, 16, NotJudged),
+    ],
+)
+def test_some_suffixes_do_not_exist(length: Any, block: int | None, chunk: int, reason: type[NotJudged]) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": -1.0}), block=block, chunk_tokens=chunk)
+    with pytest.raises(reason):
+        control(stack).suffix(length)
+
+
+# --- how many log-probabilities ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("most", "asked"), [(20, 5), (5, 5), (4, 1), (1, 1)])
+def test_no_more_log_probabilities_are_asked_for_than_the_engine_gives(most: int, asked: int, prompts: Prompts) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": -1.0}), logprobs=most)
+    control(stack).ask(prompts.unique(chunks=1), 2)
+    assert stack.asked[0][1]["logprobs"] == asked
+
+
+def test_an_engine_without_log_probabilities_is_not_judged(prompts: Prompts) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": -1.0}), logprobs=0)
+    with pytest.raises(NotJudged, match="--max-logprobs 0"):
+        control(stack).answer(prompts.unique(chunks=1), 2)
+    assert stack.asked == []
+
+
+# --- the comparison ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_differs_from_itself_says_nothing_about_the_tier(prompts: Prompts) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": -0.1 - 0.01 * (number == 3)}, HIT))
+    prompt = prompts.unique(chunks=4)
+    with pytest.raises(NotJudged, match=r"not deterministic on one source.*differ"):
+        control(stack).assert_same(exchange({"a": -0.3}), prompt, exchange({"a": -0.1}), 4)
+
+
+def test_a_reload_that_differs_from_a_model_that_does_not_is_wrong(prompts: Prompts) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": -0.1}, HIT))
+    prompt, other = prompts.unique(chunks=4), prompts.unique(chunks=4)
+    theirs = exchange({"a": -0.3000001}, HIT, other)
+    among = {prompt: exchange({"a": -0.1}, HIT, prompt), other: theirs}
+    with pytest.raises(AssertionError, match=r"-0\.3 against -0\.1.*; it is nearer to the answer to prompt-2"):
+        control(stack).assert_same(exchange({"a": -0.3}), prompt, exchange({"a": -0.1}), 4, among=among)
+    assert len(stack.asked) > 1
+    control(stack).assert_same(exchange({"a": -0.1}), prompt, exchange({"a": -0.1}), 4)
+
+
+@pytest.mark.parametrize(("apart", "outcome"), [(1e-6, NotJudged), (1e-2, AssertionError)])
+def test_without_a_prefix_cache_the_last_place_is_not_claimed(
+    apart: float, outcome: type[BaseException], prompts: Prompts
+) -> None:
+    """A Qwen-like model in float32: the cold run computes the last token in another shape."""
+    stack = FakeStack(lambda number, prompt: exchange({"a": -0.1}), gpu_prefix_cache=False, device="cpu")
+    with pytest.raises(outcome):
+        control(stack).assert_same(exchange({"a": -0.1 - apart}), prompts.unique(chunks=4), exchange({"a": -0.1}), 4)
+
+
+@pytest.mark.parametrize(("apart", "right"), [(0.0, True), (1e-6, True), (0.02, True), (0.2, False), (2.0, False)])
+def test_where_tokens_are_computed_anew_the_answer_is_near_and_no_more(
+    apart: float, right: bool, prompts: Prompts
+) -> None:
+    stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1})), prompts.unique(chunks=4)
+    again, expected, witness = exchange({"a": -1.0 - apart}), exchange({"a": -1.0}), exchange({"a": -1.5})
+    if right:
+        control(stack).assert_near(again, prompt, expected, witness)
+    else:
+        with pytest.raises(AssertionError, match="by rounding only"):
+            control(stack).assert_near(again, prompt, expected, witness)
+
+
+def test_sources_that_do_not_add_up_are_for_their_own_requirement(prompts: Prompts) -> None:
+    stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1})), prompts.unique(chunks=4)
+    control(stack).check_total(TokenSources(65, 0, 0), prompt)
+    assert not stack.incidents.found
+    control(stack).check_total(TokenSources(64, 0, 0), prompt)
+    (incident,) = stack.incidents.found
+    assert incident.owner == "ACC-03"
+    assert "add up to 65 tokens, got 64 computed" in incident.text
 
 
 # --- whose answer it is -----------------------------------------------------------------------------------------------

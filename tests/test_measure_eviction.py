@@ -42,7 +42,8 @@ class FakeClient:
             return Response(status, {}, text, 0.01)
         assert path == "/v1/completions"
         assert payload is not None
-        self.prompts.append(payload["prompt"])
+        asked = payload["prompt"]
+        self.prompts += asked if isinstance(asked[0], list) else [asked]
         self.payloads.append(payload)
         return Response(self.completion, {}, json.dumps({"choices": []}), 0.01)
 
@@ -66,16 +67,18 @@ def client(*resets: tuple[int, str], **fields: Any) -> FakeClient:
 
 
 def drop(
-    fake: FakeClient, *, caching: bool = True, pool: int = 1000, tier: int | None = None, longest: int = 300
+    fake: Any,
+    *,
+    caching: bool = True,
+    pool: int = 1000,
+    tier: int | None = None,
+    longest: int = 300,
+    block: int | None = None,
+    chunk: int = 256,
+    reset_s: float = 30.0,
 ) -> str:
-    return eviction.drop_gpu_copy(
-        fake,  # type: ignore[arg-type]
-        model="m",
-        prefix_caching=caching,
-        pool_tokens=lambda: pool,
-        tier_tokens=lambda: tier,
-        max_model_len=lambda: longest,
-    )
+    facts = eviction.Pool(pool, tier, block, chunk, longest)
+    return eviction.drop_gpu_copy(fake, model="m", prefix_caching=caching, pool=lambda: facts, reset_s=reset_s)
 
 
 def test_without_prefix_caching_nothing_is_sent() -> None:
@@ -96,11 +99,10 @@ def test_a_reset_that_is_answered_is_done(text: str) -> None:
     assert drop(client((200, text))) == "reset"
 
 
-def test_a_reset_that_is_refused_for_ever_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eviction, "RESET_WITHIN_S", 0.2)
+def test_a_reset_that_is_refused_for_ever_is_a_fault() -> None:
     fake = client(REFUSED)
     with pytest.raises(SubjectFault, match=r"refused for 0 s: blocks of finished requests"):
-        drop(fake)
+        drop(fake, reset_s=0.2)
     assert fake.reset_count > 2
     assert fake.prompts == [], "a flood would hide that blocks are held"
 
@@ -108,6 +110,80 @@ def test_a_reset_that_is_refused_for_ever_is_a_fault(monkeypatch: pytest.MonkeyP
 def test_a_reset_that_fails_is_a_fault() -> None:
     with pytest.raises(SubjectFault, match="expected HTTP 200, got 500"):
         drop(client((500, "Internal Server Error")))
+
+
+@dataclass
+class FakeEngine:
+    """A prefix cache of vLLM 0.32: whole blocks are kept, the least recently used goes first, others are used again first.
+
+    Of every prompt of a chunk and more the tier stores its chunks.
+    """
+
+    block: int
+    chunk: int
+    blocks: int
+    keeps: bool = False
+    hits: int = 0
+    stored: int = 0
+    asked: int = 0
+    cached: dict[tuple[int, ...], None] = field(default_factory=dict)
+    """By all tokens up to the end of the block; the least recently used first."""
+
+    def get(self, path: str) -> Response:
+        text = f"vllm:prefix_cache_hits_total {self.hits}\nvllm:kv_cache_usage_perc 0\n"
+        return Response(200 if path == "/metrics" else 404, {}, text, 0.01)
+
+    def post(self, path: str, payload: dict[str, Any] | None = None) -> Response:
+        if payload is None:
+            return Response(404, {}, "", 0.01)
+        asked = payload["prompt"]
+        for ids in asked if isinstance(asked[0], list) else [asked]:
+            self.ask(tuple(ids))
+        return Response(200, {}, "{}", 0.01)
+
+    def ask(self, ids: tuple[int, ...]) -> int:
+        """One prompt; returns the tokens that the GPU's copy brought."""
+        self.asked += 1
+        self.stored += len(ids) // self.chunk * self.chunk
+        keys = [ids[:end] for end in range(self.block, len(ids) + 1, self.block)]
+        hit = 0
+        for key in keys[: (len(ids) - 1) // self.block]:
+            if key not in self.cached:
+                break
+            hit += self.block
+        for key in reversed(keys):
+            self.cached.pop(key, None)
+            self.cached[key] = None
+        while len(self.cached) > self.blocks and not self.keeps:
+            self.cached.pop(next(iter(self.cached)))
+        self.hits += hit
+        return hit
+
+
+@pytest.mark.parametrize(("block", "chunk"), [(128, 256), (16, 256), (16, 64), (64, 128), (16, 32), (32, 1000)])
+def test_a_flood_of_prompts_below_a_chunk_leaves_the_tier_alone(block: int, chunk: int) -> None:
+    fake = FakeEngine(block, chunk, blocks=300)
+    own = tuple(range(2000, 2000 + 4 * chunk + 1))
+    assert fake.ask(own) == 0
+    assert fake.ask(own) > 0, "before the flood the GPU has its copy"
+    stored = fake.stored
+    assert drop(fake, pool=300 * block, tier=300 * block, longest=8192, block=block, chunk=chunk) == "flood"
+    assert fake.stored == stored
+    assert fake.ask(own) == 0
+
+
+def test_a_gpu_copy_that_no_flood_evicts_is_not_judged() -> None:
+    fake = FakeEngine(16, 256, blocks=300, keeps=True)
+    with pytest.raises(NotJudged, match=r"3 floods of its pool \(4800 tokens\) did not evict"):
+        drop(fake, pool=4800, longest=8192, block=16)
+
+
+@pytest.mark.parametrize(("block", "chunk"), [(128, 128), (16, 17), (256, 256), (None, 256)])
+def test_where_no_prompt_is_a_block_and_less_than_a_chunk_the_tier_has_to_be_larger(
+    block: int | None, chunk: int
+) -> None:
+    with pytest.raises(NotJudged, match=f"a chunk of {chunk} tokens is no longer than a block"):
+        drop(client((404, "")), pool=1000, tier=1000, block=block, chunk=chunk)
 
 
 @pytest.mark.parametrize("status", [404, 405])
@@ -178,3 +254,12 @@ def test_without_a_log_the_held_blocks_are_waited_for() -> None:
     fake = client((200, ""), usage=deque([0.5, 0.2, 0.0]))
     assert eviction.reset(fake)  # type: ignore[arg-type]
     assert (fake.reset_count, list(fake.usage)) == (1, [0.0])
+
+
+def test_a_log_that_lags_does_not_make_a_refused_reset_a_done_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line comes too late: the reset is asked for again, once no block is held."""
+    monkeypatch.setattr(eviction, "HELD_S", 0.05)
+    fake = client((200, ""), usage=deque([0.5] * 3 + [0.0]))
+    assert eviction.reset(fake, FakeLog(fake, []))  # type: ignore[arg-type]
+    assert fake.reset_count >= 2
+    assert list(fake.usage) == [0.0]

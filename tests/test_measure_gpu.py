@@ -139,6 +139,8 @@ def test_a_card_that_two_pods_share_is_one_card() -> None:
     table = "0, GPU-a, NVIDIA L4, 23034, 9000\n"
     with PodGpuMemory({"one": lambda: table, "two": lambda: table}) as memory:
         assert memory.read().engine == 9000 * MIB
+    with pytest.raises(NotJudged, match=r"pods one, two share one card \(GPU-a"):
+        memory.check_alone()
 
 
 def test_a_pod_is_sampled_at_a_period_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

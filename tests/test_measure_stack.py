@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.errors import NoAnswer, NotJudged, SubjectFault, SubjectGone
+from fixtures.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
 from fixtures.evidence import logs
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.measure.deadlines import Deadlines
@@ -25,7 +25,7 @@ from fixtures.measure.exchange import TokenSources
 from fixtures.measure.memory import GIB, HostMemory
 from fixtures.measure.prompts import Prompts, Vocabulary
 from fixtures.stack import stack as module
-from fixtures.stack.record import EngineServer, ProcessRef, Requested, Server, StackRecord
+from fixtures.stack.record import Baseline, EngineServer, ProcessRef, Requested, Server, StackRecord
 from fixtures.stack.stack import LogFile, Stack, shape_of_server
 
 if TYPE_CHECKING:
@@ -718,6 +718,163 @@ def test_a_tier_that_never_evicts_was_never_full(
     assert stack.fill_tier(prompts) == 8 * 256
 
 
+def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    stack = Stack(record(tmp_path, engine.url))
+    engine.answer = (400, {"error": {"message": "no"}})
+    asked = [prompts.of_length(20) for _ in range(4)]
+    with pytest.raises(SubjectFault, match="got 400"):
+        stack.hang_up_on(asked)
+    engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
+    with pytest.raises(NotJudged, match=r"of 4 clients hung up before they were answered"):
+        stack.hang_up_on(asked, at_least=4)
+
+
+@pytest.mark.parametrize(("most", "given"), [(20, 5), (3, 1), (0, None)])
+def test_log_probabilities_are_asked_for_until_some_are_given(
+    tmp_path: Path, engine: FakeServer, most: int, given: int | None
+) -> None:
+    def answer(payload: dict[str, Any]) -> None:
+        if payload.get("logprobs", 0) > most:
+            engine.answer = (400, {"error": {"message": f"logprobs are more than {most}"}})
+        else:
+            engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
+            engine.count(payload)
+
+    engine.on_post = answer
+    assert Stack(record(tmp_path, engine.url)).gives_logprobs((5, 1)) == given
+
+
+# --- what the tier has to hold ----------------------------------------------------------------------------------------
+
+
+def tier_of(folder: Path, engine: FakeServer, cache: FakeServer, tokens: int, **fields: Any) -> Stack:
+    """A stack whose tier holds so many tokens, and stores what it is sent."""
+    stack = with_cache(folder, engine, cache, kv_bytes_per_token=GIB // tokens, **fields)
+
+    def store(payload: dict[str, Any]) -> None:
+        engine.count(payload)
+        cache.cache["l1_write_chunks_total"] += len(payload["prompt"]) // 64
+
+    engine.on_post = store
+    return stack
+
+
+SHORT = TokenSources(65, 0, 64)
+
+
+def test_what_was_stored_and_not_evicted_has_to_come_back(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
+    prompt, other = source.of_length(129), source.of_length(129)
+    stack.ask(prompt)
+    stack.expect_kept([prompt], TokenSources(1, 0, 128))
+    stack.expect_kept([prompt], TokenSources(1, 64, 64))
+    stack.expect_kept([other], TokenSources(129, 0, 0))
+    assert not stack.incidents.found, "all of it came, or it was never sent"
+    stack.expect_kept([prompt], SHORT)
+    (incident,) = stack.incidents.of("ACC-02")
+    assert "expected 128 tokens of prompt-1 (129 tokens) from the tier" in incident.text
+    assert "got 65 computed + 0 GPU hit + 64 loaded" in incident.text
+
+
+@pytest.mark.parametrize("policy", ["LRU", "MRU"])
+def test_what_may_have_been_evicted_need_not_come_back(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, policy: str
+) -> None:
+    stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
+    stack.cache_servers[0].server.argv = ["lmcache", "server", "--eviction-policy", policy]
+    old, new = source.of_length(129), source.of_length(129)
+    stack.ask(old)
+    for _ in range(14):
+        stack.ask(source.of_length(65))
+    stack.ask(new)
+    assert not stack.holds(old), "more than half of the tier was sent since"
+    assert stack.holds(new) == (policy == "LRU"), "the newest is what is evicted first by another policy"
+
+
+def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
+    prompt = source.of_length(129)
+    stack.ask(prompt)
+    assert stack.holds(prompt)
+    cache.cache["l1_write_chunks_total"] += 16
+    assert not stack.holds(prompt), "another client has stored 1024 tokens"
+    cache.cache["l1_write_chunks_total"] = 0
+    assert not stack.holds(prompt), "the server has begun again"
+    stack.ask(prompt)
+    assert stack.holds(prompt)
+    cache.cache = {}
+    assert not stack.holds(prompt)
+
+
+def test_nothing_is_claimed_of_a_tier_whose_size_is_not_known(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    stack, source = with_cache(tmp_path, engine, cache), Prompts(1, "kept", 64, 4000)
+    prompt = source.of_length(129)
+    stack.ask(prompt)
+    assert not stack.holds(prompt)
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def test_the_link_is_measured_where_the_engine_runs_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixtures.measure.bounds.host_copy_bytes_per_s", lambda: 5e9)
+    assert Stack(record(tmp_path, link_bytes_per_s=3e9)).link_bytes_per_s == 3e9
+    here = EngineServer(name="engine-0", url="http://127.0.0.1:9", process=ProcessRef.of(os.getpid()))
+    assert Stack(record(tmp_path, engines=[here])).link_bytes_per_s == 5e9
+    for elsewhere in (record(tmp_path), record(tmp_path, engines=[here], device="cuda")):
+        with pytest.raises(NotJudged, match="cannot be measured where the engine runs"):
+            _ = Stack(elsewhere).link_bytes_per_s
+
+
+class FakeAccess:
+    """The way to pods in which a script prints what is chosen here."""
+
+    api_key = None
+
+    def __init__(self, python: Callable[..., str]) -> None:
+        self.python = python
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "out", "expected"),
+    [("cuda", 1, "2.5e10\n", 2.5e10), ("cuda", 4, "warning\n2.5e10\n", 1e11), ("cpu", 4, "1e10", 1e10)],
+)
+def test_in_a_pod_a_script_measures_it(tmp_path: Path, device: str, workers: int, out: str, expected: float) -> None:
+    access: Any = FakeAccess(lambda *_, **__: out)
+    stack = Stack(record(tmp_path, device=device, requested=Requested(workers=workers)), access)
+    assert stack.link_bytes_per_s == expected
+
+
+def test_a_pod_in_which_no_script_runs_has_no_link(tmp_path: Path) -> None:
+    def python(*_: Any, **__: Any) -> str:
+        raise StackError("no module named torch")
+
+    access: Any = FakeAccess(python)
+    stack = Stack(record(tmp_path, device="cuda"), access)
+    with pytest.raises(NotJudged, match=r"could not be measured in the pod .* no module named torch"):
+        _ = stack.link_bytes_per_s
+    assert stack.load_per_core() is None
+
+
+def test_the_load_of_this_machine_is_a_number(tmp_path: Path) -> None:
+    here = EngineServer(name="engine-0", url="http://127.0.0.1:9", process=ProcessRef.of(os.getpid()))
+    load = Stack(record(tmp_path, engines=[here])).load_per_core()
+    assert load is not None
+    assert load > 0
+    assert Stack(record(tmp_path)).load_per_core() is None
+
+
 # --- names and memory -------------------------------------------------------------------------------------------------
 
 
@@ -832,7 +989,16 @@ def test_the_bounds_of_host_memory(tmp_path: Path, engine: FakeServer, cache: Fa
     bounds = {bound.name: (bound.peak_bytes, bound.limit_bytes) for bound in stack.host_memory_bounds(memory)}
     assert bounds == {"kv": (6, GIB + 5 * GIB // 4), "engine-0": (7, 4 * GIB)}
     stack.record.engines[0].cache_server = None
-    assert stack.host_memory_bounds(memory)[1].limit_bytes == 5 * GIB, "in-process: the buffer is the engine's own"
+    assert stack.host_memory_bounds(memory)[1].limit_bytes == 4 * GIB, (
+        "in-process: a pinned buffer is resident when ready"
+    )
+    stack.record.engines[0].resident_at_ready_bytes = GIB // 2
+    assert stack.host_memory_bounds(memory)[1].limit_bytes == 5 * GIB // 2, "one that is taken page by page is not"
+    stack.record.engines[0].resident_at_ready_bytes = 3 * GIB
+    plain = Baseline(pool_tokens=1, prompt_tokens=1, cold_s=(1.0,), resident_bytes=5 * GIB // 2)
+    stack.record.baseline = plain
+    assert stack.host_memory_bounds(memory)[1].limit_bytes == int(2.5 * GIB) + int(1.07 * GIB) + GIB
+    stack.record.baseline = None
     stack.record.requested.connector = None
     assert stack.host_memory_bounds(memory)[1].limit_bytes == 4 * GIB, "no connector, no buffer"
 
