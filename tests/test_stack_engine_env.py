@@ -383,7 +383,7 @@ def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
 
 def test_the_callers_variables_do_not_reach_the_stack(made, monkeypatch, tmp_path):
     _, env, _ = made
-    for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "HTTP_PROXY"):
+    for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "leaks")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     plain = env.base_environment()
