@@ -17,7 +17,7 @@ from fixtures.cluster import cleanup, preflight, waiting
 from fixtures.cluster import helm as helms
 from fixtures.cluster.access import resident_of
 from fixtures.cluster.helm import Helm, Layers
-from fixtures.cluster.kube import Kube, Where
+from fixtures.cluster.kube import Kube, Where, at
 from fixtures.cluster.release import ReleaseUnderTest, in_words, leaves
 from fixtures.errors import ConfigurationError, NotJudged, StackError, SubjectFault
 from fixtures.evidence.manifest import effective, references, unresolved
@@ -441,7 +441,7 @@ def missing(checks: list[preflight.Check]) -> dict[str, str]:
 def test_a_cluster_with_room_passes(site: Site) -> None:
     checks = site.check(changed(pvcStorage="1Gi"))
     assert missing(checks) == {}
-    assert {"cluster", "helm", "chart", "rights", "room", "references", "volumes", "model"} == {
+    assert {"cluster", "helm", "chart", "engines", "rights", "room", "references", "volumes", "model"} == {
         one.name for one in checks
     }
     preflight.demand(checks)
@@ -454,7 +454,7 @@ def test_everything_that_is_missing_is_on_one_screen(site4: Site) -> None:
     site4.cluster.forbidden |= {("create", "pods/exec"), ("create", "namespaces")}
     found = missing(site4.check(values))
     assert "no node offers GPUs" in found["room"]
-    assert "48.0 GiB memory asked for, the best node has 32.0 GiB" in found["room"]
+    assert "48.0 GiB memory asked for, the largest node has 32.0 GiB" in found["room"]
     assert "runtimeClassName" in found["references"] or "StorageClass" in found["references"]
     assert "create pods/exec in namespace mine; create namespaces in the cluster" in found["rights"]
     assert "monitoring is switched on" in found["chart"]
@@ -470,19 +470,124 @@ def test_a_cluster_without_a_default_class(site4: Site) -> None:
     assert "none is the default" in missing(site4.check(changed(pvcStorage="50Gi")))["volumes"]
 
 
-def test_what_runs_already_takes_room(site4: Site) -> None:
-    container = {"name": "x", "resources": {"requests": {"cpu": "7500m"}}}
-    pod = {"metadata": {"name": "busy"}, "spec": {"nodeName": "node-a", "containers": [container]}, "status": {}}
-    site4.cluster.put("api/v1/pods", "default", pod)
-    assert "1 cpu asked for, the best node has 0.5 cpu free" in missing(site4.check(VALUES))["room"]
+def test_all_nodes_together_have_to_hold_all_pods(site4: Site) -> None:
+    assert "all nodes together have 8 cpu" in missing(site4.check(changed(replicaCount=9)))["room"]
 
 
-def test_taints_and_cordons_count(site4: Site) -> None:
+def test_a_cordoned_node_does_not_count(site4: Site) -> None:
     (node,) = site4.cluster.find("api/v1/nodes")
-    node["spec"]["taints"] = [{"key": "gpu", "effect": "NoSchedule"}]
-    assert "taints are not tolerated" in missing(site4.check(VALUES))["room"]
     node["spec"] = {"unschedulable": True}
     assert "no node is Ready" in missing(site4.check(VALUES))["nodes"]
+
+
+@pytest.mark.parametrize("by", ["karpenter", "status", "deployment"])
+def test_a_pool_that_is_scaled_to_zero_is_a_warning_where_an_autoscaler_runs(site4: Site, by: str) -> None:
+    put = site4.cluster.put
+    if by == "karpenter":
+        put(CRDS, "", {"metadata": {"name": "nodepools.karpenter.sh"}})
+    elif by == "status":
+        put("api/v1/configmaps", "kube-system", {"metadata": {"name": "cluster-autoscaler-status"}})
+    else:
+        key = ("apis/apps/v1/deployments", "kube-system", "gpu-cluster-autoscaler")
+        site4.cluster.objects[key] = {"metadata": {"name": key[2]}, "spec": {}}
+    checks = site4.check(changed(requestGPU=1))
+    assert missing(checks) == {}
+    (warning,) = [one for one in checks if one.state == "warning"]
+    assert "may add nodes" in warning.text
+    preflight.demand(checks)
+
+
+def test_one_check_can_be_overridden_and_the_override_is_seen(site4: Site) -> None:
+    checks = site4.check(changed(requestGPU=1))
+    with pytest.raises(ConfigurationError, match="If you know better: --no-preflight room"):
+        preflight.demand(checks)
+    overridden = preflight.override(checks, ["room"])
+    preflight.demand(overridden)
+    assert [str(one)[:16] for one in overridden if one.state == "overridden"] == ["override room: D"]
+    assert set(preflight.CHECKS) >= {one.name for one in checks}
+
+
+@pytest.mark.parametrize(
+    ("hard", "used", "words"),
+    [
+        ({"requests.cpu": "3"}, {"requests.cpu": "2500m"}, "requests.cpu: the release asks for"),
+        ({"memory": "512Mi"}, {}, "memory: the release asks for"),
+        ({"pods": "10"}, {"pods": "9"}, "pods: the release asks for 2, 1 of 10 are left"),
+        ({"limits.memory": "64Gi"}, {}, "must specify limits.memory"),
+        ({"persistentvolumeclaims": "0"}, {}, "persistentvolumeclaims: the release asks for 1, 0 of 0 are left"),
+        (
+            {"requests.storage": "10Gi"},
+            {},
+            "requests.storage: the release asks for 50.0 GiB, 10.0 GiB of 10.0 GiB are left",
+        ),
+        ({"requests.nvidia.com/gpu": "0", "pods": "10", "services": "10"}, {}, None),
+    ],
+)
+def test_quotas_are_added_up(site4: Site, hard: dict[str, str], used: dict[str, str], words: str | None) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    quota = {"metadata": {"name": "team"}, "spec": {"hard": hard}, "status": {"used": used}}
+    site4.cluster.put("api/v1/resourcequotas", "mine", quota)
+    told = "\n".join(one.text for one in site4.check(changed(pvcStorage="50Gi"), exists=True) if one.state == "missing")
+    if words is None:
+        assert told == ""
+    else:
+        assert "ResourceQuota team: " in told
+        assert words in told
+    quota["spec"]["scopes"] = ["BestEffort"]
+    assert missing(site4.check(changed(pvcStorage="50Gi"), exists=True)) == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"type": "Container", "max": {"cpu": "500m"}}, "container vllm: 1 cpu, the most is 0.5"),
+        ({"type": "Container", "min": {"memory": "2Gi"}}, "1.0 GiB memory, the least is 2.0 GiB"),
+        ({"type": "Pod", "max": {"memory": "512Mi"}}, "pod: 1.0 GiB memory, the most is 0.5 GiB"),
+        ({"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}, "50.0 GiB storage, the most is 10.0 GiB"),
+        ({"type": "Container", "default": {"memory": "64Gi"}, "defaultRequest": {"cpu": "1"}}, None),
+    ],
+)
+def test_limit_ranges_are_compared(site4: Site, limit: dict[str, Any], words: str | None) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    site4.cluster.put("api/v1/limitranges", "mine", {"metadata": {"name": "l"}, "spec": {"limits": [limit]}})
+    found = missing(site4.check(changed(pvcStorage="50Gi"), exists=True))
+    assert (words in found["limits"]) if words else (found == {})
+
+
+def test_labels_that_would_adopt_strangers_are_refused(site4: Site) -> None:
+    objects = site4.helm.render_values(site4.chart, "rel", "mine", VALUES)
+    for one in objects:
+        for container in at(one, "spec", "template", "spec", "containers", default=[]):
+            if "--k8s-label-selector" in (container.get("args") or []):
+                container["args"][container["args"].index("--k8s-label-selector") + 1] = None
+    (found,) = preflight._labels(objects)
+    assert found.state == "missing"
+    assert "servingEngineSpec.labels" in found.remedy
+    assert any("empty selector" in one for one in unresolved(objects))
+
+
+def test_values_without_an_engine_are_refused(site4: Site) -> None:
+    assert "renders no engine" in missing(site4.check({"servingEngineSpec": {"modelSpec": []}}))["engines"]
+
+
+def test_replicas_that_are_no_number_are_refused(site4: Site) -> None:
+    objects = [engine() | {"spec": engine()["spec"] | {"replicas": "abc"}}]
+    (found,) = preflight._replicas(objects)
+    assert found.text == "Deployment engine asks for 'abc' replicas"
+
+
+def test_a_volume_for_several_nodes_needs_a_class_that_offers_it(site4: Site) -> None:
+    site4.cluster.find("apis/storage.k8s.io/v1/storageclasses")[0]["provisioner"] = "ebs.csi.aws.com"
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteMany"]}}
+    claim["spec"] |= {"resources": {"requests": {"storage": "1Gi"}}}  # type: ignore[operator]
+    (found,) = preflight._volumes(site4.kube, [claim])
+    assert found.state == "missing"
+    assert "ReadWriteMany" in found.text
+
+
+def test_a_token_by_env_from_is_a_token() -> None:
+    one = engine(command=["vllm", "serve", "org/gated"], envFrom=[{"secretRef": {"name": "hf"}}])
+    assert list(preflight._gated([one])) == []
 
 
 def test_neighbours_in_a_namespace_that_exists(site4: Site) -> None:
