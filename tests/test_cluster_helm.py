@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fixtures.cluster import helm as helms
-from fixtures.cluster.helm import Chart, Helm, HelmError, Layers
+from fixtures.cluster.helm import Chart, Helm, Layers, RenderError
 from fixtures.errors import ConfigurationError
 from tests.helm_binaries import helm as binary
 
@@ -140,6 +140,27 @@ def test_the_folder_above_the_chart_will_do(tmp_path: Path) -> None:
     assert helms.chart_of(str(tmp_path / "checkout"), None, tmp_path).reference.endswith("chart")
 
 
+def test_a_chart_is_pulled_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = (
+        f'echo "$@" >> {log}; [ "$1" = pull ] && for last in "$@"; do :; done && touch "$last/vllm-stack-0.1.12.tgz"'
+    )
+    fake = Helm((str(program(tmp_path, "helm", script)),), None, tmp_path / "home")
+    published = helms.chart_of(None, None, tmp_path)
+    for _ in range(2):
+        assert fake.pull(published, tmp_path / "chart").args == [str(tmp_path / "chart/vllm-stack-0.1.12.tgz")]
+    assert len(log.read_text().splitlines()) == 1
+    assert helms.REPOSITORY in log.read_text()
+    assert fake.pull(Chart(str(STAND_IN)), tmp_path / "chart") == Chart(str(STAND_IN))
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_a_repository_that_cannot_be_reached_is_told(tmp_path: Path, major: int) -> None:
+    real = Helm((str(binary(major)),), None, tmp_path / "home")
+    with pytest.raises(ConfigurationError, match=r"repository http://127.0.0.1:9 cannot be reached .*--chart PATH"):
+        real.pull(Chart("vllm-stack", "0.1.12", "http://127.0.0.1:9"), tmp_path / "chart")
+
+
 # --- rendering --------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +189,7 @@ def test_values_in_memory_render_the_same(helm: Helm, chart: Chart, tmp_path: Pa
 
 
 def test_a_chart_that_does_not_render_says_why(helm: Helm, chart: Chart) -> None:
-    with pytest.raises(HelmError, match=r"helm template failed: .*modelSpec"):
+    with pytest.raises(RenderError, match=r"helm template failed: .*modelSpec"):
         helm.render_values(chart, "x", "n", {"servingEngineSpec": {"modelSpec": "no list"}})
     assert helm.default_values(chart)["routerSpec"]["replicaCount"] == 1
     assert helm.describe(chart)["version"] == "1.2.3"

@@ -16,9 +16,9 @@ import pytest
 from fixtures.cluster import cleanup, preflight, waiting
 from fixtures.cluster import helm as helms
 from fixtures.cluster.access import resident_of
-from fixtures.cluster.helm import Helm, Layers
+from fixtures.cluster.helm import Helm, HelmError, Layers
 from fixtures.cluster.kube import Kube, Where, at
-from fixtures.cluster.release import ReleaseUnderTest, in_words, leaves
+from fixtures.cluster.release import ReleaseUnderTest, in_words, leaves, switched_off
 from fixtures.errors import ConfigurationError, NotJudged, StackError, SubjectFault
 from fixtures.evidence.manifest import effective, references, unresolved
 from fixtures.stack.progress import Progress
@@ -141,6 +141,30 @@ def test_a_value_that_is_the_charts_own_has_an_effect(site4: Site) -> None:
     values = {**VALUES, "routerSpec": {"replicaCount": 1, "nonsense": 1}, "monitoring": {"enabled": False}}
     found = site4.install(values).keys_without_effect(None)
     assert found == ["routerSpec.nonsense"]  # the stub of a dependency renders nothing, and is not asked about
+
+
+def test_what_a_switched_off_section_holds_is_no_mistake(site4: Site) -> None:
+    scaled = {"enabled": False, "minReplicaCount": 3}
+    values = changed(keda=scaled)
+    found = site4.install(values).keys_without_effect(None)
+    assert found == ["servingEngineSpec.modelSpec[0].keda.enabled"], "this chart does not read the section at all"
+    assert switched_off(("a", "b"), {"a": {"b": 1}}, {"a": {"enabled": False}}), "the chart's own default counts"
+    assert not switched_off(("a", "enabled"), {"a": {"enabled": False}}, {})
+    assert not switched_off(("a", "b"), {"a": {"enabled": True, "b": 1}}, {"a": {"enabled": False}})
+
+
+def test_a_helm_that_cannot_render_is_no_effect_of_a_key(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = site4.install(changed(cpuOffloadBufferSize="20"))
+    real, calls = Helm.run, iter(range(1000))
+
+    def flaky(self: Helm, *args: str, **options: Any) -> str:
+        if args[0] == "template" and next(calls) > 2:
+            raise HelmError("helm template failed: dial tcp: lookup example.com: no such host")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Helm, "run", flaky)
+    with pytest.raises(StackError, match="no such host"):
+        release.keys_without_effect(None)
 
 
 def test_leaves_and_their_names() -> None:
