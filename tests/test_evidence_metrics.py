@@ -376,3 +376,9 @@ def test_data_parallel_engines_in_process_are_added() -> None:
     """Each serves other requests; in their own group both are worker 0."""
     text = "".join(f'lmcache:num_stored_tokens_total{{engine="{at}",worker_id="0"}} 1024\n' for at in (0, 1))
     assert cache(text).stored_tokens == 2048
+
+
+def test_a_number_of_thousands_of_digits_is_none() -> None:
+    digits = "9" * 5000
+    assert vllm(f'vllm:cache_config_info{{block_size="{digits}",num_gpu_blocks="7"}} 1\n').block_size is None
+    assert vllm(f"vllm:num_requests_running {digits}\n").running is None
