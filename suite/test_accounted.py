@@ -65,6 +65,19 @@ def test_the_tier_brings_what_the_gpu_has_lost(stack, prompts):
     )
 
 
+@requirement("ACC-02")
+@pytest.mark.aged
+def test_a_prompt_is_kept_as_long_as_there_is_room(stack, early, figures):
+    """What was stored early in the run, and what nothing had to make room for since, is still loaded."""
+    figures("age of the stored prompt", early.age_s, "s")
+    stack.drop_gpu_copy()
+    again = stack.ask(early.prompt)
+    assert again.tokens.loaded == early.prompt.whole_chunk_tokens, (
+        f"expected {early.prompt.whole_chunk_tokens} tokens of {early.prompt} loaded {early.age_s:.0f} s after they were "
+        f"stored, got {again.tokens}; the tier holds {stack.tier_tokens()} tokens, so nothing had to be evicted"
+    )
+
+
 @requirement("ACC-03")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])

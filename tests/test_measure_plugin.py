@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -100,3 +101,71 @@ def test_a_wrong_deadline_is_refused(given: str, words: str) -> None:
 
     with pytest.raises(ConfigurationError, match=words):
         parse([given])
+
+
+# --- a prompt that was stored early -----------------------------------------------------------------------------------
+
+
+class Tier:
+    """A stack whose tier forgets what is chosen here."""
+
+    def __init__(self, *, holds: list[bool]) -> None:
+        self.record = SimpleNamespace(id="s")
+        self.subject = SimpleNamespace(deadlines=Deadlines(kept_s=0.05))
+        self.chunk_tokens, self.max_model_len, self.vocabulary = 16, 1000, None
+        self.asked: list[Any] = []
+        self._holds = iter(holds)
+
+    def check_serving(self) -> None:
+        pass
+
+    def step(self, _: str) -> Any:
+        return contextlib.nullcontext()
+
+    def ask(self, prompt: Any) -> None:
+        self.asked.append(prompt)
+
+    def holds(self, prompt: Any) -> bool:
+        assert prompt == self.asked[-1]
+        return next(self._holds)
+
+
+def request_of(*fixtures: str) -> Any:
+    stash = pytest.Stash()
+    stash[plugin.RUN_KEY] = SimpleNamespace(seed=1)  # type: ignore[assignment]
+    items = [SimpleNamespace(fixturenames=("stack", *fixtures))]
+    return SimpleNamespace(config=SimpleNamespace(stash=stash), session=SimpleNamespace(items=items))
+
+
+def early_of(request: Any, stack: Tier) -> plugin.Early:
+    return plugin.early.__wrapped__(request, stack)  # type: ignore[attr-defined, no-any-return]
+
+
+def test_an_early_prompt_is_stored_once_and_only_where_it_is_asked_for() -> None:
+    stack, request = Tier(holds=[True, True]), request_of("early")
+    plugin._store_early(request_of("prompts"), stack)  # type: ignore[arg-type]
+    assert stack.asked == []
+    for _ in range(2):
+        plugin._store_early(request, stack)  # type: ignore[arg-type]
+    found = early_of(request, stack)
+    assert [found.prompt] == stack.asked
+    assert found.age_s >= 0.05, "a tier that forgets after some time is seen only when that has passed"
+
+
+def test_an_early_prompt_that_had_to_make_room_is_stored_again() -> None:
+    stack, request = Tier(holds=[False, True]), request_of("early")
+    plugin._store_early(request, stack)  # type: ignore[arg-type]
+    assert early_of(request, stack).prompt == stack.asked[1]
+    assert stack.asked[0] != stack.asked[1]
+
+
+def test_where_nobody_knows_what_the_tier_holds_nothing_is_claimed() -> None:
+    with pytest.raises(NotJudged, match="what the CPU tier has to hold is not known"):
+        early_of(request_of("early"), Tier(holds=[False]))
+
+
+def test_what_goes_wrong_while_it_is_stored_is_not_the_first_tests() -> None:
+    stack, request = Tier(holds=[True]), request_of("early")
+    stack.ask = lambda _: (_ for _ in ()).throw(SubjectFault("500"))  # type: ignore[method-assign]
+    plugin._store_early(request, stack)  # type: ignore[arg-type]
+    assert request.config.stash[plugin.EARLY_KEY] == {}
