@@ -28,7 +28,7 @@ from fixtures.cluster import plugin as cluster_options
 from fixtures.cluster.helm import Layers
 from fixtures.errors import ConfigurationError, StackError
 from fixtures.stack import chart
-from fixtures.stack.chart import Target, merged
+from fixtures.stack.chart import Target
 from fixtures.stack.process import remove_orphans
 from fixtures.stack.progress import Progress
 from fixtures.stack.record import ProcessRef, Release, StackRecord
@@ -712,12 +712,6 @@ def test_a_kept_kind_cluster_says_how_to_delete_it(project: Project, kind_log: P
 
 
 # --- the small parts --------------------------------------------------------------------------------------------------
-
-
-def test_values_lie_over_each_other(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("a: {b: 1, c: [1, 2]}\nd: 1\n")
-    (tmp_path / "b.yaml").write_text("a: {c: [3]}\nd: {e: 2}\n")
-    assert merged([tmp_path / "a.yaml", tmp_path / "b.yaml"]) == {"a": {"b": 1, "c": [3]}, "d": {"e": 2}}
 
 
 def test_a_kind_node_gets_the_gpus_the_nvkind_way() -> None:

@@ -284,7 +284,7 @@ def test_the_memory_limit(render, model, size):
         ("- a\n", "values.yaml holds a list, not a mapping; start it with a key such as 'name:'."),
         (
             "a: [1\n",
-            "values.yaml, line 2, column 1: expected ',' or ']', but got '<stream end>'; correct the YAML there.",
+            "values.yaml, line 2, column 1: while parsing a flow sequence, did not find expected ',' or ']'; correct the YAML",
         ),
         ("a: 1\na: 2\n", "values.yaml, line 2, column 1: the key 'a' is given twice, keep one of the two; correct the"),
         ("foo: 1\n", "values.yaml holds no key of the chart; give a values file, with its engines below"),
@@ -314,7 +314,7 @@ def test_the_memory_limit(render, model, size):
         ),
         (
             "servingEngineSpec: {lmcacheConfig: {}}",
-            "lmcacheConfig is not a key of the chart; it belongs under servingEngineSpec.",
+            "lmcacheConfig is not a key of the chart; it belongs under servingEngineSpec.modelSpec[*].",
         ),
     ],
 )
@@ -339,7 +339,7 @@ def test_a_wrong_file_is_one_sentence_with_the_remedy(tmp_path, text, sentence):
         ("vllmConfig: {lmcacheConfig: {}}", "vllmConfig.lmcacheConfig is not a key of the chart; it belongs under "
          "servingEngineSpec.modelSpec[*]."),
         ("lmcacheConfig:\ncpuOffloadingBufferSize: 1", "modelSpec[0].cpuOffloadingBufferSize is not a key of the "
-         "chart; it belongs under servingEngineSpec.modelSpec[*].lmcacheConfig."),
+         "chart; it belongs under servingEngineSpec.modelSpec[*].lmcacheConfig\n"),
         ("vllmConfig: {gpuMemoryUtilisation: 1}", "did you mean gpuMemoryUtilization?"),
         ("lmcacheConfig: {enableController: 'true'}", "holds the text 'true'; write true or false without quotes."),
     ],
@@ -364,9 +364,9 @@ def test_a_missing_model(load):
 
 def test_the_digest_ignores_comments_order_and_quotes(tmp_path):
     first = write(tmp_path, "a: 'x'\nb: 1\n")
-    one = chart.digest(first)
-    assert chart.digest(write(tmp_path, "# c\nb: 1\na: x\n")) == one
-    assert chart.digest(write(tmp_path, "b: '1'\na: x\n")) != one
+    one = chart.digest(chart.read_yaml(first))
+    assert chart.digest(chart.read_yaml(write(tmp_path, "# c\nb: 1\na: x\n"))) == one
+    assert chart.digest(chart.read_yaml(write(tmp_path, "b: '1'\na: x\n"))) != one
 
 
 # ---- properties
