@@ -189,7 +189,6 @@ def test_a_typing_error_is_refused_in_every_section(load, over, path, remedy):
             "modelSpec[0].name is 'My_Model.1', and the name of a Service holds only lower-",
         ),
         ({"model": {"name": "a" * 50}}, "modelSpec[0].name has 50 characters"),
-        ({"servingEngineSpec": {"modelSpec": [MODEL, MODEL]}}, "modelSpec[1].name is 'm' as that of another model"),
         ({"model": {"replicaCount": "abc"}}, "modelSpec[0].replicaCount holds the text 'abc'; write a whole number."),
         ({"model": {"replicaCount": 1.5}}, "modelSpec[0].replicaCount holds the number 1.5; write a whole number."),
         (
