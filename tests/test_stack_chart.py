@@ -480,8 +480,8 @@ def test_a_signal_while_a_failed_release_is_removed_does_not_swallow_the_reason(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("servingEngineSpec.modelSpec[0].replicaCount=abc", "replicas"),
-        ("nonsense", "does not render with*--set nonsense*"),
+        ("servingEngineSpec.modelSpec[0].replicaCount=abc", "replicaCount holds the text*write a whole number"),
+        ("nonsense", "--set nonsense: this is not in Helm*"),
         ("servingEngineSpec.modelSpec=7", "modelSpec"),
     ],
 )
