@@ -158,6 +158,7 @@ def test_requests_without_the_key_are_refused(stack, texts, endpoint):
 
 
 @requirement("API-09")
+@pytest.mark.impact("asks")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_the_router_answers_as_the_engine_does(engine_apis, router_api, texts, endpoint, stream):

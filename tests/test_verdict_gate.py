@@ -146,6 +146,7 @@ def test_waivers_from_the_ini_and_missing_ones(run: Run, waive: Any) -> None:
 
 
 DEFAULTS = """
+# What fixtures.stack.plugin does with the configurations of a run; test_verdict_configs.py does it for each that ships.
 from fixtures.verdict.plugin import DEFAULT_PROFILES_KEY
 pytest_plugins = ["fixtures.verdict.plugin"]
 def pytest_configure(config):
@@ -299,6 +300,57 @@ def test_a_run_is_compared_with_the_one_before(run: Run, project: pytest.Pyteste
     assert written(project)["changes"]["since"] == first["run"]["started"]
     assert "**1 worse**" in (project.path / "reports/conformance.md").read_text()
     assert "since_last_run=1 worse" in (project.path / "reports/allure-results/environment.properties").read_text()
+
+
+def test_a_run_that_judged_nothing_is_no_baseline(run: Run, project: pytest.Pytester) -> None:
+    run(PASSING)
+    first = written(project)
+    result = run('@requirement("API-01")\ndef test_api(): raise StackError("no engine")')
+    result.stdout.fnmatch_lines(
+        [f"nothing was judged: *; the next run is compared with that of {first['run']['started']}"]
+    )
+    assert written(project)["changes"] is None
+    assert "Nothing was judged, so nothing is compared." in (project.path / "reports/conformance.md").read_text()
+    nothing, kept = (str(project.path / "reports" / name) for name in ("conformance.json", "baseline.json"))
+    assert reporting.main(["compare", nothing, kept]) == 2
+    assert reporting.main(["compare", kept, nothing]) == 1
+    run('@requirement("API-01")\ndef test_api(): raise StackError("no engine, again")')
+    result = run(PASSING, "--baseline=reports/conformance.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert run(PASSING).ret == 0
+    changes = written(project)["changes"]
+    assert (changes["since"], changes["worse"], changes["better"]) == (first["run"]["started"], [], [])
+    assert not (project.path / "reports/baseline.json").exists()
+
+
+def test_a_report_of_the_first_schema_is_still_compared_with(tmp_path: Path) -> None:
+    old = report(**{"API-08": "not judged"})
+    old["schema_version"] = "1.0"
+    del old["run"]["requirements"]
+    for subject in old["subjects"]:
+        del subject["features"]
+    for counts in (old["totals"], *old["links"]):
+        del counts["partly judged"], counts["not applicable"]
+    for part in (row[name] for row in old["profiles"] for name in ("core", "extended") if row[name] is not None):
+        for found in (part, part["statistics"]):
+            del found["partly_judged"], found["not_applicable"]
+    for row in old["profiles"]:
+        row["verdict"] = "not judged"
+    for entry in old["requirements"]:
+        del entry["needs"], entry["impact"], entry["cases"]["not_applicable"]
+    path = tmp_path / "conformance.json"
+    path.write_text(json.dumps(old))
+    found = compare(reporting.load(path), report(**{"API-08": "not applicable"}))
+    assert [each["id"] for each in found["worse"]] == []
+    assert [each["id"] for each in found["better"]] == ["API-08"]
+    assert reporting.main(["validate", str(path)]) == 0
+    assert reporting.main(["render", str(path)]) == 1
+
+
+def test_choosing_by_id_makes_nothing_worse() -> None:
+    old, new = report(**{"API-01": "passed"}), report()
+    new["run"]["requirements"] = ["ACC-01", "LAT-01"]
+    assert compare(old, new)["worse"] == []
 
 
 def test_a_named_baseline_has_to_be_one(run: Run, project: pytest.Pytester) -> None:

@@ -634,3 +634,39 @@ def test_a_report_that_cannot_be_written_fails_the_run(run: Run, project: pytest
     result = run(PASSING, "--report-dir", "blocked", "--alluredir", "mine")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["exit code 1: the report could not be written: *"])
+
+
+def test_what_a_test_does_to_the_subject(run: Run, project: pytest.Pytester) -> None:
+    project.makeconftest(
+        """
+        from fixtures.verdict.plugin import impact_of, needs_of
+        pytest_plugins = ["fixtures.verdict.plugin"]
+        def pytest_collection_finish(session):
+            for item in session.items:
+                print(item.name, impact_of(item), sorted(needs_of(item)))
+        """
+    )
+    result = run(
+        """
+        @requirement("CFG-01")
+        def test_reads(): pass
+
+        @requirement("ACC-01", "MEM-01")
+        def test_worst(): pass
+
+        @requirement("API-09")
+        @pytest.mark.impact("asks")
+        def test_marked(): pass
+
+        def test_unmarked(): pass
+        """,
+        "-s",
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "*test_reads observes [[][]]",
+            "*test_worst disrupts [[][]]",
+            "*test_marked asks [[]'router'[]]",
+            "*test_unmarked observes [[][]]",
+        ]
+    )
