@@ -11,6 +11,7 @@ from fixtures.verdict.plugin import requirement
 pytestmark = pytest.mark.together
 
 ENDPOINTS = ["completions", "chat"]
+BAD = [pytest.param(bad, id=bad.name, marks=pytest.mark.impact(bad.impact)) for bad in BAD_REQUESTS]
 
 
 @requirement("API-01")
@@ -101,7 +102,7 @@ def test_a_stop_string_ends_the_answer(api, texts, endpoint):
 
 
 @requirement("API-05")
-@pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", BAD)
 def test_a_bad_request_is_refused_and_hurts_nobody(api, texts, bad):
     """A bad request gets a 4xx with an error object, and the next good one is served."""
     response = api.send_bad(bad)
@@ -171,7 +172,7 @@ def test_the_router_answers_as_the_engine_does(engine_apis, router_api, texts, e
 
 
 @requirement("API-09")
-@pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", BAD)
 def test_the_router_refuses_as_the_engine_does(api, router_api, bad):
     """A bad request gets the same status through the router, and an error object there too."""
     own, through = api.send_bad(bad), router_api.send_bad(bad)

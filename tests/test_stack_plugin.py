@@ -226,7 +226,7 @@ BAD: dict[str, tuple[str, str]] = {
     "configuration for a GPU": ("--config cpu-offload", "needs a GPU: add --gpu, or choose another one"),
     "unknown stack": ("--stack cloud", "--stack cloud: choose one of process, chart, attach"),
     "record without attach": ("--record {p}/x.json", "--record belongs to --stack attach"),
-    "attach without record": ("--stack attach", "needs --record FILE"),
+    "attach without record": ("--stack attach", "needs one of: --record FILE"),
     "no such record": ("--stack attach --record {p}/x.json", "no stack record at .*x.json; give --record"),
     "not a record": ("--stack attach --record {p}/empty.yaml", "is not a stack record of this version"),
     "attach to a configuration": ("--stack attach --record x --config embedded", "leave --config, --gpu and --keep-stack"),
