@@ -14,7 +14,6 @@ from fixtures.errors import NotJudged, SubjectFault
 from fixtures.evidence import logs
 from fixtures.evidence.metrics import CacheCounters, EngineCounters, Samples
 from fixtures.evidence.sse import Event, check_stream
-from fixtures.measure import exchange as module
 from fixtures.measure.client import Response
 from fixtures.measure.exchange import Exchange, LogWindow, TokenSources, first_difference, summary
 from fixtures.measure.prompts import Prompt
@@ -250,15 +249,14 @@ def test_silence_is_nothing_stored(text: str) -> None:
 STORED = "[2026-11-25 04:31:45,869] \x1b[32;20mLMCache INFO:\x1b[0m Stored 1024 tokens in 0.017 seconds"
 
 
-def test_a_log_window_waits_for_its_line_and_gives_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOG_SETTLES_S", 0.2)
+def test_a_log_window_waits_for_its_line_and_gives_up_in_time() -> None:
     reads: list[int] = []
 
     def read() -> str:
         reads.append(1)
         return STORED.replace("\x1b[32;20m", "").replace("\x1b[0m", "") if len(reads) > 3 else ""
 
-    window = LogWindow(read)
+    window = LogWindow(read, logged_s=0.2)
     assert window.facts(until=lambda facts: bool(facts.stored)).stored_tokens() == 1024
     assert len(reads) == 4
     assert window.facts(until=lambda facts: bool(facts.retrieved)).retrieved_tokens() == 0
