@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-from fixtures.evidence.manifest import LMCACHE_CONNECTORS
 from fixtures.measure.memory import GIB
 from fixtures.verdict.plugin import requirement
 
 
 @requirement("CFG-01")
 def test_the_engine_has_a_connector_that_saves_and_loads(stack):
-    """Every engine runs with an LMCache connector in the role that stores and loads."""
+    """The connector in effect of every engine is one that offloads, in the role that stores and loads."""
     for engine in stack.engines:
-        connector = engine.connector()
-        assert connector is not None, (
-            f"expected --kv-transfer-config on the command line of {engine.name}, got none: it offloads nothing"
-        )
-        assert connector.name in LMCACHE_CONNECTORS, (
-            f"expected an LMCache connector ({', '.join(sorted(LMCACHE_CONNECTORS))}) on {engine.name}, "
-            f"got {connector.name!r}"
-        )
-        assert connector.role == "kv_both", (
-            f"expected kv_role 'kv_both' (stores and loads) on {engine.name}, got {connector.role!r}"
-        )
+        fault = stack.connector_fault(engine)
+        assert fault is None, fault
 
 
 @requirement("CFG-02")
 def test_the_values_asked_for_are_in_effect(stack):
-    """Buffer and chunk size of the values are those that the cache itself says it runs with."""
-    asked, effect = stack.record.requested, stack.in_effect
-    assert effect.chunk_tokens == asked.chunk_tokens, (
-        f"expected a chunk of {asked.chunk_tokens} tokens (values), got {effect.chunk_tokens} ({effect.source})"
-    )
-    if asked.buffer_text is not None:
-        assert asked.buffer_gb is not None, (
-            f"expected a CPU buffer in GB as a plain number, got {asked.buffer_text!r}: the cache runs with "
-            f"{effect.buffer_bytes / GIB:g} GiB instead ({effect.source})"
-        )
-        assert effect.buffer_bytes == int(asked.buffer_gb * GIB), (
-            f"expected a CPU buffer of {asked.buffer_gb:g} GiB (values: {asked.buffer_text!r}), "
-            f"got {effect.buffer_bytes / GIB:g} GiB ({effect.source})"
-        )
+    """Buffer, chunk size and disk tier of the values are those that the cache of every engine says it runs with."""
+    compared = [stack.compared(engine) for engine in stack.engines]
+    different = [text for one in compared for text in one.different]
+    assert not different, "; ".join(different)
+    for one in compared:
+        one.check_known()
 
 
 @requirement("CFG-03")
 def test_no_setting_is_unknown_unparsable_or_shadowed(stack):
     """LMCache knows and could read every setting it was given, and none was given twice."""
-    assert not stack.record.requested.duplicate_env, (
-        f"expected every environment name once, got {', '.join(stack.record.requested.duplicate_env)} twice: "
-        "one value shadows the other"
-    )
+    for engine in stack.engines:
+        twice = stack.record.requested_of(engine.server).duplicate_env
+        assert not twice, (
+            f"expected every environment name of {engine.name} once, got {', '.join(twice)} twice: one value shadows the other"
+        )
     unknown = stack.unknown_lmcache_names()
     assert not unknown, f"expected only names that the installed LMCache reads, got {'; '.join(unknown)}"
     complaints = stack.findings("config")

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.evidence.manifest import (
-    BOTH,
-    FLAG,
-    LMCACHE_CONNECTORS,
-    Connector,
-    connector_of,
-    flag_positions,
-    flag_value,
-)
+from fixtures.evidence.command import BOTH, FLAG, LMCACHE_CONNECTORS, Connector, connector_of
+from fixtures.evidence.manifest import flag_positions, flag_value
 
 V1 = json.dumps({"kv_connector": "LMCacheConnectorV1", "kv_role": BOTH})
 MP = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_producer"})

@@ -630,15 +630,19 @@ def test_the_configuration_of_an_in_process_cache_is_in_the_log(tmp_path: Path) 
     assert (stack.in_effect.buffer_bytes, stack.in_effect.chunk_tokens) == (int(2.5 * GIB), 128)
 
 
-@pytest.mark.parametrize(("requested", "chunk"), [(512, 512), (None, 256)])
-def test_where_nobody_says_the_chunk_is_the_one_asked_for(tmp_path: Path, requested: int | None, chunk: int) -> None:
-    stack = Stack(record(tmp_path, requested=Requested(chunk_tokens=requested)))
-    assert stack.chunk_tokens == chunk
+def test_where_no_program_says_the_chunk_it_is_the_one_asked_for(tmp_path: Path) -> None:
+    stack = Stack(record(tmp_path, requested=Requested(chunk_tokens=512)))
+    assert stack.chunk_tokens == 512
     assert stack.tier_tokens() is None
     with pytest.raises(NotJudged, match="no LMCache on this stack says"):
         _ = stack.in_effect
     with pytest.raises(NotJudged, match="size of the CPU tier"):
         stack.tier_capacity_tokens()
+
+
+def test_a_chunk_that_nothing_says_is_not_made_up(tmp_path: Path) -> None:
+    with pytest.raises(NotJudged, match="command line of engine engine-0 is not known"):
+        _ = Stack(record(tmp_path)).chunk_tokens
 
 
 @pytest.mark.parametrize(
@@ -1001,6 +1005,28 @@ def test_the_bounds_of_host_memory(tmp_path: Path, engine: FakeServer, cache: Fa
     stack.record.baseline = None
     stack.record.requested.connector = None
     assert stack.host_memory_bounds(memory)[1].limit_bytes == 4 * GIB, "no connector, no buffer"
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "workers", "limit"),
+    [
+        ("cuda", "", 1, 30 + 1),  # pinned whole at the start: it is in what the engine had taken when it was ready
+        ("cuda", "", 2, 30 + 1),
+        ("cuda", ", 'enable_lazy_memory_allocator': False", 1, 30 + 1),
+        ("cuda", ", 'enable_lazy_memory_allocator': True", 1, 30 + 0.8 * 2.5 + 1),
+        ("cuda", ", 'enable_lazy_memory_allocator': True, 'lazy_memory_initial_ratio': 0.5", 2, 30 + 2.5 + 1),
+        ("cpu", "", 1, 30 + 2.5 + 1),
+        ("cpu", "", 2, 30 + 5 + 1),
+    ],
+)
+def test_a_pinned_buffer_counts_once(tmp_path: Path, device: str, settings: str, workers: int, limit: float) -> None:
+    log = tmp_path / "engine-0.log"
+    log.write_text(CONFIGURATION.replace("}", settings + "}"))
+    server = EngineServer(name="engine-0", url="http://127.0.0.1:9", log=log, resident_at_ready_bytes=30 * GIB)
+    asked = Requested(connector={"kv_connector": "LMCacheConnectorV1"}, workers=workers)
+    stack = Stack(record(tmp_path, engines=[server], requested=asked, device=device))
+    memory = HostMemory({}, samples=[(0.0, {"engine-0": 7})])
+    assert stack.host_memory_bounds(memory)[0].limit_bytes == pytest.approx(limit * GIB, abs=2)
 
 
 def test_memory_of_other_machines_is_not_judged(tmp_path: Path, process: subprocess.Popen[bytes]) -> None:
