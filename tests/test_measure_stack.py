@@ -987,7 +987,7 @@ def test_the_buffer_to_buy_holds_more_than_the_pool(tmp_path: Path, tokens: int,
 
 
 def test_the_bounds_of_host_memory(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
-    stack = with_cache(tmp_path, engine, cache, requested=Requested(connector={"kv_connector": "x"}))
+    stack = with_cache(tmp_path, engine, cache, requested=Requested(connector={"kv_connector": "x"}), device="cuda")
     stack.record.engines[0].resident_at_ready_bytes = 3 * GIB
     memory = HostMemory({}, samples=[(0.0, {"kv": 5, "engine-0": 7}), (1.0, {"kv": 6, "engine-0": 4})])
     bounds = {bound.name: (bound.peak_bytes, bound.limit_bytes) for bound in stack.host_memory_bounds(memory)}
@@ -1000,7 +1000,7 @@ def test_the_bounds_of_host_memory(tmp_path: Path, engine: FakeServer, cache: Fa
     assert stack.host_memory_bounds(memory)[1].limit_bytes == 5 * GIB // 2, "one that is taken page by page is not"
     stack.record.engines[0].resident_at_ready_bytes = 3 * GIB
     plain = Baseline(pool_tokens=1, prompt_tokens=1, cold_s=(1.0,), resident_bytes=5 * GIB // 2)
-    stack.record.baseline = plain
+    stack.record.baseline, stack.record.device = plain, "cpu"
     assert stack.host_memory_bounds(memory)[1].limit_bytes == int(2.5 * GIB) + int(1.07 * GIB) + GIB
     stack.record.baseline = None
     stack.record.requested.connector = None
