@@ -1,4 +1,4 @@
-"""Publish a report as a ConfigMap, from inside a cluster, with nothing but the standard library.
+"""Publish a report as a ConfigMap, from inside a cluster, with nothing but the standard library and the suite's redaction.
 
 Usage: ``python deploy/publish.py NAME FOLDER``. The pod's service account needs the Role of ``deploy/rbac.yaml``. What is
 too large for a ConfigMap (1 MiB in all) is left out and named.
@@ -16,21 +16,26 @@ import tarfile
 import urllib.request
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fixtures.verdict.redact import redact, redact_xml
+
 ACCOUNT = Path(os.environ.get("SERVICE_ACCOUNT_DIR", "/var/run/secrets/kubernetes.io/serviceaccount"))
 ROOM_BYTES = 900_000
 
 
 def manifest(name: str, folder: Path) -> dict[str, object]:
-    """Return the ConfigMap: documents and badges as they are, the Allure results as an archive."""
-    data = {path.name: path.read_text() for path in sorted(folder.glob("conformance.*"))}
+    """Return the ConfigMap: documents and badges as text, the Allure results as an archive; each redacted once more."""
+    data = {path.name: redact(path.read_text()) for path in sorted(folder.glob("conformance.*"))}
     data |= {path.name: path.read_text() for path in sorted(folder.glob("badge-*.svg"))}
     room = ROOM_BYTES - sum(len(text.encode()) for text in data.values())
     binary = {}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        for path in ("allure-results", "allurerc.json", "junit.xml"):
-            if (folder / path).exists():
-                tar.add(folder / path, arcname=path)
+        for top in ("allure-results", "allurerc.json", "junit.xml"):
+            inside = sorted((folder / top).iterdir()) if (folder / top).is_dir() else [folder / top]
+            for path in inside:
+                if path.is_file():
+                    _add(tar, path, str(path.relative_to(folder)))
     encoded = base64.b64encode(archive.getvalue()).decode()
     if len(encoded) <= room:
         binary["allure.tar.gz"] = encoded
@@ -43,6 +48,19 @@ def manifest(name: str, folder: Path) -> dict[str, object]:
         "data": data,
         "binaryData": binary,
     }
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:  # an image
+        pass
+    else:
+        data = (redact_xml(text) if path.suffix == ".xml" else redact(text)).encode()
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o644
+    tar.addfile(entry, io.BytesIO(data))
 
 
 def main(name: str, folder: Path) -> None:

@@ -141,7 +141,11 @@ class Project:
         ]
 
     def run(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
-        return self.pytester.runpytest_subprocess(*(self.options if options is None else options), *args, timeout=120)
+        return self.pytester.runpytest_subprocess(*(self.options if options is None else options), *args, timeout=240)
+
+    def refused(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
+        """A run that ends before anything is started; in this process, which saves the imports."""
+        return self.pytester.runpytest_inprocess(*(self.options if options is None else options), *args)
 
     def namespaces(self) -> list[str]:
         found = [one["metadata"]["name"] for one in self.cluster.find("api/v1/namespaces")]
@@ -613,7 +617,9 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
     ],
 )
 def test_wrong_options_are_refused(project: Project, options: list[str], words: str) -> None:
-    result = project.run(options=[*options, f"--helm={project.helm}"] if "--stack" in " ".join(options) else options)
+    result = project.refused(
+        options=[*options, f"--helm={project.helm}"] if "--stack" in " ".join(options) else options
+    )
     assert result.ret == 4
     result.stderr.fnmatch_lines([f"*{words}*"])
 
@@ -621,7 +627,7 @@ def test_wrong_options_are_refused(project: Project, options: list[str], words: 
 def test_a_release_that_is_not_there_is_one_line(project: Project) -> None:
     project.install()
     options = ["--stack=attach", "--namespace=theirs", "--release=nobody", f"--helm={project.helm}"]
-    result = project.run(options=options)
+    result = project.refused(options=options)
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*namespace theirs has no such release (there: vllm)*"])
 

@@ -286,11 +286,11 @@ def test_an_interrupted_install_leaves_no_marker_and_no_pip(offline, monkeypatch
             f"ensure(None, report=print, pair={PAIR!r})"
         )
         install = subprocess.Popen([sys.executable, "-c", script, str(REPOSITORY)], stderr=subprocess.PIPE, text=True)
-        silent.settimeout(60)
+        silent.settimeout(240)
         with silent.accept()[0]:
             assert processes_of(folder)
             install.send_signal(number)
-            _, errors = install.communicate(timeout=30)
+            _, errors = install.communicate(timeout=120)
     assert "KeyboardInterrupt" in errors
     assert processes_of(folder) == []
     assert what_is_wrong(folder, PAIR) == "it is half made"

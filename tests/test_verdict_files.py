@@ -100,7 +100,7 @@ def test_allure_reads_it(run: Run, project: pytest.Pytester) -> None:
     """Two runs, two reports by the Allure that npm ships: statuses, categories, pictures and history arrive."""
     allure = shutil.which("allure") or os.environ.get("KV_OFFLOAD_ALLURE", "")
     if not allure:
-        pytest.skip("no allure on PATH (npm install -g allure@3)")
+        pytest.skip("no allure on PATH (npm install -g allure@3.18.0)")
     for _ in range(2):
         run(MIXED + WITH_PICTURES)
         subprocess.run([allure, "generate"], cwd=project.path / "reports", check=True, capture_output=True, timeout=120)

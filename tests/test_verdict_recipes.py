@@ -57,11 +57,33 @@ def test_a_workflow_is_bounded_and_has_few_rights(path: Path) -> None:
     for step in steps(path):
         assert ("uses" in step) != ("run" in step)
         if "uses" in step:
-            assert re.fullmatch(r"actions/[a-z-]+(/[a-z]+)?@v\d+", step["uses"]), step["uses"]
+            assert re.fullmatch(r"actions/[a-z-]+(/[a-z]+)?@[0-9a-f]{40}", step["uses"]), step["uses"]
+            assert re.search(re.escape(step["uses"]) + r" # v\d+\.\d+\.\d+\n", path.read_text()), (
+                "the version is beside it"
+            )
         else:
             shell = re.sub(r"\$\{\{.*?\}\}", "X", step["run"])
             assert "${{" not in step["run"], "an expression in a shell step is an injection"
             subprocess.run(["bash", "-n"], input=shell, text=True, check=True)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_secret_is_given_to_the_one_step_that_needs_it(path: Path) -> None:
+    for job in workflow(path)["jobs"].values():
+        assert "secrets." not in json.dumps(job.get("env", {}))
+    assert {step["name"] for step in steps(path) if "secrets." in json.dumps(step)} <= {"Judge"}
+    for step in steps(path):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+def test_what_is_downloaded_and_run_has_an_exact_version() -> None:
+    places = [*WORKFLOWS, ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "fixtures").rglob("*.py")]
+    found = {
+        version for path in places for version in re.findall(r"npx (?:--yes )?allure([^\s\"`]*)", path.read_text())
+    }
+    assert len(found) == 1
+    assert re.fullmatch(r"@\d+\.\d+\.\d+", found.pop())
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -179,7 +201,8 @@ def test_the_entry_point_keeps_the_exit_code(tmp_path: Path, slow: bool) -> None
     assert "--gate=core" in first
     if slow:
         process.terminate()
-    rest, _ = process.communicate(timeout=30)
+    rest = process.stdout.read()  # not communicate(): it knows nothing of what readline() has read ahead
+    process.wait(timeout=60)
     assert process.returncode == (2 if slow else 1)
     assert "# the report" in rest
     assert f"published name {tmp_path / 'reports'}" in rest

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.verdict.redact import _ROOT, MASK, redact, redact_tree, remember, remember_all
+from fixtures.verdict.redact import (
+    _FORMS,
+    _ROOT,
+    MASK,
+    redact,
+    redact_tree,
+    redact_xml,
+    remember,
+    remember_all,
+    remember_sets,
+)
+from tests.secrets import PLANTED, READABLE
 
 
 @pytest.mark.parametrize(
@@ -36,21 +50,94 @@ def test_secrets_are_masked(text: str, expected: str) -> None:
     assert redact(expected) == expected, "redacting twice must change nothing"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "max_tokens: 8, prompt_tokens=512",
-        "expected 2048 tokens loaded, got 0",
-        '{"token": "Hello", "logprob": -0.1}',
-        '{"eos_token": "</s>", "bos_token_id": 1}',
-        'vllm:prompt_tokens_by_source_total{source="external_kv_transfer"} 2048',
-        "Stored 2048 out of total 2049 tokens. size: 0.25 GB",
-        "suite/test_accounted.py::test_a_task-12345678-is-done",
-        "the secret of a good test",
-    ],
-)
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("around", ["{}", "INFO 08-21 [core.py:10] {} (end)", "E   {}"])
+def test_every_kind_of_secret_is_masked(kind: str, around: str) -> None:
+    secret, text = PLANTED[kind]
+    if "\n" in text:
+        around = "{}"
+    assert secret in text
+    once = redact(around.format(text))
+    assert secret not in once
+    assert MASK in once
+    assert redact(once) == once
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_every_kind_is_masked_inside_json_twice_escaped(kind: str) -> None:
+    secret, text = PLANTED[kind]
+    assert secret not in redact(json.dumps(text))
+
+
+@pytest.mark.parametrize("index", range(len(_FORMS)))
+def test_no_rule_is_idle(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.verdict.redact._FORMS", _FORMS[:index] + _FORMS[index + 1 :])
+    assert [kind for kind, (secret, text) in PLANTED.items() if secret in redact(text)]
+
+
+@pytest.mark.parametrize("text", READABLE)
 def test_facts_are_left_alone(text: str) -> None:
     assert redact(text) == text
+
+
+def test_a_log_of_some_megabytes_takes_seconds() -> None:
+    line = "(EngineCore pid=1) LMCache INFO: Stored 7219 out of total 7219 tokens. size: 0.25 GB, cost 1.2 ms\n"
+    begin = time.process_time()
+    redact(line * 20_000)
+    assert time.process_time() - begin < 10
+
+
+def test_an_environment_list_and_a_secret_are_masked_by_their_structure() -> None:
+    tree = {
+        "env": [{"name": "LMCACHE_REMOTE_SERDE", "value": "naive"}, {"name": "REDIS_PASSWORD", "value": "planted"}],
+        "args": ["--api-key", "planted", "--port", "1"],
+        "api_key": ["planted"],
+        "secret": {"kind": "Secret", "data": {"k": "cGxhbnRlZA=="}, "metadata": {"name": "s"}},
+    }
+    found = redact_tree(tree)
+    assert found["env"] == [
+        {"name": "LMCACHE_REMOTE_SERDE", "value": "naive"},
+        {"name": "REDIS_PASSWORD", "value": MASK},
+    ]
+    assert found["args"] == ["--api-key", MASK, "--port", "1"]
+    assert found["api_key"] == [MASK]
+    assert found["secret"] == {"kind": "Secret", "data": {"k": MASK}, "metadata": {"name": "s"}}
+
+
+def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.verdict.redact._KNOWN", set())
+    path = "servingEngineSpec.modelSpec[0].env[0]"
+    remember_sets(
+        [
+            f"{path}.name=MY_PASSWORD,{path}.value=planted-by-set",
+            "servingEngineSpec.vllmApiKey=planted-too",
+            "a.b=plain-word",
+        ]
+    )
+    assert redact("planted-by-set planted-too plain-word") == f"{MASK} {MASK} plain-word"
+
+
+def test_what_is_known_is_masked_in_other_writings_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.verdict.redact._KNOWN", set())
+    remember_all(
+        {
+            "env": [{"name": "X_PASSWORD", "value": "p/anted of all"}],
+            "url": "redis://:planted-pw@h",
+            "args": ["--token", "planted-token"],
+        }
+    )
+    coded = base64.b64encode(b"p/anted of all").decode()
+    assert redact(f"p%2Fanted%20of%20all {coded} planted-pw planted-token") == f"{MASK} {MASK} {MASK} {MASK}"
+    remember("token")
+    assert redact("max_tokens 8, a token") == f"max_tokens 8, a {MASK}", "a short word is masked as a word only"
+
+
+def test_xml_is_redacted_and_stays_xml() -> None:
+    text = '<a><p name="HF_TOKEN" value="planted"/><t m="--api-key=planted-2">Bearer planted-3 &lt;x&gt;</t></a>'
+    found = redact_xml(text)
+    assert "planted" not in found
+    assert ElementTree.fromstring(found).findtext("t") == f"Bearer {MASK} <x>"
+    assert redact_xml("<a> Bearer planted-3") == f"<a> Bearer {MASK}"
 
 
 def test_a_tree_is_masked_by_key_and_by_content() -> None:
