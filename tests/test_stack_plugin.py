@@ -680,3 +680,73 @@ def test_who_waits_to_be_alone_is_not_overtaken(monkeypatch: pytest.MonkeyPatch,
     for thread in (first, alone, later):
         thread.join(WITHIN_S)
     assert order == ["first", "alone", "later"]
+
+
+# --- what ends or hangs during a run ------------------------------------------------------------------------------------
+
+MEETS_IT = """
+@requirement("ACC-02")
+def test_many(stack, prompts):
+    for _ in range(12):
+        stack.ask(prompts.unique(chunks=2))
+
+@requirement("COR-03")
+def test_after(stack, prompts):
+    stack.ask(prompts.unique(chunks=2))
+
+@requirement("API-06")
+def test_api(api, texts):
+    api.answer(texts.request("completions"))
+
+@requirement("CFG-01")
+def test_needs_no_answer(stack):
+    pass
+
+@requirement("ACT-04")
+@pytest.mark.late
+def test_log(stack):
+    gone = stack.gone()
+    assert not gone, "; ".join(gone.values())
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "first", "then", "owns"),
+    [
+        (
+            "dies-after-6",
+            "engine fake-0 died during the run: ",
+            "engine fake-0 died during the run: ",
+            "expected every process to run to the end of the run: engine fake-0 died",
+        ),
+        (
+            "stalls-after-6",
+            "a request never ended, so this was not judged: POST http",
+            "engine fake-0 hangs since a request that never ended",
+            "expected every request to end: POST http",
+        ),
+    ],
+    ids=["dies", "hangs"],
+)
+def test_an_end_costs_no_other_claim_its_verdict(project: Project, does: str, first: str, then: str, owns: str) -> None:
+    project.fake.behave(engine=does)
+    project.suite(MEETS_IT)
+    result = project.run(*project.subject, "--deadline=answer=1", "--deadline=probe=0.3")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    entries = {entry["id"]: entry for entry in project.report()["requirements"]}
+    assert [entries[id_]["verdict"] for id_ in ("ACC-02", "COR-03", "API-06", "CFG-01", "ACT-04")] == [
+        *["not judged"] * 3,
+        "conformant",
+        "non-conformant",
+    ]
+    assert entries["ACC-02"]["reason"].startswith(first)
+    assert entries["COR-03"]["reason"].startswith(then)
+    assert entries["API-06"]["reason"].startswith(then)
+    assert entries["ACT-04"]["reason"].startswith(owns)
+
+
+def test_a_wrong_deadline_is_a_usage_error(project: Project) -> None:
+    project.suite(PASSES)
+    result = project.run(*project.subject, "--deadline=anser=5")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--deadline anser=5: give NAME=SECONDS (did you mean answer?)*"])

@@ -42,7 +42,8 @@ class Fake:
         """Choose what the next processes do, by words: ``behave(engine="stubborn slow")``.
 
         Engine: ``dies`` (while loading, with a traceback), ``hangs`` (while loading), ``slow`` (2 s until healthy),
-        ``stubborn`` (ignores SIGTERM), ``orphans`` (its child outlives it), ``dies-after-N`` (completions), ``fails``
+        ``stubborn`` (ignores SIGTERM), ``orphans`` (its child outlives it), ``dies-after-N`` and
+        ``stalls-after-N`` (completions), ``fails``
         (its first completion is a server error). Server: ``dies``, ``hangs``, ``stubborn``, ``refuses`` (up and
         healthy, but no engine can register).
         """

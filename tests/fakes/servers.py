@@ -160,7 +160,11 @@ class Engine:
     def __init__(self, does: list[str]) -> None:
         self.model = argument("--served-model-name", argument("--model"))
         self.fails = "fails" in does
-        self.left = next((int(word.rpartition("-")[2]) for word in does if word.startswith("dies-after-")), -1)
+        self.left, self.stalls = (
+            next((int(word.rpartition("-")[2]) for word in does if word.startswith(f"{what}-after-")), -1)
+            for what in ("dies", "stalls")
+        )
+        self.running = 0
         self.lock = threading.Lock()
         self.stored: set[tuple[int, ...]] = set()
         self.on_gpu: set[tuple[int, ...]] = set()
@@ -188,6 +192,13 @@ class Engine:
                 say("Traceback (most recent call last):\nRuntimeError: out of luck", level="ERROR")
                 os._exit(1)
             self.left -= 1
+            stalls = self.stalls == 0
+            self.stalls -= not stalls
+            self.running += stalls
+        if stalls:
+            say("request cmpl-1 waits for a load")
+            time.sleep(3600)
+        with self.lock:
             known = (len(prompt) - 1) // BLOCK * BLOCK
             source = "local_cache_hit" if prompt in self.on_gpu else "external_kv_transfer"
             known = known if prompt in self.on_gpu | self.stored else 0
@@ -217,7 +228,7 @@ class Engine:
             *by_source,
             f"vllm:prompt_tokens_total {sum(self.tokens.values())}",
             f'vllm:request_success_total{{finished_reason="length"}} {self.finished}',
-            "vllm:num_requests_running 0",
+            f"vllm:num_requests_running {self.running}",
             "vllm:num_requests_waiting 0",
             "vllm:kv_cache_usage_perc 0",
         ]
