@@ -721,6 +721,13 @@ def test_a_tier_that_never_evicts_was_never_full(
     cache.cache["l1_evicted_chunks_total"] = 1
     engine.on_post = lambda payload: (engine.count(payload), cache.cache.update(l1_evicted_chunks_total=2))[0]
     assert stack.fill_tier(prompts) == 8 * 256
+    engine.info["num_gpu_blocks"] = "200"
+    larger = with_cache(tmp_path, engine, cache, kv_bytes_per_token=GIB // 1000)
+    engine.on_post = lambda payload: (
+        engine.count(payload),
+        cache.cache.update(l1_evicted_chunks_total=1 + len(engine.posts)),
+    )[0]
+    assert larger.fill_tier(prompts) == 2 * 8 * 256, "until the pool of 3200 tokens was used, too"
 
 
 def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
