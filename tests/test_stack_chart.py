@@ -606,7 +606,7 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--stack=attach"], "needs --record FILE*or --namespace N"),
+        (["--stack=attach"], "needs one of: --record FILE*--namespace N*--url URL"),
         (["--stack=attach", "--namespace=theirs", "--set=a=1"], "changes nothing: leave --values, --set"),
         (["--stack=attach", "--namespace=theirs", "--keep-stack"], "leave --config, --gpu and --keep-stack out"),
         (["--namespace=x"], "--namespace belong to a stack on Kubernetes"),
