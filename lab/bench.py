@@ -98,6 +98,8 @@ class Bench:
     record: StackRecord
     registry: Path
     start_of_logs: dict[Path, bytes] = field(default_factory=dict)
+    others: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """Processes that a fault started in place of those of the stack."""
 
     @property
     def hooks(self) -> Path:
@@ -399,6 +401,21 @@ def act(bench: Bench, what: Process) -> str:
         for one in process_tree(server.process):
             one.kill()
         return _gone(server.process, "the cache server")
+    if what.action == "restart-cache-server":
+        running = server.process.process()
+        assert running is not None
+        assert server.log is not None
+        command, environment, cwd = running.cmdline(), running.environ(), running.cwd()
+        for one in process_tree(server.process):
+            one.kill()
+        _gone(server.process, "the cache server")
+        with server.log.open("ab") as log:
+            again = subprocess.Popen(command, env=environment, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
+        bench.others.append(again)
+        client = Client(server.url, deadline_s=5.0)
+        if not poll(lambda: _answers(client), bool, 60.0):
+            raise LabError("the cache server did not come back")
+        return "the cache server was killed and is back"
     if what.action == "freeze-cache-server":
         tree = process_tree(server.process)
         for one in tree:
@@ -418,6 +435,12 @@ def act(bench: Bench, what: Process) -> str:
             raise LabError("the engine core could not be killed")
         return f"{len(cores)} processes of the engine were killed"
     raise LabError(f"no such action: {what.action}")
+
+
+def _answers(client: Client) -> bool:
+    with contextlib.suppress(SubjectFault, NotJudged, OSError):
+        return client.get("/healthcheck").status == 200
+    return False
 
 
 def _gone(reference: Any, name: str) -> str:
@@ -440,16 +463,47 @@ def hang_up(bench: Bench, clients: int = 40) -> str:
 
 
 @contextlib.contextmanager
-def cpu_load() -> Iterator[None]:
-    """Another program computes on one core at normal priority."""
-    program = subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"])
+def cpu_load(count: int = 1) -> Iterator[None]:
+    """Other programs compute at normal priority."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"]) for _ in range(count)]
     try:
         yield
-        if program.poll() is not None:
-            raise LabError("the program that was to load the machine ended early")
+        if any(program.poll() is not None for program in programs):
+            raise LabError("a program that was to load the machine ended early")
     finally:
-        program.kill()
-        program.wait()
+        for program in programs:
+            program.kill()
+        for program in programs:
+            program.wait()
+
+
+@contextlib.contextmanager
+def other_clients(bench: Bench, every_s: float = 1.0) -> Iterator[None]:
+    """Another client asks the first engine once a second: 50 tokens of prompt, 16 of answer.
+
+    Raises:
+        LabError: it was never answered.
+    """
+    stack = Stack(bench.record)
+    source = Prompts(random.SystemRandom().randrange(2**31), "others", stack.chunk_tokens, 4096)
+    stop, answered = threading.Event(), []
+
+    def ask() -> None:
+        client = Client(bench.record.engines[0].url)
+        while not stop.wait(every_s):
+            payload = {"model": stack.model, "prompt": list(source.of_length(50).ids), "max_tokens": 16}
+            with contextlib.suppress(SubjectFault, NotJudged):
+                answered.append(client.post("/v1/completions", payload).status)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+    if 200 not in answered:
+        raise LabError("the other client was never answered")
 
 
 def as_data(value: Any) -> Any:

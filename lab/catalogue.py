@@ -10,6 +10,7 @@ Sources: PS vllm-project/production-stack, LM LMCache/LMCache, V vllm-project/vl
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,9 +95,19 @@ class Process:
     A fault does so while the suite runs, and the stack is not used again; ``values`` may shorten deadlines.
     """
 
-    action: Literal["kill-cache-server", "freeze-cache-server", "kill-engine", "hang-ups", "cpu-load"]
+    action: Literal[
+        "kill-cache-server",
+        "restart-cache-server",
+        "freeze-cache-server",
+        "kill-engine",
+        "hang-ups",
+        "cpu-load",
+        "other-clients",
+    ]
     values: Values | None = None
     seconds: float = 0.0
+    count: int = 1
+    """Of programs that compute."""
 
 
 Injection = Values | Hook | Proxy | Process
@@ -601,6 +612,43 @@ HOOK_FAULTS = (
         tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
     ),
     Fault(
+        "tier-loses-chunks",
+        "inactive",
+        "the tier loses one chunk in ten once it holds some hundred; a load stops at the first gap",
+        "LM#4064, LM#1803 (objects lost behind a live index)",
+        Hook("lose-chunks", {"every": 10, "after": 200}),
+        ids("ACC-02"),
+        allowed=ids("ACT-03 ACC-05 ACC-06 ACC-07 COR-04"),
+    ),
+    Fault(
+        "chunks-expire",
+        "inactive",
+        "chunks expire 20 s after they were stored, whatever room the tier has",
+        "LM#1658, LM#2310 (entries gone before eviction)",
+        Hook("expire-chunks", {"seconds": 20.0}),
+        ids("ACC-02"),
+        allowed=ids("COR-03"),
+    ),
+    Fault(
+        "load-leaks",
+        "memory",
+        "the cache server keeps 256 KiB of every load for ever",
+        "LM#5270; V#44100",
+        Hook("leak-load", {"bytes": 256 << 10, "most": 1 << 30}),
+        ids("MEM-04"),
+        slow=True,
+    ),
+    Fault(
+        "load-never-ends",
+        "crash or hang",
+        "one load never reports its end: its request waits for ever",
+        "V#44100, PS#749",
+        Hook("endless-load", {"number": 3}),
+        ids("ACC-02"),
+        allowed=ASKING | ids("ACT-03 ACT-04 ACT-05"),
+        tests=("CFG-01", "ACC-01", "ACC-02", "ACT-03", "ACT-04", "API-06"),
+    ),
+    Fault(
         "log-volume-full",
         "observability",
         "no log line can be written any more: the volume is full",
@@ -707,6 +755,44 @@ PROXY_FAULTS = (
         Proxy("without", {"name": "created"}),
         ids("API-02"),
         chat=True,
+    ),
+    Fault(
+        "another-model-in-the-answer",
+        "serving",
+        "answers name another model than the one that was asked for",
+        "OpenAI API reference, the completion object; PS#490",
+        Proxy("echo", {"name": "model", "to": "another-model"}),
+        ids("API-02"),
+        allowed=ids("API-04"),
+    ),
+    Fault(
+        "same-id-in-every-answer",
+        "serving",
+        "every answer carries the same id",
+        "OpenAI API reference, the completion object",
+        Proxy("echo", {"name": "id", "to": "cmpl-1"}),
+        ids("API-07"),
+        allowed=ids("API-02 API-04"),
+    ),
+    Fault(
+        "body-cut-in-half",
+        "serving",
+        "the body of every plain answer breaks off in its middle",
+        "PS#612 (body framing through the router)",
+        Proxy("cut-body"),
+        ids("API-02"),
+        allowed=ASKING,
+        tests=("CFG-01", "ACC-01", "API-02", "API-06"),
+    ),
+    Fault(
+        "first-event-held",
+        "latency",
+        "a gateway holds the first event of every stream for 300 ms, cold and reloaded alike: not the fault of the cache",
+        "nginx documentation, proxy_buffering",
+        Proxy("hold-first-event", {"seconds": 0.3}),
+        frozenset(),
+        not_judged=ids("LAT-05"),
+        tests=("CFG-01", "ACC-02", "LAT-05", "API-02", "API-06"),
     ),
     Fault(
         "model-without-a-length",
@@ -824,6 +910,22 @@ PROXY_FAULTS = (
         allowed=ids("MEM-03"),
     ),
     Fault(
+        "metrics-fail",
+        "observability",
+        "/metrics answers 500 from its fiftieth call on",
+        "V#57596; LM#5270",
+        Proxy("metrics", {"after": 50, "body": "Internal Server Error"}),
+        ids("ACC-07"),
+    ),
+    Fault(
+        "metrics-are-a-web-page",
+        "observability",
+        "/metrics answers with a gateway's web page and status 200",
+        "nginx documentation, error_page",
+        Proxy("metrics", {"after": 0, "status": 200, "body": "<html><body>502 Bad Gateway</body></html>"}),
+        ids("ACC-07"),
+    ),
+    Fault(
         "loaded-tokens-counted-twice",
         "observability",
         "the engine's counter of loaded tokens counts everything twice",
@@ -844,6 +946,15 @@ PROCESS_FAULTS = (
         ids("ACC-02 ACT-03 ACT-04"),
         allowed=ASKING | ids("ACT-05 CFG-02"),
         tests=("CFG-01", "ACC-02", "ACT-03", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "cache-server-restarts",
+        "crash or hang",
+        "the cache server is killed and comes back at once, empty",
+        "LM#5270; Kubernetes restarts a container that ends",
+        Process("restart-cache-server", values=SHORT_DEADLINES),
+        ids("ACT-04"),
+        allowed=ids("ACT-05"),
     ),
     Fault(
         "cache-server-frozen",
@@ -925,10 +1036,36 @@ GPU_HEALTHY: tuple[Healthy, ...] = (
     Healthy("card-as-configured", "the configuration as it is", None, without=("ACT-05", "API-05", "COR-05")),
 )
 
+
+TWO_MEMBERS = (
+    '{"kv_connector":"MultiConnector","kv_role":"kv_both","kv_connector_extra_config":{"connectors":'
+    '[{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}]}}'
+)
+JSON_LOGS = """{
+  "version": 1, "disable_existing_loggers": false,
+  "formatters": {"json": {"class": "pythonjsonlogger.json.JsonFormatter",
+                          "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+  "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
+  "loggers": {"vllm": {"handlers": ["out"], "level": "INFO", "propagate": false}}
+}"""
+
+
+def _env(name: str, value: str) -> Values:
+    """The configuration with one more variable."""
+    return Values({}, env=((name, value),), where="environment", shows=f"{name}={re.escape(value)}")
+
+
+def _args(*words: str, shows: str = "") -> Values:
+    """The configuration with more words on the engine's command line."""
+    return Values({}, extra_args=words, where="command", shows=shows or re.escape(" ".join(words)))
+
+
 HEALTHY: tuple[Healthy, ...] = (
     Healthy("as-published", "the embedded configuration as it is, GPU prefix cache on", None),
     Healthy("busy-network", "50 ms more on every request", Proxy("delay", {"seconds": 0.05})),
     Healthy("busy-machine", "another program computes on one core", Process("cpu-load"), slow=True),
+    Healthy("overloaded-machine", "thirty other programs compute", Process("cpu-load", count=30)),
+    Healthy("other-clients", "another client asks once a second", Process("other-clients")),
     Healthy("after-hang-ups", "forty clients have hung up before", Process("hang-ups")),
     Healthy(
         "gpu-prefix-cache-off",
@@ -955,5 +1092,20 @@ HEALTHY: tuple[Healthy, ...] = (
         "log-level-debug",
         "log level DEBUG",
         Values({"lmcacheConfig.logLevel": "DEBUG"}, where="environment", shows="LMCACHE_LOG_LEVEL=DEBUG"),
+    ),
+    Healthy("chunk-64", "chunks of 64 tokens", _env("LMCACHE_CHUNK_SIZE", "64")),
+    Healthy("chunk-1024", "chunks of 1 024 tokens", _env("LMCACHE_CHUNK_SIZE", "1024")),
+    Healthy("block-16", "KV blocks of 16 tokens", _args("--block-size", "16")),
+    Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64")),
+    Healthy("no-log-probabilities", "--max-logprobs 0", _args("--max-logprobs", "0")),
+    Healthy("prompt-tokens-details", "usage with its details", _args("--enable-prompt-tokens-details")),
+    Healthy("float32", "weights and KV in float32", _args("--dtype", "float32")),
+    Healthy("reasoning-parser", "chat answers through a reasoning parser", _args("--reasoning-parser", "granite")),
+    Healthy("engine-log-level-debug", "vLLM logs at DEBUG", _env("VLLM_LOGGING_LEVEL", "DEBUG")),
+    Healthy("log-prefix", "every line of vLLM's log has a prefix", _env("VLLM_LOGGING_PREFIX", "[blue] ")),
+    Healthy(
+        "three-engines",
+        "replicaCount: 3, one cache server",
+        Values({"replicaCount": 3}, where="record", shows="mistral-2"),
     ),
 )

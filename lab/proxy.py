@@ -69,6 +69,8 @@ class Answer:
     headers: dict[str, str]
     body: bytes = b""
     events: Iterator[bytes] | None = None
+    cut: bool = False
+    """Announce the whole body, send half of it, and close."""
 
     def with_json(self, change: Callable[[Any], Any]) -> bool:
         """Change a JSON body in place; False when it is none, or an error."""
@@ -242,6 +244,40 @@ class Without(Rewrite):
         if body.pop(self.params["name"], None) is not None:
             self.acts()
         return body
+
+
+class Echo(Rewrite):
+    """Plain answers carry another value in a field that repeats the request, or that has to be unique."""
+
+    def _change(self, body: Any) -> Any:
+        if isinstance(body, dict) and self.params["name"] in body:
+            self.acts()
+            body[self.params["name"]] = self.params["to"]
+        return body
+
+
+class CutBody(Fault):
+    """The body of a plain answer breaks off in its middle, with the length of the whole announced."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Half of the body."""
+        answer = super().exchange(request, forward)
+        if request.generates and answer.events is None and answer.status == 200:
+            self.acts()
+            answer.cut = True
+        return answer
+
+
+class HoldFirstEvent(Fault):
+    """The first event of every stream waits ``seconds``, whatever the engine had to do for it."""
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """All events, the first one late."""
+        for number, event in enumerate(events):
+            if number == 0:
+                self.acts()
+                time.sleep(self.params["seconds"])
+            yield event
 
 
 class Status(Fault):
@@ -443,17 +479,29 @@ class Models(Fault):
 
 
 class Metrics(Fault):
-    """``/metrics`` says something else: ``rename`` is (old, new), ``double`` a series whose value is doubled."""
+    """``/metrics`` says something else: ``rename`` is (old, new), ``double`` a series whose value is doubled.
+
+    With ``after``, every page after so many is ``body`` with ``status`` instead.
+    """
+
+    pages = 0
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """The text is changed."""
         answer = forward(request)
         if request.path != "/metrics" or answer.status != 200:
             return answer
+        with self.lock:
+            self.pages += 1
+        if self.pages > self.params.get("after", self.pages):
+            self.acts()
+            return Answer(self.params.get("status", 500), {"content-type": "text/html"}, self.params["body"].encode())
         text = answer.body.decode()
         if "rename" in self.params:
             old, new = self.params["rename"]
             changed = text.replace(old, new)
+        elif "double" not in self.params:
+            return answer
         else:
             changed = "\n".join(_doubled(line, self.params["double"]) for line in text.split("\n"))
         if changed != text:
@@ -488,6 +536,9 @@ FAULTS: dict[str, type[Fault]] = {
     "usage": Usage,
     "finish-reason": FinishReason,
     "without": Without,
+    "echo": Echo,
+    "cut-body": CutBody,
+    "hold-first-event": HoldFirstEvent,
     "status": Status,
     "bad-requests": BadRequests,
     "forward-as": ForwardAs,
@@ -582,6 +633,9 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.events is None:
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
+            if answer.cut:
+                self.wfile.write(answer.body[: len(answer.body) // 2])
+                raise Cut
             self.wfile.write(answer.body)
             return
         self.send_header("Transfer-Encoding", "chunked")

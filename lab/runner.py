@@ -278,7 +278,9 @@ class Lane:
                 elif isinstance(injection, Proxy):
                     record = during.enter_context(bench.proxied(injection))
                 elif isinstance(injection, Process) and injection.action == "cpu-load":
-                    during.enter_context(benches.cpu_load())
+                    during.enter_context(benches.cpu_load(injection.count))
+                elif isinstance(injection, Process) and injection.action == "other-clients":
+                    during.enter_context(benches.other_clients(bench))
                 elif isinstance(injection, Process) and injection.action == "hang-ups":
                     benches.hang_up(bench)
                 elif isinstance(injection, Process):
@@ -332,6 +334,9 @@ class Lane:
     def drop(self) -> None:
         """End the stack of this lane."""
         if self._bench is not None:
+            for other in self._bench.others:
+                other.kill()
+                other.wait()
             process.tear_down(self._bench.record, self.runner.cache / "stacks")
             self._bench = None
 

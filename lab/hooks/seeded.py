@@ -189,6 +189,11 @@ def _submit_retrieve(original: Any) -> Any:
         elif params("failed-load"):
             fired("a load failed")
             return _done(False)
+        elif wanted := params("endless-load"):
+            number = _memory["loads"] = _memory.get("loads", 0) + 1
+            if number == wanted.get("number", 1):
+                fired("a load never reports its end")
+                return _never()
         return original(self, *args, **options)
 
     return submit_retrieve
@@ -249,6 +254,12 @@ def _done(result: bool) -> Any:
     future: Any = MessagingFuture()
     future.set_result(result)
     return future
+
+
+def _never() -> Any:
+    from lmcache.v1.multiprocess.futures import MessagingFuture
+
+    return MessagingFuture()
 
 
 # ------------------------------------------------------------------------------------ the engine's side of a lookup
@@ -320,14 +331,20 @@ def _commit_store(original: Any) -> Any:
             fired("a store was refused")
             original(self, *args, **options)
             return False
-        if (wanted := params("leak")) and _memory.setdefault("bytes", 0) < wanted["most"]:
-            piece = bytearray(os.urandom(4096) * (wanted["bytes"] // 4096))
-            _memory.setdefault("leaked", []).append(piece)
-            _memory["bytes"] += len(piece)
-            fired(f"kept {len(piece)} bytes for ever")
+        if wanted := params("leak"):
+            _leak(wanted)
         return original(self, *args, **options)
 
     return commit_store
+
+
+def _leak(wanted: dict[str, Any]) -> None:
+    """Keep ``bytes`` more for ever, ``most`` in all."""
+    if _memory.setdefault("bytes", 0) < wanted["most"]:
+        piece = bytearray(os.urandom(4096) * (wanted["bytes"] // 4096))
+        _memory.setdefault("leaked", []).append(piece)
+        _memory["bytes"] += len(piece)
+        fired(f"kept {len(piece)} bytes for ever")
 
 
 def _finish_write(original: Any) -> Any:
@@ -337,9 +354,33 @@ def _finish_write(original: Any) -> Any:
             # Reserved, written, acknowledged, and never made visible to a reader.
             fired(f"never published {sum(len(owned) for _, owned in completion)} chunks")
             return None
-        return original(self, completion, *args, **options)
+        result = original(self, completion, *args, **options)
+        if wanted := params("lose-chunks"):
+            self.delete_l1_keys([key for _, keys in completion for key in keys if _is_lost(wanted)])
+        elif wanted := params("expire-chunks"):
+            expired = [key for _, keys in completion for key in keys]
+            timer = threading.Timer(wanted["seconds"], _expire, (self, expired))
+            timer.daemon = True
+            timer.start()
+        return result
 
     return finish_write
+
+
+def _is_lost(wanted: dict[str, Any]) -> bool:
+    """Whether the next chunk is lost: every ``every``-th, once ``after`` have been stored."""
+    number = _memory["published"] = _memory.get("published", 0) + 1
+    if number <= wanted.get("after", 0) or number % wanted["every"]:
+        return False
+    fired("lost a chunk that was stored")
+    return True
+
+
+def _expire(manager: Any, keys: list[Any]) -> None:
+    """Delete what was stored some time ago, if the fault is still on."""
+    if params("expire-chunks"):
+        manager.delete_l1_keys(keys)
+        fired(f"{len(keys)} chunks expired")
 
 
 def _finish_read(original: Any) -> Any:
@@ -348,6 +389,8 @@ def _finish_read(original: Any) -> Any:
         if params("keep-pins"):
             fired(f"did not return the pins of {len(keys)} chunks")
             return None
+        if wanted := params("leak-load"):
+            _leak(wanted)
         return original(self, keys, *args, **options)
 
     return finish_read
@@ -505,6 +548,7 @@ HOOKS = frozenset(
         "slow-store",
         "slow-load",
         "failed-load",
+        "endless-load",
         "take-gpu-memory",
         "ignore-hit",
         "short-hit",
@@ -515,7 +559,10 @@ HOOKS = frozenset(
         "raise-in-store",
         "refuse-store",
         "leak",
+        "leak-load",
         "lost-write",
+        "lose-chunks",
+        "expire-chunks",
         "keep-pins",
         "reseed",
         "weak-hash",
