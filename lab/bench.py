@@ -29,7 +29,7 @@ from fixtures.measure.client import Client
 from fixtures.measure.prompts import Prompts
 from fixtures.measure.waiting import poll
 from fixtures.stack import process
-from fixtures.stack.config import Config, load_config
+from fixtures.stack.config import Config, Model, load_config
 from fixtures.stack.record import StackRecord, process_tree
 from fixtures.stack.stack import Stack
 from lab import selection
@@ -256,6 +256,8 @@ def _replace(path: Path, text: str) -> None:
 def changed_config(name: str, subject: Subject, values: Values | None, folder: Path) -> Config:
     """The subject's configuration with other values, written in the chart's own format."""
     original = subject.load()
+    folder = (folder / name).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
     body: dict[str, Any] = yaml.safe_load(original.values_path.read_text())
     model = body["servingEngineSpec"]["modelSpec"][0]
     if values is not None:
@@ -268,13 +270,16 @@ def changed_config(name: str, subject: Subject, values: Values | None, folder: P
                 node.pop(last, None)
             else:
                 node[last] = value
-        model["env"] += [{"name": key, "value": value} for key, value in values.env]
+        model["env"] += [{"name": key, "value": value.replace("{folder}", str(folder))} for key, value in values.env]
         model["vllmConfig"]["extraArgs"] += list(values.extra_args)
-    folder = folder / name
-    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in values.files.items() if values is not None else ():
+        (folder / file).write_text(text)
     (folder / "values.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
     changed = load_config(str(folder / "values.yaml"), ROOT / "configs")
-    return dataclasses.replace(changed, expect=original.expect)
+    expect = original.expect
+    if values is not None and values.recipe is not None:
+        expect = expect.model_copy(update={"model": Model(recipe=values.recipe)})
+    return dataclasses.replace(changed, expect=expect)
 
 
 def check_values(record: StackRecord, values: Values) -> None:

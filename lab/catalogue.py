@@ -10,6 +10,7 @@ Sources: PS vllm-project/production-stack, LM LMCache/LMCache, V vllm-project/vl
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -41,6 +42,10 @@ class Values:
     changes: dict[str, Any] = field(default_factory=dict)
     env: tuple[tuple[str, str], ...] = ()
     extra_args: tuple[str, ...] = ()
+    recipe: str | None = None
+    """Another model that is made locally (``fixtures/stack/model.py``), which brings its own tokenizer."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Files that are written beside the values; ``{folder}`` in ``env`` names their folder."""
     where: Literal["command", "environment", "log", "record"] = "record"
     shows: str = ""
     absent: bool = False
@@ -1037,10 +1042,6 @@ GPU_HEALTHY: tuple[Healthy, ...] = (
 )
 
 
-TWO_MEMBERS = (
-    '{"kv_connector":"MultiConnector","kv_role":"kv_both","kv_connector_extra_config":{"connectors":'
-    '[{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}]}}'
-)
 JSON_LOGS = """{
   "version": 1, "disable_existing_loggers": false,
   "formatters": {"json": {"class": "pythonjsonlogger.json.JsonFormatter",
@@ -1050,9 +1051,21 @@ JSON_LOGS = """{
 }"""
 
 
-def _env(name: str, value: str) -> Values:
-    """The configuration with one more variable."""
-    return Values({}, env=((name, value),), where="environment", shows=f"{name}={re.escape(value)}")
+QWEN = Values(
+    {
+        "vllmConfig.extraArgs": ["--enforce-eager", "--num-gpu-blocks-override", "512"],
+        "vllmConfig.maxModelLen": 8192,
+    },
+    recipe="tiny-qwen",
+    where="command",
+    shows="models/tiny-qwen-",
+)
+
+
+def _env(name: str, value: str, files: dict[str, str] | None = None) -> Values:
+    """The configuration with one more variable, and files that it names."""
+    shows = f"{name}={re.escape(value)}".replace(re.escape("{folder}"), ".*")
+    return Values({}, env=((name, value),), files=files or {}, where="environment", shows=shows)
 
 
 def _args(*words: str, shows: str = "") -> Values:
@@ -1103,6 +1116,31 @@ HEALTHY: tuple[Healthy, ...] = (
     Healthy("reasoning-parser", "chat answers through a reasoning parser", _args("--reasoning-parser", "granite")),
     Healthy("engine-log-level-debug", "vLLM logs at DEBUG", _env("VLLM_LOGGING_LEVEL", "DEBUG")),
     Healthy("log-prefix", "every line of vLLM's log has a prefix", _env("VLLM_LOGGING_PREFIX", "[blue] ")),
+    Healthy(
+        "hugging-face-tokenizer",
+        "a Qwen-like model: 8 192 words, a Hugging Face tokenizer, a chat template of its own, no begin-of-sequence token",
+        QWEN,
+    ),
+    Healthy(
+        "qwen-float32",
+        "a Qwen-like model in float32",
+        dataclasses.replace(QWEN, extra_args=("--dtype", "float32"), shows="--dtype float32"),
+    ),
+    Healthy(
+        "two-served-names",
+        "the model is served by two names",
+        _args("--served-model-name", "mistralai/Mistral-7B-Instruct-v0.3", "an-alias"),
+    ),
+    Healthy(
+        "json-logs",
+        "vLLM logs JSON (VLLM_LOGGING_CONFIG_PATH)",
+        _env("VLLM_LOGGING_CONFIG_PATH", "{folder}/logging.json", files={"logging.json": JSON_LOGS}),
+    ),
+    Healthy(
+        "lmcache-config-file",
+        "LMCache's settings come from a file (LMCACHE_CONFIG_FILE)",
+        _env("LMCACHE_CONFIG_FILE", "{folder}/lmcache.yaml", files={"lmcache.yaml": "chunk_size: 256\n"}),
+    ),
     Healthy(
         "three-engines",
         "replicaCount: 3, one cache server",
