@@ -617,6 +617,30 @@ HOOK_FAULTS = (
         tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
     ),
     Fault(
+        "write-expired",
+        "wrong answer",
+        "the cache server says that it has given the buffer of a write to another one",
+        "LM 0.5.6 l1_manager.py (source)",
+        Hook(
+            "say",
+            {
+                "level": "WARNING",
+                "text": "write reservation on key k expired; handing the buffer to a new writer",
+            },
+        ),
+        ids("ACT-04"),
+        tests=("CFG-01", "ACT-03", "ACT-04", "ACT-05"),
+    ),
+    Fault(
+        "error-of-unknown-wording",
+        "observability",
+        "the cache server logs an error that no signature knows",
+        "LM 0.5.6 (545 ERROR literals, source)",
+        Hook("say", {"level": "ERROR", "text": "the flux compensator is misaligned"}),
+        ids("ACT-05"),
+        tests=("CFG-01", "ACT-03", "ACT-04", "ACT-05"),
+    ),
+    Fault(
         "tier-loses-chunks",
         "inactive",
         "the tier loses one chunk in ten once it holds some hundred; a load stops at the first gap",

@@ -294,6 +294,12 @@ def _lookup(original: Any) -> Any:
             if number % wanted.get("every", 1) == 0:
                 fired("a lookup waited")
                 time.sleep(wanted["seconds"])
+        elif (wanted := params("say")) and not _memory.get("said"):
+            _memory["said"] = True
+            fired("wrote a line into the log")
+            logging.getLogger("lmcache.v1.multiprocess.modules.lookup").log(
+                logging.getLevelNamesMapping()[wanted["level"]], wanted["text"]
+            )
         elif params("raise-in-lookup"):
             fired("a lookup raised an error")
             raise RuntimeError("seeded fault: the index cannot be read")
@@ -553,6 +559,7 @@ HOOKS = frozenset(
         "ignore-hit",
         "short-hit",
         "slow-lookup",
+        "say",
         "raise-in-lookup",
         "lost-index",
         "false-hit",
