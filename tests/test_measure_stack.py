@@ -514,6 +514,18 @@ def test_an_engine_that_died_says_why(
     assert time.monotonic() - begin < 1.0
 
 
+def test_processes_that_a_run_has_ended_itself_are_not_dead(tmp_path: Path, process: subprocess.Popen[bytes]) -> None:
+    log = tmp_path / "engine-0.log"
+    log.write_text(CRASH)
+    stack = Stack(record(tmp_path, engines=[engine_of(process, "http://127.0.0.1:9", log)]))
+    stack.ended = True
+    process.kill()
+    process.wait()
+    assert stack.explain(AssertionError("expected no shared memory left")) is None
+    assert not stack.gone()
+    assert not stack.incidents.found
+
+
 def test_an_engine_that_lives_is_not_called_dead(
     tmp_path: Path, engine: FakeServer, prompts: Prompts, process: subprocess.Popen[bytes]
 ) -> None:
