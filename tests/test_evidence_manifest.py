@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.evidence.command import BOTH, FLAG, LMCACHE_CONNECTORS, Connector, connector_of
-from fixtures.evidence.manifest import flag_positions, flag_value
+from fixtures.evidence.manifest import flag_positions, flag_value, references, unresolved
 
 V1 = json.dumps({"kv_connector": "LMCacheConnectorV1", "kv_role": BOTH})
 MP = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_producer"})
@@ -73,3 +74,71 @@ def test_what_a_connector_does_not_say_is_not_made_up() -> None:
 def test_a_connector_that_is_no_json_object_is_shown(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         connector_of([FLAG, text])
+
+
+# ---- addresses
+
+
+def pod(env: dict[str, Any], args: list[str] | None = None, **spec: Any) -> list[dict[str, Any]]:
+    listed = [{"name": name, "value": value} for name, value in env.items()]
+    inner = {"containers": [{"name": "c", "env": listed, "args": args or []}], **spec}
+    return [{"kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"template": {"spec": inner}}}]
+
+
+@pytest.mark.parametrize(
+    ("env", "services"),
+    [
+        ({"LMCACHE_REMOTE_URL": "lm://x-cache-server-service:81"}, ["x-cache-server-service"]),
+        ({"LMCACHE_REMOTE_URL": "redis://:pw@store:6379/0"}, ["store"]),
+        ({"LMCACHE_REMOTE_URL": "redis://store.n.svc.cluster.local:6379"}, ["store"]),
+        ({"LMCACHE_REMOTE_URL": "redis://store.n.svc:6379"}, ["store"]),
+        ({"LMCACHE_REMOTE_URL": "redis://store.svc"}, ["store"]),
+        ({"R": "store", "LMCACHE_REMOTE_URL": "lm://$(R):1"}, ["store"]),
+        ({"LMCACHE_CONTROLLER_PULL_URL": "vllm-router-service:9000"}, ["vllm-router-service"]),
+        ({"LMCACHE_REMOTE_URL": "lm://a:1,lm://b:2"}, ["a", "b"]),
+        ({"LMCACHE_REMOTE_URL": "redis://store.example.com:6379"}, []),
+        ({"LMCACHE_REMOTE_URL": "redis://store.other.svc:6379"}, []),
+        ({"LMCACHE_REMOTE_URL": "redis://10.0.0.1:6379"}, []),
+        ({"LMCACHE_REMOTE_URL": "redis://[::1]:6379"}, []),
+        ({"LMCACHE_REMOTE_URL": "lm://localhost:1"}, []),
+        ({"LMCACHE_REMOTE_URL": "lm://$(HOST_IP):1"}, []),
+        ({"LMCACHE_REMOTE_URL": "s3://bucket"}, []),
+        ({"LMCACHE_LOCAL_DISK": "file:///data/"}, []),
+        ({"HTTPS_PROXY": "http://proxy:3128", "https_proxy": "http://proxy:3128"}, []),
+        ({"HF_ENDPOINT": "https://huggingface.co"}, []),
+        ({"A": "b:1", "TIME_URL": "12:30"}, []),
+        ({"A": None}, []),
+    ],
+)
+def test_every_address_of_the_environment_is_a_reference(env, services):
+    found = [one for one in references(pod(env)) if one.kind == "Service"]
+    assert [one.name for one in found] == services
+
+
+def test_an_address_in_the_command_is_a_reference():
+    text = '{"kv_connector":"LMCacheMPConnector","kv_connector_extra_config":{"lmcache.mp.host":"tcp://kv","lmcache.mp.port":1}}'
+    (found,) = references(pod({}, ["--kv-transfer-config", text]))
+    assert (found.kind, found.name, found.by) == ("Service", "kv", "Deployment d (its command)")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"hostNetwork": True},
+        {"dnsConfig": {"searches": ["corp.example"]}},
+        {"dnsPolicy": "Default"},
+        {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["store"]}]},
+    ],
+)
+def test_a_pod_that_looks_names_up_elsewhere_refers_to_no_service(spec):
+    assert references(pod({"LMCACHE_REMOTE_URL": "lm://store:1"}, **spec)) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "more", "told"), [(81, {}, True), (80, {}, False), (81, {"clusterIP": "None"}, False)]
+)
+def test_a_port_that_the_service_does_not_have_is_told(port, more, told):
+    service = {"kind": "Service", "metadata": {"name": "store"}, "spec": {"ports": [{"port": 80}], **more}}
+    found = unresolved([*pod({"LMCACHE_REMOTE_URL": f"lm://store:{port}"}), service])
+    line = "Deployment d: env LMCACHE_REMOTE_URL leads to port 81 of Service store, which has 80"
+    assert found == ([line] if told else [])
