@@ -19,7 +19,7 @@ from fixtures.stack import values_yaml
 from fixtures.stack.chart_table import ROWS
 
 GOOD = (Path(__file__).parents[1] / "configs" / "embedded" / "values.yaml").read_text(encoding="utf-8")
-EXAMPLES = int(os.environ.get("KV_OFFLOAD_FUZZ", "10000"))
+EXAMPLES = int(os.environ.get("KV_OFFLOAD_FUZZ") or (10_000 if os.environ.get("CI") else 2_500))
 """Inputs per run: a million before a release, ``KV_OFFLOAD_FUZZ=1000000``."""
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
