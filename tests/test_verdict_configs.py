@@ -72,7 +72,7 @@ def pytest_pyfunc_call(pyfuncitem):
 
 def record_of(run: Run, name: str) -> StackRecord:
     """The record of a healthy stack, from what the configuration really renders."""
-    config = load_config(name, CONFIGS, lenient=True).with_random_weights("tiny-mistral")  # no model is loaded
+    config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
     command, explicit = process.check(config)
     of_server = explicit is not None or run.device == "cpu"
     record = StackRecord(
@@ -196,7 +196,7 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
     assert report["gate"]["unmet"] == []
     assert report["gate"]["open"]
     assert code == 0
-    claimed = load_config(name, CONFIGS, lenient=True).expect.profiles
+    claimed = load_config(name, CONFIGS).expect.profiles
     assert set(report["gate"]["profiles"]) == {*claimed, *(["chart"] if kind == "chart" else [])} - (
         {"chart"} if kind == "process" else set()
     )
