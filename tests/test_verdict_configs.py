@@ -49,7 +49,8 @@ from fixtures.measure.control import Control
 def nothing(stack):
     return None
 
-for name in ("prompts", "latency", "api", "router_api", "texts", "host_memory", "tear_down", "last_user"):
+MEASURING = "prompts early latency api engine_apis router_api texts host_memory tear_down last_user"
+for name in MEASURING.split():
     globals()[name] = pytest.fixture(nothing, name=name)
 
 @pytest.fixture(autouse=True)
