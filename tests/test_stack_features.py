@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fixtures.stack.features import features_of, unsupported_before_start
-from fixtures.stack.record import EngineServer, Release, Requested, SecretRef, Server, StackRecord
+from fixtures.stack.record import EngineServer, Release, SecretRef, Server, StackRecord
 from fixtures.verdict.requirements import FEATURES
 
 IN_PROCESS = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
@@ -17,8 +18,9 @@ IN_PROCESS = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
 def record(
     *, argv: tuple[str, ...] = ("vllm",), env: dict[str, str] | None = None, engines: int = 1, **facts: Any
 ) -> StackRecord:
-    server = facts.pop("cache_server", None)
-    facts = {"kind": "process", "requested": Requested(connector=IN_PROCESS)} | facts
+    server, connector = facts.pop("cache_server", None), facts.pop("connector", IN_PROCESS)
+    argv += ("--kv-transfer-config", json.dumps(connector)) if argv and connector else ()
+    facts = {"kind": "process"} | facts
     found = [
         EngineServer(name=f"e{number}", url="http://e", argv=argv, env=env or {}, cache_server=server)
         for number in range(engines)
@@ -53,17 +55,19 @@ RELEASE = Release(name="r", namespace="n", kubeconfig=None, context=None, helm=(
             "",
         ),
         ({"engines": 2, "cache_server": "kv"}, "cache-server shared-tier several-engines", ""),
-        ({"requested": Requested(connector={"kv_connector": "OffloadingConnector"})}, "", "lmcache"),
+        ({"connector": {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}}, "", "lmcache"),
         (
             {
-                "requested": Requested(
-                    connector={
-                        "kv_connector": "MultiConnector",
-                        "kv_connector_extra_config": {
-                            "connectors": [{"kv_connector": "NixlConnector"}, {"kv_connector": "LMCacheMPConnector"}]
-                        },
-                    }
-                )
+                "connector": {
+                    "kv_connector": "MultiConnector",
+                    "kv_role": "kv_both",
+                    "kv_connector_extra_config": {
+                        "connectors": [
+                            {"kv_connector": "NixlConnector", "kv_role": "kv_both"},
+                            {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"},
+                        ]
+                    },
+                }
             },
             "lmcache",
             "",
@@ -81,7 +85,7 @@ def test_what_a_record_shows(facts: dict[str, Any], supported: str, unsupported:
 
 def test_what_is_not_known_is_in_neither_list() -> None:
     """A bare URL: no command, no environment, no log. Nothing becomes inapplicable by that."""
-    found = features_of(record(kind="attach", argv=(), requested=Requested()), attached=True)
+    found = features_of(record(kind="attach", argv=()), attached=True)
     known = {*found.supported, *found.unsupported}
     assert not known & {"lmcache", "prefix-cache", "api-key", "router", "logs", "disk-tier", "remote-tier", "baseline"}
     assert "own" in found.unsupported
@@ -89,7 +93,7 @@ def test_what_is_not_known_is_in_neither_list() -> None:
 
 def test_a_stack_without_a_connector_lacks_nothing_by_configuration() -> None:
     """A connector that was lost is CFG-01's fault, and no reason to judge less."""
-    found = features_of(record(requested=Requested()))
+    found = features_of(record(connector=None))
     assert not {"lmcache", "logs", "cache-server"} & set(found.unsupported)
 
 
