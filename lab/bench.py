@@ -318,6 +318,7 @@ def judge(
     tests: tuple[str, ...] = (),
     meanwhile: Any = None,
     environment: dict[str, str] | None = None,
+    kept_s: float = 0.0,
 ) -> Verdicts:
     """Run the suite and read its report.
 
@@ -328,6 +329,7 @@ def judge(
         tests: requirement ids, to run only their tests.
         meanwhile: called once, as soon as the first test is over.
         environment: further variables.
+        kept_s: how long a prompt that was stored early has to be kept.
 
     Raises:
         LabError: there is no report, or the run did not end.
@@ -337,7 +339,8 @@ def judge(
     arguments = [
         *("suite", "-p", "lab.selection", "-q", "-p", "no:cacheprovider", "--tb=short"),
         *("-p", "no:hypothesispytest"),  # seconds to import, and no test of the suite uses it
-        *(f"--report-dir={folder}", f"--run-dir={folder / 'runs'}", f"--timeout={TEST_DEADLINE_S}", *options),
+        *(f"--report-dir={folder}", f"--run-dir={folder / 'runs'}", f"--timeout={TEST_DEADLINE_S}"),
+        *(f"--deadline=kept={kept_s:g}", *options),
     ]
     variables = os.environ | {selection.ENV_CASES: cases, selection.ENV_TESTS: " ".join(tests)} | (environment or {})
     log = folder / "pytest.log"
@@ -369,7 +372,7 @@ def read_verdicts(report: dict[str, Any]) -> Verdicts:
     return Verdicts(
         fired={e["id"]: e["reason"] for e in entries if e["verdict"] in {"non-conformant", "advisory"}},
         judged=frozenset(e["id"] for e in entries if e["cases"]["judged"]),
-        not_judged=frozenset(e["id"] for e in entries if e["verdict"] == "not judged"),
+        not_judged=frozenset(e["id"] for e in entries if e["verdict"] in {"not judged", "partly judged"}),
         errors={e["id"]: e["reason"] for e in entries if e["errored"]},
     )
 

@@ -260,6 +260,7 @@ class Lane:
     def _judge(self, entry: Entry) -> Verdicts:
         folder, needs = self.runner.folder / entry.id, needs_of(entry)
         cases, tests = "fast", entry.scope if isinstance(entry, Fault) else ()
+        kept_s = entry.kept_s if isinstance(entry, Fault) else 0.1
         if isinstance(entry, Healthy):
             cases = "full" if entry.setting is None else "slow" if entry.slow else "fast"
         elif entry.slow:
@@ -286,7 +287,13 @@ class Lane:
                 elif isinstance(injection, Process):
                     meanwhile = functools.partial(benches.act, bench, injection)
                 return judge(
-                    folder, _attach(record), cases=cases, tests=tests, meanwhile=meanwhile, environment=without
+                    folder,
+                    _attach(record),
+                    cases=cases,
+                    tests=tests,
+                    meanwhile=meanwhile,
+                    environment=without,
+                    kept_s=kept_s,
                 )
         finally:
             if needs.harms or not bench.restore():
