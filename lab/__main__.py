@@ -14,7 +14,7 @@ import time
 
 from fixtures.errors import ConfigurationError
 from lab.bench import ROOT, LabError, Subject
-from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY
+from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
 from lab.report import detection, how
 from lab.runner import Runner, summary
 
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for; see the module."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", action="append", nargs="+", metavar="ID", help="these faults or variants only")
+    parser.add_argument("--sample", action="store_true", help="some faults of every kind, in about five minutes")
     parser.add_argument("--list", action="store_true", help="show the catalogue and end")
     parser.add_argument("--fresh", action="store_true", help="run again what is known already")
     parser.add_argument("--keep-logs", action="store_true", help="leave logs and reports where they are")
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         for entry in entries.values():
             print(f"{entry.id:36} {how(getattr(entry, 'injection', getattr(entry, 'setting', None)))}")
         return 0
-    wanted = [id_ for group in options.only or [] for id_ in group]
+    wanted = [id_ for group in options.only or [] for id_ in group] + list(SAMPLE if options.sample else ())
     unknown = [id_ for id_ in wanted if id_ not in entries]
     if unknown:
         parser.error(f"not in the catalogue: {', '.join(unknown)} (see --list)")

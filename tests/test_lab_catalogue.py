@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.stack.config import ON_KUBERNETES
 from fixtures.verdict.requirements import REQUIREMENTS
-from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, Fault, Hook, Process, Proxy, Values
+from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE, Fault, Hook, Process, Proxy, Values
 from lab.proxy import FAULTS as PROXY_FAULTS
 
 ROOT = Path(__file__).parents[1]
@@ -59,8 +58,8 @@ def test_there_are_enough_of_every_kind() -> None:
 
 def test_every_implemented_requirement_has_a_fault_that_must_turn_it() -> None:
     expected = {id_ for fault in (*FAULTS, *GPU_FAULTS) for id_ in fault.expected}
-    # The lab's stacks are no releases: tests/test_cluster_release.py and tests/test_measure_api.py show that those checks fail.
-    judged = {id_ for id_ in implemented() if REQUIREMENTS[id_].profile not in ON_KUBERNETES}
+    # The lab's stacks have neither: tests/test_cluster_release.py and tests/test_measure_api.py show that those checks fail.
+    judged = {id_ for id_ in implemented() if not REQUIREMENTS[id_].needs & {"release", "router"}}
     assert judged <= expected, f"no fault must turn {sorted(judged - expected)}"
     assert expected <= implemented(), f"no test judges {sorted(expected - implemented())}"
 
@@ -95,3 +94,9 @@ def test_every_hook_and_proxy_fault_is_used() -> None:
     injections = [fault.injection for fault in (*FAULTS, *GPU_FAULTS)] + [variant.setting for variant in HEALTHY]
     assert hook_names() == {one.name for one in injections if isinstance(one, Hook)}
     assert set(PROXY_FAULTS) == {one.name for one in injections if isinstance(one, Proxy)}
+
+
+def test_the_sample_has_entries_of_every_kind_that_it_can() -> None:
+    chosen = [fault for fault in FAULTS if fault.id in SAMPLE]
+    assert len(chosen) == len(SAMPLE), "every id is one of the catalogue"
+    assert {fault.kind for fault in FAULTS} - {fault.kind for fault in chosen} <= {"latency", "memory", "crash or hang"}
