@@ -597,6 +597,11 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
         "no:cacheprovider",
     ]
     result = project.run(options=options)
+    result.stdout.fnmatch_lines(
+        ["NOT JUDGED     MEM-04: *add --allow evict", "NOT JUDGED     API-09: *add --allow disrupt"]
+    )
+    result.assert_outcomes(passed=5)
+    result = project.run("--allow=evict,disrupt", options=options)
     result.assert_outcomes(passed=7)
     assert json.dumps([*project.cluster.objects.values()], sort_keys=True, default=str) == before
     wrote = {one for one in project.cluster.requests[asked:] if not one.startswith("GET")}

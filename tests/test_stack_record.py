@@ -308,6 +308,18 @@ def test_trees_end_side_by_side(start: Start) -> None:
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def default_handlers() -> Iterator[None]:
+    """Python's own handlers: the plugins of this project, which are loaded here too, have others."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("default_handlers")
 def test_a_signal_waits_until_the_end_of_what_must_not_be_interrupted() -> None:
     done = []
 
