@@ -324,12 +324,12 @@ def test_no_room_is_said_with_a_remedy(place: Place, monkeypatch: pytest.MonkeyP
         raise full
 
     if where == "log":
-        opened = Path.open
+        opened = process.append
 
-        def open_(path: Path, mode: str = "r", *args: object, **kwargs: object) -> object:
-            return no_room() if path.name == "fake-0.log" and "a" in mode else opened(path, mode, *args, **kwargs)  # type: ignore[call-overload]
+        def open_(path: Path, **options: int) -> object:
+            return no_room() if path.name == "fake-0.log" else opened(path, **options)
 
-        monkeypatch.setattr(Path, "open", open_)
+        monkeypatch.setattr(process, "append", open_)
     elif where == "record":
         monkeypatch.setattr("fixtures.stack.record._write", no_room)
     elif where == "temporary folder":

@@ -559,7 +559,7 @@ def test_verbose_names_each_outcome(run: Run) -> None:
             "*::test_should ADVISORY *",
             "*::test_fixture_errs ERROR *",
             "*::test_errs ERROR *",
-            "*::test_not_judged NOT JUDGED (no /reset_*",
+            "*::test_not_judged NOT JUDGED (not judged: no *",
             "*::test_subject_dies_in_setup FAILED *",
         ]
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fixtures.verdict.redact import (
     _FORMS,
+    _KNOWN,
     _ROOT,
     MASK,
     redact,
@@ -23,6 +24,12 @@ from fixtures.verdict.redact import (
     remember_sets,
 )
 from tests.secrets import PLANTED, READABLE
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """What other tests of the same process have made known as secrets is not masked here."""
+    _KNOWN.clear()
 
 
 @pytest.mark.parametrize(
