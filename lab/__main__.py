@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for; see the module."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", action="append", nargs="+", metavar="ID", help="these faults or variants only")
-    parser.add_argument("--sample", action="store_true", help="some faults of every kind, in about five minutes")
+    parser.add_argument("--sample", action="store_true", help="a few faults of several kinds, in some minutes")
     parser.add_argument("--list", action="store_true", help="show the catalogue and end")
     parser.add_argument("--fresh", action="store_true", help="run again what is known already")
     parser.add_argument("--keep-logs", action="store_true", help="leave logs and reports where they are")

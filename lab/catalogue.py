@@ -1065,22 +1065,13 @@ GPU_FAULTS: tuple[Fault, ...] = (
 FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS)
 
 SAMPLE: tuple[str, ...] = (
-    "store-dropped",
-    "index-forgotten",
-    "one-layer-zero",
-    "foreign-chunk",
-    "salt-left-out",
     "write-expired",
-    "error-of-unknown-wording",
+    "one-layer-zero",
     "stream-cut",
-    "prompt-usage-wrong",
-    "answers-swapped",
-    "metric-renamed",
     "metrics-fail",
-    "connector-missing",
-    "setting-misspelt",
+    "metric-renamed",
 )
-"""Some of every kind, in about five minutes (``--sample``): what a pipeline has time for."""
+"""A few of several kinds, in some minutes (``--sample``): what a pipeline has time for."""
 
 GPU_HEALTHY: tuple[Healthy, ...] = (
     Healthy("card-as-configured", "the configuration as it is", None, without=("ACT-05", "API-05", "COR-05")),

@@ -96,7 +96,6 @@ def test_every_hook_and_proxy_fault_is_used() -> None:
     assert set(PROXY_FAULTS) == {one.name for one in injections if isinstance(one, Proxy)}
 
 
-def test_the_sample_has_entries_of_every_kind_that_it_can() -> None:
-    chosen = [fault for fault in FAULTS if fault.id in SAMPLE]
-    assert len(chosen) == len(SAMPLE), "every id is one of the catalogue"
-    assert {fault.kind for fault in FAULTS} - {fault.kind for fault in chosen} <= {"latency", "memory", "crash or hang"}
+def test_the_sample_is_of_the_catalogue() -> None:
+    assert set(SAMPLE) <= {fault.id for fault in FAULTS}
+    assert len({fault.kind for fault in FAULTS if fault.id in SAMPLE}) >= 3
