@@ -11,8 +11,8 @@ from fixtures.measure.api import BAD_REQUESTS
 from fixtures.measure.prompts import Prompts
 from fixtures.stack.plugin import _allowed
 from fixtures.stack.record import EngineServer, StackRecord
-from fixtures.stack.stack import IMPACTS, Stack, not_allowed
-from fixtures.verdict.requirements import REQUIREMENTS
+from fixtures.stack.stack import Stack, not_allowed
+from fixtures.verdict.requirements import IMPACTS, REQUIREMENTS
 
 if TYPE_CHECKING:
     from pathlib import Path
