@@ -5,6 +5,7 @@ Sessions that end by a signal, or that have workers, are real processes; the oth
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import io
@@ -19,6 +20,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ import pynvml
 import pytest
 
 from fixtures.measure.waiting import poll
-from fixtures.stack import process
+from fixtures.stack import plugin, process
 from fixtures.stack.plugin import machine
 from fixtures.stack.progress import Progress
 from fixtures.stack.record import ProcessRef, StackRecord, runs
@@ -750,3 +752,21 @@ def test_a_wrong_deadline_is_a_usage_error(project: Project) -> None:
     result = project.run(*project.subject, "--deadline=anser=5")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--deadline anser=5: give NAME=SECONDS (did you mean answer?)*"])
+
+
+def test_a_signal_at_an_instruction_without_a_line_ends_with_the_summary_too() -> None:
+    """Python 3.11 counts no line for what closes a ``with``; a signal that comes there has such a frame."""
+
+    def interrupted() -> types.FrameType:
+        with contextlib.nullcontext():
+            return sys._getframe()
+
+    frame = interrupted()
+    bare = next(start for start, _, line in frame.f_code.co_lines() if line is None)
+    traceback = types.TracebackType(None, frame, bare, -1)
+    whole = types.TracebackType(traceback, sys._getframe(), 0, 1)
+    excinfo = pytest.ExceptionInfo.from_exception(KeyboardInterrupt("SIGTERM").with_traceback(whole))
+    with pytest.raises(TypeError):
+        excinfo.getrepr(funcargs=True)
+    plugin.pytest_keyboard_interrupt(excinfo)
+    assert "SIGTERM" in str(excinfo.getrepr(funcargs=True))
