@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+import hypothesis  # noqa: F401 - pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
 import pytest
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def project(
     monkeypatch.setenv("KV_OFFLOAD_CACHE", str(pytester.path / "cache"))
     plugins = ("fixtures.verdict.plugin", "fixtures.stack.plugin", "fixtures.measure.plugin")
     pytester.makeconftest(f"pytest_plugins = {plugins}")
-    pytester.makeini("[pytest]\ntestpaths = suite\n")
+    pytester.makeini("[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n")
     made = Project(pytester, request.param)
     monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
     yield made

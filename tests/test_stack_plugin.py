@@ -150,7 +150,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     pytester.syspathinsert(ROOT)
     plugins = ("fixtures.verdict.plugin", "fixtures.stack.plugin", "fixtures.measure.plugin")
     pytester.makeconftest(f"pytest_plugins = {plugins}")
-    pytester.makeini("[pytest]\ntestpaths = suite\n")
+    pytester.makeini("[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n")
     project = Project(pytester)
     project.suite(PASSES)
     yield project
@@ -176,7 +176,7 @@ def until(what: Callable[[], object], seconds: float = 20.0) -> None:
 
 def ini(project: Project, **values: object) -> None:
     project.pytester.makeini(
-        "[pytest]\ntestpaths = suite\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
+        "[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
     )
 
 

@@ -35,7 +35,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
         monkeypatch.delenv(variable, raising=False)
     pytester.syspathinsert(ROOT)
     pytester.makeconftest('pytest_plugins = ["fixtures.verdict.plugin"]')
-    pytester.makeini("[pytest]\ntestpaths = suite\nxfail_strict = true\n")
+    pytester.makeini("[pytest]\ntestpaths = suite\nxfail_strict = true\naddopts = -p no:hypothesispytest\n")
     pytester.mkdir("suite")
     return pytester
 
