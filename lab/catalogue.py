@@ -210,6 +210,15 @@ VALUES_FAULTS = (
         allowed=ACTIVE | LOADS | STORES,
     ),
     Fault(
+        "connector-overridden",
+        "configuration",
+        "--kv-offloading-size beside the chart's connector: vLLM puts its own in its place, without a word",
+        "V 0.32 config/vllm.py (source)",
+        Values({}, extra_args=("--kv-offloading-size", "1"), where="command", shows="--kv-offloading-size 1"),
+        ids("CFG-01"),
+        allowed=ACTIVE | LOADS | STORES,
+    ),
+    Fault(
         "chunk-larger-than-any-prompt",
         "inactive",
         "a chunk of 102 400 tokens, longer than any prompt the model takes: nothing can ever be stored",
@@ -807,6 +816,24 @@ PROXY_FAULTS = (
         allowed=ids("API-04"),
     ),
     Fault(
+        "created-in-milliseconds",
+        "serving",
+        "the time of creation is in milliseconds",
+        "OpenAI API reference, the completion object: Unix time in seconds",
+        Proxy("echo", {"name": "created", "to": 1_790_000_000_000}),
+        ids("API-02"),
+        allowed=ids("API-04"),
+    ),
+    Fault(
+        "last-token-dropped",
+        "wrong answer",
+        "the second time that a prompt comes, its last token is left out",
+        "V#52617 (one position off)",
+        Proxy("drop-last-token"),
+        ids("ACC-03"),
+        allowed=ids("COR-01 COR-02 COR-03 COR-04 API-02 ACC-02 ACT-02"),
+    ),
+    Fault(
         "body-cut-in-half",
         "serving",
         "the body of every plain answer breaks off in its middle",
@@ -1176,6 +1203,20 @@ HEALTHY: tuple[Healthy, ...] = (
         "lmcache-config-file",
         "LMCache's settings come from a file (LMCACHE_CONFIG_FILE)",
         _env("LMCACHE_CONFIG_FILE", "{folder}/lmcache.yaml", files={"lmcache.yaml": "chunk_size: 256\n"}),
+    ),
+    Healthy(
+        "multi-connector",
+        "LMCache's connector inside a MultiConnector",
+        Values(
+            OWN_CONNECTOR,
+            extra_args=(
+                "--kv-transfer-config",
+                '{"kv_connector":"MultiConnector","kv_role":"kv_both","kv_connector_extra_config":{"connectors":'
+                '[{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}]}}',
+            ),
+            where="command",
+            shows="MultiConnector",
+        ),
     ),
     Healthy(
         "three-engines",

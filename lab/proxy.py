@@ -10,6 +10,7 @@ Each fault counts how often it acted (``Proxy.fired``): a fault that never acted
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -425,6 +426,21 @@ class SlowRepeat(Repeats):
         return answer
 
 
+class DropLastToken(Repeats):
+    """A repeat is forwarded without the last token of its prompt."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Forwards less of what is known."""
+        key = self.key(request)
+        if key is not None and key in self.known:
+            self.acts()
+            body = request.json
+            request = dataclasses.replace(request, body=json.dumps({**body, "prompt": body["prompt"][:-1]}).encode())
+        elif key is not None:
+            self.known[key] = True
+        return forward(request)
+
+
 class EdgeCache(Repeats):
     """Answers a repeat from a copy of the first answer.
 
@@ -545,6 +561,7 @@ FAULTS: dict[str, type[Fault]] = {
     "lend-key": LendKey,
     "swap": Swap,
     "slow-repeat": SlowRepeat,
+    "drop-last-token": DropLastToken,
     "edge-cache": EdgeCache,
     "models": Models,
     "metrics": Metrics,

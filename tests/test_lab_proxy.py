@@ -293,6 +293,15 @@ def test_edge_cache(engine: ThreadingHTTPServer, through: Any, stream: bool, sha
     assert len(seen) == (3 if shadow else 2)
 
 
+def test_drop_last_token(engine: ThreadingHTTPServer, through: Any) -> None:
+    client, proxy = through("drop-last-token")
+    seen = engine.RequestHandlerClass.seen  # type: ignore[attr-defined]
+    for _ in range(2):
+        ask(client, [1, 2, 3], stream=False)
+    assert [one["prompt"] for one in seen] == [[1, 2, 3], [1, 2]]
+    assert proxy.fired == 1
+
+
 def test_models(through: Any) -> None:
     client, _ = through("models", change={"max_model_len": "8192"})
     assert client.get("/v1/models").json["data"][0]["max_model_len"] == "8192"

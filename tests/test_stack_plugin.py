@@ -176,7 +176,8 @@ def until(what: Callable[[], object], seconds: float = 20.0) -> None:
 
 def ini(project: Project, **values: object) -> None:
     project.pytester.makeini(
-        "[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
+        "[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n"
+        + "".join(f"{name} = {value}\n" for name, value in values.items())
     )
 
 

@@ -481,6 +481,19 @@ def test_an_explicit_multi_process_connector_gets_the_local_address_only(device)
     assert not local.needs_local_cache_server(command)
 
 
+@pytest.mark.parametrize(("device", "first"), [("cpu", "LMCacheMPConnector"), ("cuda", "LMCacheConnectorV1")])
+def test_members_of_a_multi_connector_get_the_local_address(render, device, first):
+    members = [{"kv_connector": "NixlConnector"}, json.loads(V1), {"kv_connector": "LMCacheMPConnector"}]
+    asked = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": members}}
+    command = render(f"vllmConfig: {{v0: 0, extraArgs: [--kv-transfer-config, '{json.dumps(asked)}']}}\n")
+    used = json.loads(localise(command, device=device).argv[-1])
+    nixl, *rest = used["kv_connector_extra_config"]["connectors"]
+    assert (used["kv_connector"], nixl) == ("MultiConnector", members[0])
+    assert [one["kv_connector"] for one in rest] == [first, "LMCacheMPConnector"]
+    assert rest[-1]["kv_connector_extra_config"] == {"lmcache.mp.host": "tcp://127.0.0.1", "lmcache.mp.port": 6000}
+    assert local.needs_local_cache_server(command)
+
+
 def test_a_multi_process_connector_without_a_server_is_refused():
     with pytest.raises(ConfigurationError, match="add one with 'lmcache server' to extraObjects"):
         localise(chart.render_engine(chart.load_values(DATA / "multi-process.yaml")), cache_server=None)

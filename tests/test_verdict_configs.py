@@ -145,7 +145,8 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[V
     (pytester.path / "suite" / "conftest.py").write_text(HEALTHY)
     (pytester.path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     pytester.makeini(
-        "[pytest]\ntestpaths = suite\naddopts = --import-mode=importlib -p no:allure_pytest -p no:cacheprovider -p no:hypothesispytest\n"
+        "[pytest]\ntestpaths = suite\naddopts = --import-mode=importlib -p no:allure_pytest -p no:cacheprovider "
+        "-p no:hypothesispytest\n"
     )
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setattr(plugin, "_stand_up", lambda run, name, *, compared: record_of(run, name))
