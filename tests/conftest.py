@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import hypothesis  # noqa: F401 - pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
 import pytest
 
+from fixtures.verdict import redact
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """What other tests of the same process have made known as secrets is not masked here."""
+    redact._KNOWN.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from fixtures.verdict.redact import (
     _FORMS,
-    _KNOWN,
     _ROOT,
     MASK,
+    mask,
     redact,
     redact_tree,
     redact_xml,
@@ -24,12 +25,6 @@ from fixtures.verdict.redact import (
     remember_sets,
 )
 from tests.secrets import PLANTED, READABLE
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered() -> None:
-    """What other tests of the same process have made known as secrets is not masked here."""
-    _KNOWN.clear()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +107,6 @@ def test_an_environment_list_and_a_secret_are_masked_by_their_structure() -> Non
 
 
 def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.verdict.redact._KNOWN", set())
     path = "servingEngineSpec.modelSpec[0].env[0]"
     remember_sets(
         [
@@ -125,7 +119,6 @@ def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeyp
 
 
 def test_what_is_known_is_masked_in_other_writings_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.verdict.redact._KNOWN", set())
     remember_all(
         {
             "env": [{"name": "X_PASSWORD", "value": "p/anted of all"}],
@@ -200,8 +193,15 @@ def test_a_home_that_is_no_folder_hides_nothing(monkeypatch: pytest.MonkeyPatch,
     assert redact("/usr/bin/python") == "/usr/bin/python"
 
 
+@pytest.mark.parametrize("known", ["Bearer", "HF_TOKEN", "hf_token", "--api-key", "password"])
+def test_a_secret_that_reads_like_a_name_hides_no_other(known: str) -> None:
+    remember(known)
+    text = 'Bearer abcdefghijk HF_TOKEN=letmein1 {"hf_token": "letmein2"} --api-key letmein3 password: letmein4'
+    assert not re.search("abcdef|letmein", mask(text))
+    assert known not in mask(f"it is {known}")
+
+
 def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch):
-    monkeypatch.setattr("fixtures.verdict.redact._KNOWN", set())
     remember_all(
         {"servingEngineSpec": {"vllmApiKey": "plain-word"}, "modelSpec": [{"hf_token": "other-word"}], "tag": "v1"}
     )
