@@ -141,11 +141,12 @@ class Project:
         ]
 
     def run(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
-        return self.pytester.runpytest_subprocess(*(self.options if options is None else options), *args, timeout=240)
-
-    def refused(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
-        """A run that ends before anything is started; in this process, which saves the imports."""
+        """A run in this process, which saves the imports; what it says of its progress goes to the real terminal."""
         return self.pytester.runpytest_inprocess(*(self.options if options is None else options), *args)
+
+    def apart(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
+        """A run in a process of its own, as one with workers has to be; all that it says is seen."""
+        return self.pytester.runpytest_subprocess(*(self.options if options is None else options), *args, timeout=240)
 
     def namespaces(self) -> list[str]:
         found = [one["metadata"]["name"] for one in self.cluster.find("api/v1/namespaces")]
@@ -202,7 +203,7 @@ def _group_runs(pid: int) -> bool:
 
 @pytest.mark.parametrize("project", [3, 4], indirect=True)
 def test_installed_judged_and_gone(project: Project) -> None:
-    result = project.run()
+    result = project.apart()
     result.assert_outcomes(passed=9)
     assert project.namespaces() == []
     assert project.cluster.pods() == []
@@ -250,18 +251,18 @@ def test_one_right_less_is_told_before_anything_is_made(project: Project) -> Non
 
 
 def test_workers_share_one_release(project: Project) -> None:
-    project.run("-n2").assert_outcomes(passed=9)
+    project.apart("-n2").assert_outcomes(passed=9)
     assert len(project.records()) == 1
     assert project.namespaces() == []
 
 
 def test_kept_then_judged_again_then_stopped(project: Project) -> None:
-    result = project.run("--keep-stack")
+    result = project.apart("--keep-stack")
     result.assert_outcomes(passed=7)
     (namespace,) = project.namespaces()
     result.stderr.fnmatch_lines([f"*is kept: release vllm in namespace {namespace}*"])
     path = next(project.path.glob("runs/*/*/record.json"))
-    again = project.run(f"--record={path}", options=["--stack=attach", "-p", "no:cacheprovider"])
+    again = project.apart(f"--record={path}", options=["--stack=attach", "-p", "no:cacheprovider"])
     again.assert_outcomes(passed=7)
     assert project.namespaces() == [namespace]
     stop = [sys.executable, "-m", "fixtures.stack.stop", str(path)]
@@ -341,7 +342,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(project: Project) -> 
     record = StackRecord.load(path)
     assert record.release is not None
     assert record.release.cluster == project.cluster.find("api/v1/namespaces")[1]["metadata"]["uid"]
-    result = project.run("-k", "test_engine")
+    result = project.apart("-k", "test_engine")
     result.assert_outcomes(passed=1)
     result.stderr.fnmatch_lines([f"*removing stack {record.id}, left by a run that was killed*"])
     assert project.namespaces() == []
@@ -440,7 +441,7 @@ def test_what_is_missing_is_told_before_anything_is_made(project: Project) -> No
 def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> None:
     project.cluster.fates["vllm"] = "crash"
     project.values["servingEngineSpec"]["vllmApiKey"] = KEY
-    result = project.run()
+    result = project.apart()
     result.assert_outcomes(errors=1)
     assert "1 error, 8 not judged" in result.stdout.str()
     text = result.stdout.str()
@@ -506,10 +507,10 @@ def test_a_repository_that_cannot_be_reached_names_the_remedy(project: Project) 
 
 def test_a_check_is_overridden_by_its_name(project: Project) -> None:
     project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
-    result = project.run("--no-preflight=room", "-k", "test_engine")
+    result = project.apart("--no-preflight=room", "-k", "test_engine")
     result.assert_outcomes(passed=1)
     result.stderr.fnmatch_lines(["*override room: Deployment vllm-m-deployment-vllm*"])
-    result = project.run("--no-preflight=rooms")
+    result = project.apart("--no-preflight=rooms")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*--no-preflight rooms: choose from cluster, helm*"])
 
@@ -622,9 +623,7 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
     ],
 )
 def test_wrong_options_are_refused(project: Project, options: list[str], words: str) -> None:
-    result = project.refused(
-        options=[*options, f"--helm={project.helm}"] if "--stack" in " ".join(options) else options
-    )
+    result = project.run(options=[*options, f"--helm={project.helm}"] if "--stack" in " ".join(options) else options)
     assert result.ret == 4
     result.stderr.fnmatch_lines([f"*{words}*"])
 
@@ -632,7 +631,7 @@ def test_wrong_options_are_refused(project: Project, options: list[str], words: 
 def test_a_release_that_is_not_there_is_one_line(project: Project) -> None:
     project.install()
     options = ["--stack=attach", "--namespace=theirs", "--release=nobody", f"--helm={project.helm}"]
-    result = project.refused(options=options)
+    result = project.run(options=options)
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*namespace theirs has no such release (there: vllm)*"])
 
@@ -677,7 +676,7 @@ def kind_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_kind_cluster_lives_for_one_run(project: Project, kind_log: Path) -> None:
-    project.run("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
+    project.apart("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
     assert kind_log.read_text().split() == ["create", "delete"]
 
 
@@ -688,7 +687,7 @@ def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Pr
     kinds.remove_orphans(said.append, only_name=True)
     assert "kind delete cluster --name kv-offload-" in said[0]
     assert cluster.exists()
-    project.run("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
+    project.apart("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
     assert kind_log.read_text().split() == ["create", "delete", "create", "delete"]
     assert not cluster.exists()
     assert not path.exists(), "what was on it is gone with it"
@@ -696,12 +695,12 @@ def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Pr
 
 def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Project, kind_log: Path) -> None:
     project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
-    result = project.run("--cluster=kind")
+    result = project.apart("--cluster=kind")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*no node offers GPUs*"])
     assert kind_log.read_text().split() == ["create", "delete"]
     kind_log.with_name("broken").touch()  # what cannot be deleted hides nothing
-    result = project.run("--cluster=kind")
+    result = project.apart("--cluster=kind")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*no node offers GPUs*"])
     result.stderr.fnmatch_lines(["*could not be deleted*kind delete cluster --name kv-offload-*"])
@@ -709,7 +708,7 @@ def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Pro
 
 def test_workers_use_the_kind_cluster_of_their_run(project: Project, kind_log: Path) -> None:
     """Else they would install into the context that happens to be the current one."""
-    result = project.run("--cluster=kind", "-n", "2", "-k", "test_engine or test_names")
+    result = project.apart("--cluster=kind", "-n", "2", "-k", "test_engine or test_names")
     result.assert_outcomes(passed=2)
     assert kind_log.read_text().split() == ["create", "delete"]
     records = [StackRecord.load(path) for path in project.path.glob("runs/*/*/record.json")]
@@ -717,7 +716,7 @@ def test_workers_use_the_kind_cluster_of_their_run(project: Project, kind_log: P
 
 
 def test_a_kept_kind_cluster_says_how_to_delete_it(project: Project, kind_log: Path) -> None:
-    result = project.run("--cluster=kind", "--keep-stack", "-k", "test_engine")
+    result = project.apart("--cluster=kind", "--keep-stack", "-k", "test_engine")
     assert kind_log.read_text().split() == ["create"]
     result.stderr.fnmatch_lines(["*kind cluster kv-offload-* is kept*", "*kind delete cluster --name kv-offload-*"])
 
