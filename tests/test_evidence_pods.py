@@ -331,6 +331,10 @@ def test_ports_and_models_of_pods() -> None:
     assert discover.port_of(pod("vllm", "serve", "m", "--port", "9000"), "engine") == 9000
     assert discover.port_of(pod("vllm", "serve", "m"), "engine") == 8000
     assert discover.port_of(pod("lmcache", "server", "--http-port", "8180"), "cache server") == 8180
+    module = ("python", "-m", "lmcache.v1.multiprocess.server", "--port", "5555")
+    assert pods.speaks_http(module)
+    assert discover.port_of(pod(*module), "cache server") == 9090
+    assert discover.port_of(pod(*module, "--prometheus-port", "9100"), "cache server") == 9100
     named = pod("x", ports=[{"name": "router-port", "containerPort": 8001}])
     assert discover.port_of(named, "router") == 8001
     assert discover.served_model(pod("vllm", "serve", "org/m")) == "org/m"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pytest_httpserver import HTTPServer
+
 MODEL = "tiny"
 SOURCES = {"computed": "local_compute", "gpu_hit": "local_cache_hit", "loaded": "external_kv_transfer"}
 
@@ -1367,3 +1369,11 @@ def of_groups(*groups: int, world: int = 1) -> dict[str, Any]:
 def test_the_shape_of_a_server(contexts: list[Any], windows: list[int], ranks: int, shape: KvShape) -> None:
     groups = "".join(f"KernelGroupInfo(layers=1, sw_size_tokens={tokens})\n" for tokens in windows)
     assert shape_of_server(contexts, logs.read(groups), ranks, 256) == shape
+
+
+def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServer) -> None:
+    """The port of ``prometheus_client`` answers every path with the metrics."""
+    httpserver.expect_request(re.compile(".*")).respond_with_data("# HELP a b\n# TYPE a gauge\na 1.0\n")
+    server = module.CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
+    assert (server.status(), server.config(), server.contexts(), server.read_locked()) == ({}, {}, [], None)
+    assert server.samples().problem is None
