@@ -369,6 +369,18 @@ def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(
     assert env.lmcache_config_keys() == names
 
 
+def test_the_configuration_names_are_read_without_importing_what_serves(made, offline, monkeypatch, tmp_path):
+    folder, env, _ = made
+    config = site(folder) / "lmcache" / "v1" / "config.py"
+    before = config.read_text()
+    config.write_text(before + "raise MemoryError('torch does not fit into what the limit of the container leaves')\n")
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path))
+    try:
+        assert "LMCACHE_EC_OLD_NAME" in env.lmcache_config_keys()
+    finally:
+        config.write_text(before)
+
+
 def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
     folder, env, _ = made
     config = site(folder) / "lmcache" / "v1" / "config.py"
