@@ -106,6 +106,15 @@ def test_a_node_that_is_being_made_is_waited_for(reason: str) -> None:
     assert pods.blocked_pod(unschedulable(), [event("FailedScheduling")], AT + 20) is not None
 
 
+def test_missing_gpus_are_told_with_what_helps_against_them() -> None:
+    gpu = pods.blocked_pod(unschedulable(), [], AT + 20)
+    assert gpu is not None
+    assert "install the device plugin" in gpu.remedy
+    other = pods.blocked_pod(unschedulable("0/1 nodes are available: 1 Insufficient memory."), [], AT + 20)
+    assert other is not None
+    assert other.remedy == "add a node that fits, or lower the requests in the values"
+
+
 def test_an_autoscaler_has_time_to_announce_a_node() -> None:
     assert pods.blocked_pod(unschedulable(), [], AT + 60, autoscaled=True) is None
     assert pods.blocked_pod(unschedulable(), [], AT + 120, autoscaled=True) is not None
