@@ -1168,6 +1168,9 @@ def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: Fake
     missing = stack.missing_metrics("cache")
     assert "lmcache_mp_l1_usage_ratio" in missing
     assert "lmcache_mp_l1_write_chunks_total" not in missing
+    engine.page = 'vllm:prompt_tokens_total{engine="0"} 0.0\nvllm:generation_tokens_total{engine="0"} 0.0\n'
+    with pytest.raises(NotJudged, match=r"has served no request since it started, .*vllm:num_requests_running"):
+        stack.missing_metrics("engine")
 
 
 # --- what else the counters may include ---------------------------------------------------------------------------------
