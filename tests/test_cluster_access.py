@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import threading
@@ -148,6 +149,36 @@ def test_what_was_logged_before_the_run_is_history(site: Site, access: Access, t
         assert "Put task failed" in one.log.read_text()
         assert "Put task failed" not in attached._log_since(one)
     assert access.history_bytes(engine(access)) == 0, "a stack of this run's own has no history"
+
+
+def test_a_log_that_is_never_quiet_holds_nobody_up(site: Site, access: Access, tmp_path: Path) -> None:
+    lines = site.cluster.logs[engine(access).pod.name]  # type: ignore[union-attr]
+    over = threading.Event()
+
+    def chatter() -> None:
+        while not over.wait(0.005):
+            moment = datetime.datetime.now(datetime.UTC)
+            lines.append((f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond * 1000:09}Z", "GET /health"))
+
+    talker = threading.Thread(target=chatter, daemon=True)
+    talker.start()
+    try:
+        last, began = len(lines), time.monotonic()
+        with Access(access._saved, tmp_path / "busy") as busy:
+            assert time.monotonic() - began < 3.0
+            log = engine(busy).log
+            assert log is not None
+            assert log.read_text().count("\n") >= last, "what was logged before is there"
+    finally:
+        over.set()
+        talker.join()
+
+
+def test_what_only_looks_inside_follows_nothing(access: Access, tmp_path: Path) -> None:
+    with Access(access._saved, tmp_path / "inside", inside_only=True) as inside:
+        assert engine(inside).log is None
+        assert engine(inside).url == access._saved.engines[0].url
+    assert not (tmp_path / "inside").exists() or not list((tmp_path / "inside").glob("*.log"))
 
 
 def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Access) -> None:
