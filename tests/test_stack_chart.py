@@ -360,6 +360,10 @@ def test_a_run_of_another_kind_names_it_and_keeps_the_record(project: Project) -
         f"still has release vllm in namespace {left}; remove it with: python -m fixtures.stack.stop {path}"
         in said.getvalue()
     )
+    attach = ["--stack=attach", "--namespace=theirs", "--release=nobody", f"--helm={project.helm}"]
+    project.apart(options=attach).stderr.fnmatch_lines(
+        [f"*still has release vllm in namespace {left}; remove it with*"]
+    )
     assert path.exists()
     assert project.namespaces() == [left]
     stop = [sys.executable, "-m", "fixtures.stack.stop", str(path)]

@@ -431,6 +431,11 @@ def test_orphans_are_removed_and_live_stacks_are_not(place: Place) -> None:
         record.owner, record.keep = dead, record is kept
         record.save(place.registry)
     progress = io.StringIO()
+    remove_orphans(place.registry, Progress(progress, live=False), only_name=True)
+    assert f"stack {orphan.id}, left by a run that was killed" in progress.getvalue()
+    assert "still has its local processes; remove it with: python -m fixtures.stack.stop" in progress.getvalue()
+    assert len(place.running()) == 9
+    progress = io.StringIO()
     remove_orphans(place.registry, Progress(progress, live=False))
     assert progress.getvalue() == (
         f"removing stack {orphan.id}, left by a run that was killed (pytest pid {os.getpid()})\n"
