@@ -183,7 +183,7 @@ after `kill -9` or a crash, the next run does that can reach it:
 - local processes are ended by the next `--stack process` run
 - what another host, user or container made is left alone; after six hours it is named with the command
 - a CustomResourceDefinition that a run made carries a label, and goes with the last stack of this suite, if it
-  holds nothing; one that was there before is never touched
+  holds nothing and nobody else's release of the chart is there; one that was there before is never touched
 - `python -m fixtures.cluster.cleanup` lists everything on a cluster that carries the suite's label; `--remove`
   removes what dead runs of this user and host left, `--everyone` also the rest
 

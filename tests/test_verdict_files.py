@@ -79,6 +79,16 @@ def test_every_file_is_valid(run: Run, project: pytest.Pytester, workers: int) -
     xmlschema.XMLSchema(DATA / "junit.xsd").validate(project.path / "junit.xml")
 
 
+def test_the_report_names_the_commit_that_judged(
+    run: Run, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = reporting.suite_identity
+    monkeypatch.setenv("HEAD_NOW", "1" * 40)
+    monkeypatch.setattr(reporting, "suite_identity", lambda: {**before(), "commit": os.environ["HEAD_NOW"]})
+    run('import os\n\n@requirement("ACC-01")\ndef test_one():\n    os.environ["HEAD_NOW"] = "2" * 40\n')
+    assert reporting.load(project.path / "reports" / "conformance.json")["suite"]["commit"] == "1" * 40
+
+
 def attachments(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from found.get("attachments", [])
     for part in ("steps", "befores", "afters"):
