@@ -1,0 +1,223 @@
+"""Documents that the suite reads: whatever is in them, the answer is a value or one sentence, never a traceback.
+
+Objects of Kubernetes are real ones in which anything that an API server may leave out is left out, null, empty, doubled or
+another text of the same type. Records, waivers and reports are files that a person may have edited: there anything may stand
+anywhere. 10 000 inputs by default; ``KV_OFFLOAD_FUZZ=1000000`` sets another number. A failure names the seed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fixtures.cluster import discover
+from fixtures.cluster.discover import Seen
+from fixtures.errors import ConfigurationError, StackError
+from fixtures.evidence import pods
+from fixtures.stack.record import EngineServer, ProcessRef, Server, StackRecord
+from fixtures.verdict import report, waivers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+INPUTS = int(os.environ.get("KV_OFFLOAD_FUZZ", "10000"))
+BATCH = 100
+SHARE = {"objects of a cluster": 0.2, "records": 0.4, "waivers": 0.3999, "reports": 0.0001}
+"""Of all inputs. A report is validated by its schema, which takes a thousand times as long."""
+
+FATES: list[dict[str, Any]] = list(json.loads((ROOT / "tests/data/cluster/fates.json").read_text()).values())
+RECORD = StackRecord(
+    id="one-12345678",
+    kind="process",
+    config="one",
+    folder=Path("/tmp/x"),
+    model="org/m",
+    owner=ProcessRef(pid=1, started=1.0),
+    engines=[EngineServer(name="one-0", url="http://127.0.0.1:1", argv=("vllm", "serve", "m"), env={"A": "b"})],
+    cache_servers=[Server(name="kv", url="http://127.0.0.1:2", process=ProcessRef(pid=2, started=1.0))],
+)
+WAIVERS = yaml.safe_load((ROOT / "configs/cpu-cluster/waivers.yaml").read_text()) * 2
+REPORT = json.loads((ROOT / "docs/evidence/h200-multi-process.json").read_text())
+ODD: list[Any] = [
+    None,
+    "",
+    "x",
+    "0",
+    "-1",
+    "\0",
+    "é\u2028",
+    "9" * 400,
+    0,
+    -1,
+    2**70,
+    1e308,
+    True,
+    [],
+    [None],
+    {},
+    {"a": 1},
+]
+TEXTS = [
+    "",
+    "x",
+    "0",
+    "é\u2028",
+    "a b: c",
+    "2026-11-25T04:25:21Z",
+    "2026",
+    "10Gi",
+    "vllm",
+    "-",
+    "python -m x",
+    "9" * 400,
+]
+TIMES = ["2026-11-25T04:25:21Z", "2026-11-25T04:25:21.123456Z", "1970-01-01T00:00:00Z", "2100-01-01T00:00:00Z"]
+AMOUNTS = ["0", "1", "100m", "10Gi", "1e3", "9E", "0.5", "5k"]
+
+
+def spots(document: Any) -> list[tuple[Any, Any]]:
+    """Every place in a document: what holds it, and its key there."""
+    found: list[tuple[Any, Any]] = []
+    waiting = [document]
+    while waiting:
+        one = waiting.pop()
+        keys = list(one) if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ()
+        found += [(one, key) for key in keys]
+        waiting += [one[key] for key in keys]
+    return found
+
+
+def edited(dice: random.Random, document: Any) -> Any:
+    """Anything anywhere."""
+    document = copy.deepcopy(document)
+    for _ in range(dice.choice((1, 1, 2, 5))):
+        if not (found := spots(document)):
+            return dice.choice(ODD)
+        holder, key = dice.choice(found)
+        if dice.random() < 0.3:
+            del holder[key]
+        elif dice.random() < 0.1 and isinstance(holder, dict):
+            holder[dice.choice(TEXTS)] = holder.pop(key)
+        else:
+            holder[key] = dice.choice(ODD)
+    return document if dice.random() < 0.98 else dice.choice(ODD)
+
+
+def left_out(dice: random.Random, thing: dict[str, Any]) -> dict[str, Any]:
+    """As an API server may show it: every object keeps its name, and every value its type."""
+    thing = copy.deepcopy(thing)
+    for _ in range(dice.choice((1, 2, 4, 8))):
+        holder, key = dice.choice(spots(thing))
+        value = holder[key]
+        if key in {"metadata", "name", "uid", "kind", "containers", "spec", "containerPort", "type", "status"}:
+            continue
+        if isinstance(holder, list):
+            dice.choice((holder.reverse, lambda: holder.append(copy.deepcopy(value)), lambda: holder.remove(value)))()
+        elif isinstance(value, str):
+            of_type = TIMES if re.match(r"\d{4}-\d\d-\d\dT", value) else AMOUNTS if re.match(r"\d", value) else TEXTS
+            holder[key] = dice.choice(of_type)
+        elif isinstance(value, bool):
+            holder[key] = not value
+        elif isinstance(value, int):
+            holder[key] = dice.choice((0, 1, -1, 2**31 - 1, 137))
+        elif dice.random() < 0.5:
+            holder[key] = None
+        else:
+            del holder[key]
+    return thing
+
+
+def read_objects(dice: random.Random, _: Path) -> None:
+    fate = dice.choice(FATES)
+
+    def some(kind: str) -> list[Any]:
+        return [left_out(dice, one) for one in fate[kind]]
+
+    seen = Seen(
+        [left_out(dice, fate["deployment"])], some("replica_sets"), some("pods"), some("claims"),
+        pods.by_object(some("events")), [],
+    )  # fmt: skip
+    for autoscaled in (False, True):
+        assert all(str(one) for one in seen.blocked(dice.choice((0.0, 1.8e9, 4e9)), autoscaled=autoscaled))
+    seen.alive(), seen.wanted()
+    for pod in seen.found:
+        role = pods.role_of(pod)
+        container = pods.main_container(pod, role)
+        name = str(container.get("name"))
+        pods.state_of(pod), pods.restarts(pod), pods.is_ready(pod), pods.is_over(pod), pods.images(pod)
+        pods.last_end(pod, name), pods.out_of_memory(pod, name), pods.started_in_s(pod, name)
+        pods.env_of(container), pods.argv_of(container), pods.startup_budget_s(container)
+        discover.port_of(pod, "engine" if role == "other" else role)
+        discover.served_model(pod)
+        pods.requests_of(pod["spec"])
+
+
+def read_record(dice: random.Random, folder: Path) -> None:
+    path = folder / "record.json"
+    path.write_text(changed_text(dice, json.dumps(edited(dice, json.loads(RECORD.model_dump_json())))))
+    told(lambda: StackRecord.load(path))
+
+
+def read_waivers(dice: random.Random, folder: Path) -> None:
+    path = folder / "waivers.yaml"
+    path.write_text(changed_text(dice, yaml.safe_dump(edited(dice, WAIVERS), allow_unicode=True)))
+    told(lambda: waivers.load(path))
+
+
+def read_report(dice: random.Random, folder: Path) -> None:
+    path = folder / "conformance.json"
+    path.write_text(changed_text(dice, json.dumps(edited(dice, REPORT))))
+    try:
+        report.judged_anything(report.load(path))
+    except (OSError, ValueError, jsonschema.ValidationError):
+        pass
+    report.last_judged(folder)
+
+
+def changed_text(dice: random.Random, text: str) -> str:
+    """Sometimes the file itself is damaged: cut, or nested without an end."""
+    if dice.random() < 0.1:
+        return text[: dice.randint(0, len(text))]
+    return dice.choice(("[", "{a: ", '{"a": ')) * 20_000 if dice.random() < 0.0005 else text
+
+
+def told(read: Callable[[], object]) -> None:
+    try:
+        read()
+    except (ConfigurationError, StackError) as error:
+        assert 0 < len(str(error)) < 5000
+
+
+CASES: dict[str, Callable[[random.Random, Path], None]] = {
+    "objects of a cluster": read_objects,
+    "records": read_record,
+    "waivers": read_waivers,
+    "reports": read_report,
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_no_document_breaks_its_reader(what: str, tmp_path: Path) -> None:
+    batch = BATCH if what != "reports" else 2
+    examples = max(round(INPUTS * SHARE[what]) // batch, 10)
+
+    @given(st.integers(0, 2**64))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def run(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(batch):
+            CASES[what](dice, tmp_path)
+
+    run()
