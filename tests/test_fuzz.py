@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fixtures.evidence import logs, sse
@@ -136,7 +136,13 @@ def test_nothing_that_a_subject_sends_breaks_a_reader(what: str) -> None:
     examples = max(INPUTS // BATCH // len(CASES), 1)
 
     @given(st.integers(0, 2**64))
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
     def run(seed: int) -> None:
         fuzzed(lines, joint, read, seed)
 
