@@ -105,15 +105,15 @@ def edited(dice: random.Random, document: Any) -> Any:
     document = copy.deepcopy(document)
     for _ in range(dice.choice((1, 1, 2, 5))):
         if not (found := spots(document)):
-            return dice.choice(ODD)
+            return copy.deepcopy(dice.choice(ODD))
         holder, key = dice.choice(found)
         if dice.random() < 0.3:
             del holder[key]
         elif dice.random() < 0.1 and isinstance(holder, dict):
             holder[dice.choice(TEXTS)] = holder.pop(key)
         else:
-            holder[key] = dice.choice(ODD)
-    return document if dice.random() < 0.98 else dice.choice(ODD)
+            holder[key] = copy.deepcopy(dice.choice(ODD))
+    return document if dice.random() < 0.98 else copy.deepcopy(dice.choice(ODD))
 
 
 def left_out(dice: random.Random, thing: dict[str, Any]) -> dict[str, Any]:
