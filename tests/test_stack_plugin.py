@@ -21,6 +21,7 @@ import textwrap
 import threading
 import time
 import types
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -771,3 +772,34 @@ def test_a_signal_at_an_instruction_without_a_line_ends_with_the_summary_too() -
         excinfo.getrepr(funcargs=True)
     plugin.pytest_keyboard_interrupt(excinfo)
     assert "SIGTERM" in str(excinfo.getrepr(funcargs=True))
+
+
+@pytest.mark.parametrize("how", ["__del__", "finalize"])
+def test_a_signal_in_a_finaliser_acts_right_after_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python drops what is raised there: the run went on as if no signal had come."""
+    before = {number: signal.getsignal(number) for number in plugin.SIGNALS}
+    monkeypatch.setattr(plugin, "_CAME", [])
+    ends: list[float] = []
+
+    def gone() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        ends.append(time.monotonic())
+
+    class Held:
+        def __del__(self) -> None:
+            if how == "__del__":
+                gone()
+
+    held = Held()
+    if how == "finalize":
+        weakref.finalize(held, gone)
+    signal.signal(signal.SIGTERM, plugin._end_orderly)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            del held
+            time.sleep(5)
+        assert time.monotonic() - ends[0] < 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
