@@ -791,14 +791,17 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str, monkeypatch: pyte
             if how == "__del__":
                 gone()
 
-    held = Held()
-    if how == "finalize":
-        weakref.finalize(held, gone)
+    def let_go() -> None:
+        held = Held()
+        if how == "finalize":
+            weakref.finalize(held, gone)
+        del held
+        time.sleep(5)
+
     signal.signal(signal.SIGTERM, plugin._end_orderly)
     try:
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-            del held
-            time.sleep(5)
+            let_go()
         assert time.monotonic() - ends[0] < 2
     finally:
         for number, handler in before.items():
