@@ -43,6 +43,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 CHART = {
     # point: the first words of it in the output
     "options are read": "kv-offload: stack chart",
+    "tests are collected": "collected 1 item",
     "preflight is over": "checks passed",
     "server-side dry run": "dry run ...",
     "helm install begins": "helm install vllm into",
@@ -56,6 +57,7 @@ CHART = {
 }
 PROCESS = {
     "options are read": "kv-offload: stack process",
+    "tests are collected": "collected 1 item",
     "cache server starts": "starting ...",
     "engine starts": "fake-0: starting ...",
     "engine is healthy": "fake-0: starting: ",
