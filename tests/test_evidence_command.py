@@ -155,6 +155,14 @@ def test_half_of_a_disaggregated_release_is_not_judged(role: str) -> None:
         ((FLAG, NIXL), "NixlPullConnector", "NixlConnector", OPEN),
         ((FLAG, text("Fast")), "FastConnector", "FastConnector", OPEN),
         ((FLAG, multi(NIXL, MP)), "MultiConnector", "MultiConnector", OK),
+        # Members that are built through the factory have a line of their own, after that of the MultiConnector
+        ((FLAG, multi(NIXL, MP)), "LMCacheMPConnector", "MultiConnector", OK),
+        ((FLAG, multi(MP, NIXL)), "NixlPullConnector", "MultiConnector", OK),
+        ((FLAG, multi(multi(MP, V1), NIXL)), "LMCacheConnectorV1", "MultiConnector", OK),
+        ((FLAG, multi(V1, text("Fast"))), "FastConnector", "MultiConnector", OK),
+        ((FLAG, multi(NIXL, MP)), "OffloadingConnector", "OffloadingConnector", FAULT),
+        ((FLAG, multi(text("OffloadingConnector")), *SIZE), "OffloadingConnector", "OffloadingConnector", FAULT),
+        ((FLAG, V1), "MultiConnector", "MultiConnector", FAULT),
         ((), "LMCacheMPConnector", "LMCacheMPConnector", OPEN),
         ((), None, None, FAULT),
     ],
@@ -342,6 +350,12 @@ def test_the_start_of_a_log() -> None:
     assert (found.dtype, found.kv_cache_dtype) == ("float16", "fp8")
     assert verdict(in_effect(found.asked, found.created)) == OK
     assert startup.read("nothing") == startup.Startup()
+
+
+def test_a_log_with_a_line_per_member() -> None:
+    names = ("MultiConnector", "NixlPullConnector", "LMCacheMPConnector")
+    log = "".join(f"INFO [factory.py:64] Creating v1 connector with name: {name} and engine_id: x\n" for name in names)
+    assert verdict(in_effect(connector_of((FLAG, multi(NIXL, MP))), startup.read(log).created)) == OK
 
 
 def test_a_json_log_is_read_too() -> None:
