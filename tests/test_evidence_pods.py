@@ -156,6 +156,226 @@ def test_a_volume_of_another_node_has_its_own_remedy() -> None:
     assert "create what it mounts" not in found.remedy
 
 
+CALICO = 'plugin type="calico" failed (add): stat /var/lib/calico/nodename: no such file or directory'
+NOBODY = 'MountVolume.SetUp failed for volume "cfg" : configmap "nobody" not found'
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("FailedCreatePodSandBox", NO_RUNTIME), ("FailedCreatePodSandBox", CALICO), ("FailedMount", NOBODY)],
+)
+def test_what_came_right_before_the_image_was_pulled_blocks_nothing(reason: str, message: str) -> None:
+    failed = event(reason, message, 118)
+    assert pods.blocked_pod(pending(), [failed], AT + 130) is not None
+    for later in ("Pulling", "Pulled", "Created", "Started"):
+        assert pods.blocked_pod(pending(), [failed, event(later, at_s=125)], AT + 130) is None
+        assert pods.blocked_pod(pending(), [event(later, at_s=118), failed], AT + 130) is None, "of the same second"
+        assert pods.blocked_pod(pending(), [event(later, at_s=100), failed], AT + 130) is not None
+
+
+def test_a_volume_that_is_attached_at_last_blocks_nothing() -> None:
+    failed = event("FailedAttachVolume", 'AttachVolume.Attach failed for volume "pvc-1" : rpc error: Internal', 10)
+    assert pods.blocked_pod(pending(), [failed], AT + 30) is not None
+    for said in ("", 'AttachVolume.Attach succeeded for volume "pvc-1" '):
+        assert pods.blocked_pod(pending(), [failed, event("SuccessfulAttachVolume", said, 15)], AT + 30) is None
+    other = event("SuccessfulAttachVolume", 'AttachVolume.Attach succeeded for volume "pvc-2" ', 15)
+    assert pods.blocked_pod(pending(), [failed, other], AT + 30) is not None, "another volume"
+    early = event("SuccessfulAttachVolume", 'AttachVolume.Attach succeeded for volume "pvc-1" ', 5)
+    assert pods.blocked_pod(pending(), [early, failed], AT + 30) is not None
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "words"),
+    [
+        (
+            "FailedMount",
+            'MountVolume.MountDevice failed for volume "pvc-1" : driver name ebs.csi.aws.com not found in the list of '
+            "registered CSI drivers",
+            "install the CSI driver",
+        ),
+        ("FailedAttachVolume", "CSINode ip-10 does not contain driver ebs.csi.aws.com", "install the CSI driver"),
+        ("FailedMount", "failed to sync configmap cache: timed out waiting for the condition", "the kubelet"),
+        ("FailedMount", 'object "ns"/"kube-root-ca.crt" not registered', "create what it mounts"),
+    ],
+)
+def test_a_mount_that_the_next_attempt_may_do_has_a_grace(reason: str, message: str, words: str) -> None:
+    assert pods.blocked_pod(pending(), [event(reason, message, 20)], AT + 30) is None
+    assert pods.blocked_pod(pending(), [event(reason, message, 63)], AT + 170) is None, "the next attempt comes late"
+    found = pods.blocked_pod(pending(), [event(reason, message, 127)], AT + 130)
+    assert found is not None
+    assert words in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "words"),
+    [
+        (
+            "CreateContainerConfigError",
+            "services have not yet been read at least once, cannot construct envvars",
+            "the kubelet",
+        ),
+        (
+            "CreateContainerConfigError",
+            "failed to sync secret cache: timed out waiting for the condition",
+            "the kubelet",
+        ),
+        (
+            "CreateContainerConfigError",
+            "failed to sync configmap cache: timed out waiting for the condition",
+            "kubelet",
+        ),
+        (
+            "CreateContainerError",
+            'failed to reserve container name "vllm_p_ns_1_0": name "vllm_p_ns_1_0" is reserved for "abc"',
+            "delete the pod",
+        ),
+        ("CreateContainerError", "error reserving ctr name k8s_vllm_p for id abc: name is reserved", "delete the pod"),
+    ],
+)
+def test_a_container_that_the_next_attempt_may_make_has_a_grace(reason: str, message: str, words: str) -> None:
+    waits = [{"name": "vllm", "state": {"waiting": {"reason": reason, "message": message}}}]
+    pod = pending(containerStatuses=waits)
+    assert pods.blocked_pod(pod, [], AT + 60) is None
+    young = [event("Pulled", at_s=600), event("Failed", f"Error: {message}", 605)]
+    assert pods.blocked_pod(pod, young, AT + 700) is None, "it lasts since its event, not since the pod is there"
+    again = [event("Failed", f"Error: {message}", 30), event("Started", at_s=600)]
+    assert pods.blocked_pod(pod, again, AT + 700) is None, "it had come right meanwhile"
+    found = pods.blocked_pod(pod, young, AT + 800)
+    assert found is not None
+    assert words in found.remedy
+
+
+def test_a_secret_that_is_not_there_blocks_at_once() -> None:
+    say = {"reason": "CreateContainerConfigError", "message": 'secret "nobody" not found'}
+    found = pods.blocked_pod(pending(containerStatuses=[{"name": "vllm", "state": {"waiting": say}}]), [], AT + 2)
+    assert found is not None
+    assert "create the Secret" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'OCI runtime create failed: exec: "nvidia-container-runtime": executable file not found in $PATH: <nil>: unknown',
+        "fork/exec /usr/local/nvidia/toolkit/nvidia-container-runtime: no such file or directory: unknown",
+        "failed to find runtime handler nvidia from runtime list map[crun:0xc000 runc:0xc0001]",
+    ],
+)
+def test_every_words_for_a_runtime_that_is_not_there_block_within_seconds(message: str) -> None:
+    found = pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", message)], AT + 6)
+    assert found is not None
+    assert "nvidia-ctk runtime configure" in found.remedy
+
+
+def test_a_network_that_lacks_a_program_is_waited_for_too() -> None:
+    say = 'failed to setup network for sandbox "1": exec: "portmap": executable file not found in $PATH'
+    assert pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", say)], AT + 30) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("2 node(s) had untolerated taint {nvidia.com/gpu: present}.", "servingEngineSpec.tolerations"),
+        (
+            "1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {nvidia.com/gpu: present}.",
+            "servingEngineSpec.tolerations",
+        ),
+        ("2 node(s) had untolerated taint {dedicated: gpu}.", "servingEngineSpec.tolerations"),
+        (
+            "1 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }",
+            "no node has that many GPUs free",
+        ),
+        ("2 node(s) had untolerated taint {node.kubernetes.io/unreachable: }", "add a node that fits"),
+        (
+            "1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, 2 node(s) didn't match Pod's node "
+            "affinity/selector.",
+            "modelSpec[].nodeSelectorTerms",
+        ),
+        (
+            "1 node(s) didn't match Pod's node affinity/selector, 2 node(s) had volume node affinity conflict.",
+            "another zone",
+        ),
+        ("2 node(s) didn't have free ports for the requested pod ports.", "another hostPort"),
+        ("1 Insufficient memory, 1 node(s) didn't match Pod's node affinity/selector.", "lower the requests"),
+        ('persistentvolumeclaim "x" not found', "create that claim"),
+    ],
+)
+def test_what_no_node_fits_for_has_its_own_remedy(message: str, words: str) -> None:
+    found = pods.blocked_pod(unschedulable(message), [], AT + 20)
+    assert found is not None
+    assert words in found.remedy
+
+
+def test_a_user_that_may_not_be_root_has_its_own_remedy() -> None:
+    say = {"reason": "CreateContainerConfigError", "message": "container has runAsNonRoot and image will run as root"}
+    found = pods.blocked_pod(pending(containerStatuses=[{"name": "vllm", "state": {"waiting": say}}]), [], AT + 5)
+    assert found is not None
+    assert "securityContext" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [
+        ("NotTriggerScaleUp", "pod didn't trigger scale-up: 1 in backoff after failed scale-up"),
+        ("FailedScaleUp", "Node scale up in zones a associated with this pod failed: GCE out of resources."),
+    ],
+)
+def test_the_last_word_of_an_autoscaler_counts(refusal: str, message: str) -> None:
+    announced, refused = event("TriggeredScaleUp", at_s=10), event(refusal, message, 100)
+    assert pods.blocked_pod(unschedulable(), [announced, refused], AT + 150) is None, "it may try another group"
+    found = pods.blocked_pod(unschedulable(), [announced, refused], AT + 200)
+    assert found is not None
+    assert message in found.message
+    repeated = {**event(refusal, message, 190), "firstTimestamp": event("", at_s=100)["lastTimestamp"]}
+    assert pods.blocked_pod(unschedulable(), [announced, repeated], AT + 200) is not None
+    before = {**event(refusal, message, 110), "firstTimestamp": event("", at_s=1)["lastTimestamp"]}
+    late = event("TriggeredScaleUp", at_s=100)
+    assert pods.blocked_pod(unschedulable(), [late, before], AT + 150) is None, "said before, too"
+    assert pods.blocked_pod(unschedulable(), [refused, event("TriggeredScaleUp", at_s=110)], AT + 900) is None
+    assert pods.blocked_pod(unschedulable(), [event("TriggeredScaleUp", at_s=100), refused], AT + 900) is None
+
+
+def test_the_last_word_of_karpenter_counts_and_the_schedulers_is_none() -> None:
+    announced = event("Nominated", at_s=10)
+    scheduler = {**event("FailedScheduling", "0/1 nodes", 100), "source": {"component": "default-scheduler"}}
+    assert pods.blocked_pod(unschedulable(), [announced, scheduler], AT + 900) is None
+    karpenter = {**event("FailedScheduling", "no instance type", 100), "reportingComponent": "karpenter"}
+    assert pods.blocked_pod(unschedulable(), [announced, karpenter], AT + 150) is None
+    assert pods.blocked_pod(unschedulable(), [announced, karpenter], AT + 200) is not None
+
+
+QUOTA = 'create Pod o-0 in StatefulSet o failed error: pods "o-0" is forbidden: exceeded quota: q, requested: pods=1'
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+def test_sets_that_may_make_no_pod_are_told_by_their_events(kind: str) -> None:
+    one = {"kind": kind, "metadata": {"name": "o", "uid": "1"}, "spec": {"replicas": 2}, "status": {}}
+    failed = event("FailedCreate", QUOTA)
+    assert pods.blocked_owner(one, [failed], AT + 7) is None
+    found = pods.blocked_owner(one, [failed], AT + 15)
+    assert found is not None
+    assert str(found).startswith(f"{kind} o: no pod is made: create Pod o-0")
+    assert "raise the quota" in found.remedy
+    claim = event("SuccessfulCreate", "create Claim data-o-0 Pod o-0 in StatefulSet o success", 6)
+    assert pods.blocked_owner(one, [failed, claim], AT + 15) is not None, "a claim is no pod"
+    made = event("SuccessfulCreate", "create Pod o-0 in StatefulSet o successful", 6)
+    assert pods.blocked_owner(one, [failed, made], AT + 15) is None
+    assert pods.blocked_owner(one, [event("FailedCreate", QUOTA, 2), made], AT + 600) is None
+    again = event("FailedCreate", QUOTA, 60)
+    assert pods.blocked_owner(one, [made, again], AT + 70) is not None
+    webhook = event("FailedCreate", 'create Pod o-0 failed: failed calling webhook "m": connection refused')
+    assert pods.blocked_owner(one, [webhook], AT + 60) is None
+    assert pods.blocked_owner(one, [webhook], AT + 200) is not None
+    one["status"] = {"replicas": 2, "desiredNumberScheduled": 2, "currentNumberScheduled": 2}
+    assert pods.blocked_owner(one, [failed], AT + 15) is None, "it has all of its pods"
+
+
+def test_a_set_that_may_make_no_pod_is_a_row() -> None:
+    one = {"kind": "StatefulSet", "metadata": {"name": "o", "uid": "1"}, "spec": {"replicas": 1}}
+    row = waiting.rows(Seen([one], [], [], [], {"1": [event("FailedCreate", QUOTA)]}), AT + 5)[0]
+    assert row[:3] == ("o", "no pod", "FailedCreate")
+    assert "exceeded quota" in row[3]
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
