@@ -38,6 +38,10 @@ PLANTED: dict[str, tuple[str, str]] = {
     "Slack": ("xoxb-123456789012-planted", "xoxb-123456789012-planted"),
     "Slack, hook": ("TPLANTED/BPLANTED/Planted1234", "https://hooks.slack.com/services/TPLANTED/BPLANTED/Planted1234"),
     "NVIDIA": ("nvapi-PlantedPlantedPlanted1", "docker login with nvapi-PlantedPlantedPlanted1"),
+    "xAI": ("xai-PlantedPlantedPlanted1234", "with xai-PlantedPlantedPlanted1234"),
+    "Groq": ("gsk_PlantedPlantedPlanted1234", "with gsk_PlantedPlantedPlanted1234"),
+    "Replicate": ("r8_PlantedPlantedPlanted1234", "with r8_PlantedPlantedPlanted1234"),
+    "Artifactory": ("AKCpPlantedPlantedPlanted1234", "with AKCpPlantedPlantedPlanted1234"),
     "JSON web token": (
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwbGFudGVkIn0.c2lnbmF0dXJl",
         "id eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwbGFudGVkIn0.c2lnbmF0dXJl",
@@ -54,6 +58,62 @@ PLANTED: dict[str, tuple[str, str]] = {
     "password, block": ("planted-block-1", "password: |\n  planted-block-1\n"),
     "password, list": ("planted-list-1", "apiKeys:\n  - planted-list-1\n"),
 }
+SECRET_NAMES = (
+    *("DB_PASS", "REDIS_PASS", "redis_pass", "OPENAI_KEY", "openaiKey", "HF_KEY", "TLS_KEY", "AZURE_STORAGE_KEY"),
+    *(
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "connectionString",
+        "HFTOKEN",
+        "hftoken",
+        "_auth",
+        "identitytoken",
+        "masterauth",
+    ),
+)
+OTHER_NAMES = (
+    *("cache_key", "sort_key", "primary_key", "CACHE_KEY", "PRIMARY_KEY", "storage_key", "max_tokens", "eos_token"),
+    *(
+        "pass_through",
+        "bypass",
+        "BYPASS",
+        "pass",
+        "first_pass",
+        "FIRST_PASS",
+        "format_string",
+        "auth",
+        "use_auth",
+        "tokens",
+    ),
+)
+LIKE_SOMETHING_ELSE = (
+    *("{pLanTed9xQ", "{pLanTed9xQ}", "(pLanTed9xQ", "<pLanTed9xQ>", "<pLanTed9xQ", "str-pLanTed9xQ", "string9xQ"),
+    *("optional-pLanTed9xQ", "optional9", "none-of-it", "$pLanTed9xQ", "[pLanTed9xQ", "(default9xQ"),
+)
+PLACES = (
+    *(
+        "",
+        "[redacted]",
+        "None",
+        "null",
+        "str",
+        "str | None",
+        "Optional[str]",
+        "(default: None)",
+        "<your-api-key>",
+        "<HF_TOKEN>",
+    ),
+    *(
+        "<nil>",
+        "<none>",
+        "<set to the key 'a' in secret 'b'>",
+        "{{ .Values.key }}",
+        "{api_key}",
+        "${KEY}",
+        "$(KEY)",
+        "$HF_TOKEN",
+    ),
+    *("***", "xxx", "...", "<class 'str'>", "<object object at 0x7f>"),
+)
 READABLE = (
     "max_tokens: 8, prompt_tokens=512, allowed_token_ids=None, prompt_token_ids: [1, 22]",
     '{"token": "Hello", "logprob": -0.1}',

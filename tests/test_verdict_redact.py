@@ -16,15 +16,17 @@ from fixtures.verdict.redact import (
     _FORMS,
     _ROOT,
     MASK,
+    is_secret_name,
     mask,
     redact,
     redact_tree,
     redact_xml,
     remember,
     remember_all,
+    remember_environment,
     remember_sets,
 )
-from tests.secrets import PLANTED, READABLE
+from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, READABLE, SECRET_NAMES
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,51 @@ from tests.secrets import PLANTED, READABLE
         ('{"name": "VLLM_API_KEY", "value": "x"}', '{"name": "VLLM_API_KEY", "value": "[redacted]"}'),
         ('{"hf_token": "abc", "n": 1}', '{"hf_token": "[redacted]", "n": 1}'),
         (r"{\"apiKey\": \"abc\"}", r"{\"apiKey\": \"[redacted]\"}"),
+        (r'{"password": "a\"bc", "n": 1}', '{"password": "[redacted]", "n": 1}'),
+        (r"{\"password\": \"a\\\"bc\", \"n\": 1}", r"{\"password\": \"[redacted]\", \"n\": 1}"),
+        (r"{'password': 'a\\', 'n': 'b'}", "{'password': '[redacted]', 'n': 'b'}"),
+        ("password: 'it''s me' # n", "password: '[redacted]' # n"),
+        (
+            r"['--api-key', 'x\'y', '--port']",
+            "['--api-key', '[redacted]', '--port']",
+        ),
+        ("f(password=b'abc', n=1)", "f(password=b'[redacted]', n=1)"),
+        ("api_key=SecretStr('abc')", "api_key=SecretStr('[redacted]')"),
+        ("cache_key: HF_TOKEN=abc x", "cache_key: HF_TOKEN=[redacted] x"),
+        (r"--set a.password=x\,y,b=c", "--set a.password=[redacted],b=c"),
+        ("REDIS_PASS=abc user=u", "REDIS_PASS=[redacted] user=u"),
     ],
 )
 def test_secrets_are_masked(text: str, expected: str) -> None:
     assert redact(text) == expected
     assert redact(expected) == expected, "redacting twice must change nothing"
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+    assert redact_tree({"env": [{"name": name, "value": "planted"}]}) == {"env": [{"name": name, "value": MASK}]}
+    remember_environment({name: "planted-there"})
+    assert mask("it is planted-there") == f"it is {MASK}"
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_names_of_other_things(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize("secret", LIKE_SOMETHING_ELSE)
+def test_a_secret_may_begin_like_something_else(secret: str) -> None:
+    assert redact_tree({"redisPassword": secret, "apiKeys": [secret]}) == {"redisPassword": MASK, "apiKeys": [MASK]}
+    assert mask(f'redisPassword: "{secret}"') == f'redisPassword: "{MASK}"'
+    remember(secret)
+    assert mask(f"it is {secret}") == f"it is {MASK}"
+
+
+@pytest.mark.parametrize("word", PLACES)
+def test_what_only_stands_in_a_secrets_place_stays(word: str) -> None:
+    assert redact_tree({"redisPassword": word}) == {"redisPassword": word}
+    assert mask(f'redisPassword: "{word}"') == f'redisPassword: "{word}"'
 
 
 @pytest.mark.parametrize("kind", PLANTED)
