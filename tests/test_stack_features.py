@@ -12,7 +12,17 @@ from fixtures.stack.features import features_of, unsupported_before_start
 from fixtures.stack.record import EngineServer, Release, SecretRef, Server, StackRecord
 from fixtures.verdict.requirements import FEATURES
 
+
+def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str, Any]:
+    given = {f"lmcache.{key}": value for key, value in extra.items()}
+    found = {"kv_connector": name, "kv_role": "kv_both", "kv_connector_extra_config": given}
+    return found | ({"kv_connector_module_path": module} if module else {})
+
+
 IN_PROCESS = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
+ASCEND = connector("LMCacheAscendConnectorV1Dynamic", module="lmcache_ascend.integration.vllm")
+OFFLOAD = ("vllm", "--kv-offloading-size", "8", "--kv-offloading-backend", "lmcache")
+TIERS = "disk-tier remote-tier lower-tier"
 
 
 def record(
@@ -81,6 +91,73 @@ def test_what_a_record_shows(facts: dict[str, Any], supported: str, unsupported:
     assert set(unsupported.split()) <= set(found.unsupported)
     assert not set(found.supported) & set(found.unsupported)
     assert {*found.supported, *found.unsupported} <= set(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("facts", "supported", "unsupported", "unknown"),
+    [
+        ({"connector": ASCEND}, "", "", f"lmcache cache-server {TIERS}"),
+        ({"connector": connector("Vendor", module="vendor.fast")}, "", "", f"lmcache {TIERS}"),
+        ({"connector": connector("OffloadingConnector", module="vendor.fast")}, "", "", f"lmcache {TIERS}"),
+        ({"connector": connector("OffloadingConnector")}, "", f"lmcache cache-server {TIERS}", ""),
+        (
+            {
+                "connector": connector(
+                    "LMCacheConnectorV1Dynamic", module="lmcache.integration.vllm.lmcache_connector_v1"
+                )
+            },
+            "lmcache",
+            f"cache-server {TIERS}",
+            "",
+        ),
+        # Where the settings of a tier may stand
+        ({"env": {"LMCACHE_CONFIG_FILE": "/x.yaml"}}, "lmcache", "cache-server", TIERS),
+        (
+            {"env": {"LMCACHE_CONFIG_FILE": "/x.yaml", "LMCACHE_REMOTE_URL": "lm://x:1"}},
+            "remote-tier lower-tier",
+            "",
+            "disk-tier",
+        ),
+        (
+            {"connector": connector("LMCacheConnectorV1", local_disk="file:///d", max_local_disk_size=5)},
+            "disk-tier lower-tier",
+            "remote-tier",
+            "",
+        ),
+        ({"connector": connector("LMCacheConnectorV1", remote_url="lm://x:1")}, "remote-tier", "disk-tier", ""),
+        ({"connector": connector("LMCacheConnectorV1", local_disk=None)}, "", TIERS, ""),
+        ({"env": {"LMCACHE_GDS_PATH": "/d"}}, "", "", TIERS),
+        ({"env": {"LMCACHE_MAX_LOCAL_DISK_SIZE": "5"}}, "", TIERS, ""),
+        # A cache server that the record does not have
+        ({"kind": "attach", "connector": connector("LMCacheMPConnector")}, "lmcache", "", f"cache-server {TIERS}"),
+        ({"argv": OFFLOAD, "connector": None}, "lmcache", "", f"cache-server {TIERS}"),
+        # What a --config file says is not known here
+        (
+            {"argv": ("vllm", "serve", "--config", "/c"), "connector": None},
+            "",
+            "",
+            "lmcache prefix-cache api-key adapters",
+        ),
+        ({"argv": ("vllm", "serve", "--config", "/c", "--no-enable-prefix-caching")}, "lmcache", "prefix-cache", TIERS),
+        # Options by vLLM's own rules
+        ({"argv": ("vllm", "serve", "--api-ke", "x", "--enable-lor")}, "api-key adapters", "", ""),
+        ({"argv": ("vllm", "serve", "--no_enable_prefix_cach")}, "", "prefix-cache adapters", ""),
+        (
+            {"argv": ("bash", "-c", "vllm serve m --no-enable-prefix-caching"), "connector": None},
+            "",
+            "prefix-cache",
+            "",
+        ),
+        ({"kind": "attach", "argv": ()}, "", "", "adapters prefix-cache"),
+    ],
+)
+def test_only_what_is_known_to_be_absent_is_unsupported(
+    facts: dict[str, Any], supported: str, unsupported: str, unknown: str
+) -> None:
+    found = features_of(record(**facts))
+    assert set(supported.split()) <= set(found.supported)
+    assert set(unsupported.split()) <= set(found.unsupported)
+    assert not set(unknown.split()) & {*found.supported, *found.unsupported}
 
 
 def test_what_is_not_known_is_in_neither_list() -> None:
