@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import psutil
 import pytest
 
 from fixtures.errors import ConfigurationError
+from fixtures.stack.process import remove_orphans
+from fixtures.stack.progress import Progress
 from fixtures.stack.record import (
     ENV_STACK,
     EngineServer,
@@ -30,6 +33,7 @@ from fixtures.stack.record import (
     process_tree,
     runs,
     uninterrupted,
+    unreadable,
 )
 
 if TYPE_CHECKING:
@@ -210,6 +214,28 @@ def test_orphans_are_the_stacks_of_dead_owners_that_nobody_keeps(tmp_path: Path)
     (registry / "torn.json").write_text("{")
     assert [record.id for record in orphans(registry)] == ["dead", "reused"]
     assert orphans(tmp_path / "nowhere") == []
+
+
+def test_a_record_that_cannot_be_read_is_kept_and_named_once(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    for name in ("newer", "torn"):
+        make(tmp_path, id=name, owner=gone(), maker=Maker.here()).save(registry)
+    newer, torn = registry / "newer.json", registry / "torn.json"
+    newer.write_text(json.dumps(json.loads(newer.read_text()) | {"new_field": {"password": "not-to-be-shown"}}))
+    torn.write_text(torn.read_text()[:100])
+    before = {path: path.read_bytes() for path in registry.iterdir()}
+    assert [path for path, _ in unreadable(registry)] == [newer, torn]
+    assert unreadable(tmp_path / "nowhere") == []
+    said = io.StringIO()
+    for _ in range(2):
+        remove_orphans(registry, Progress(said, live=False))
+    lines = said.getvalue().splitlines()
+    assert len(lines) == 2
+    assert f"{newer} cannot be read (new_field: Extra inputs are not permitted)" in lines[0]
+    assert f"{torn} cannot be read (Invalid JSON: EOF while parsing" in lines[1]
+    assert all(f"python -m fixtures.stack.stop {registry}" in line and "may still run" in line for line in lines)
+    assert "not-to-be-shown" not in said.getvalue()
+    assert {path: path.read_bytes() for path in registry.iterdir()} == before
 
 
 def test_a_clock_that_is_set_does_not_make_an_owner_dead() -> None:
