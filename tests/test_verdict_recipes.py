@@ -86,6 +86,19 @@ def test_what_is_downloaded_and_run_has_an_exact_version() -> None:
     assert re.fullmatch(r"@\d+\.\d+\.\d+", found.pop())
 
 
+def test_what_an_image_is_built_from_has_an_exact_version() -> None:
+    recipe = (ROOT / "deploy/Containerfile").read_text()
+    stages = re.findall(r"(?m)^FROM (\S+) AS (\S+)$", recipe)
+    own = {name for _, name in stages}
+    arguments = dict(re.findall(r"(?m)^ARG (\w+)=(\S+)$", recipe))
+    for image, name in stages:
+        if image == "${ENGINE_IMAGE}":
+            assert arguments["ENGINE_IMAGE"].partition("/")[0].endswith(".invalid"), "has to be given"
+        elif image not in own:
+            assert re.search(r":\d+\.\d+\.\d+(-\w+)*$", image), f"{name}: {image}"
+    assert "latest" not in recipe
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_report_is_kept_whatever_came_of_it(path: Path) -> None:
     after = False
