@@ -148,6 +148,75 @@ def test_an_environment_list_and_a_secret_are_masked_by_their_structure() -> Non
     assert found["secret"] == {"kind": "Secret", "data": {"k": MASK}, "metadata": {"name": "s"}}
 
 
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"apiKeys": {"alice": "planted"}}, {"apiKeys": {"alice": MASK}}),
+        ({"password": {"value": "planted"}}, {"password": {"value": MASK}}),
+        ({"apiKeys": [{"alice": ["planted"]}]}, {"apiKeys": [{"alice": [MASK]}]}),
+        ({"credentials": {"user": "u", "x": "planted"}}, {"credentials": {"user": "u", "x": MASK}}),
+        ({"redisPassword": 12345678, "n": 5}, {"redisPassword": MASK, "n": 5}),
+        ({"env": [{"name": "HF_TOKEN", "value": 12345678}]}, {"env": [{"name": "HF_TOKEN", "value": MASK}]}),
+        ({"redis://:planted@h:1": "up"}, {f"redis://{MASK}@h:1": "up"}),
+        (
+            {"redis://:planted@h:1": "up", "redis://:planted2@h:1": "no"},
+            {f"redis://{MASK}@h:1": "up", f"redis://{MASK}@h:1'": "no"},
+        ),
+        (["redis-cli", "-h", "h", "-a", "planted", "ping"], ["redis-cli", "-h", "h", "-a", MASK, "ping"]),
+        (["serve", "-a", "planted"], ["serve", "-a", "planted"]),
+        (["--api-key", "planted", "planted2", "--port", "1"], ["--api-key", MASK, MASK, "--port", "1"]),
+        (["--hf-token", "planted", "m"], ["--hf-token", MASK, "m"]),
+        (
+            {"kind": "SecretList", "items": [{"data": {"a": "planted"}, "metadata": {"name": "s"}}]},
+            {"kind": "SecretList", "items": [{"data": {"a": MASK}, "metadata": {"name": "s"}}]},
+        ),
+    ],
+)
+def test_a_secret_is_masked_wherever_a_tree_holds_it(tree: object, expected: object) -> None:
+    assert redact_tree(tree) == expected
+    assert redact_tree(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"hf_token": {"secretName": "s", "secretKey": "k"}},
+        {"vllmApiKey": {"valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}},
+        {"HF_TOKEN": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
+        {"password": {"name": "s", "key": "k"}, "clientSecret": {"name": "s"}},
+        {"volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": 420}}]},
+        {"properties": {"apiKey": {"type": "string", "description": "a key"}}},
+        {"name": "cache_key", "value": 17},
+    ],
+)
+def test_what_refers_to_a_secret_stays(tree: object) -> None:
+    assert redact_tree(tree) == tree
+    remember_all(tree)
+    assert redact("name s, key k, a key, string, secretKeyRef") == "name s, key k, a key, string, secretKeyRef"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        ["--api-key", "first-key", "planted-there", "--port", "1"],
+        ["redis-cli", "-a", "planted-there", "ping"],
+        {"apiKeys": {"alice": "planted-there"}},
+        {"password": {"value": "planted-there"}},
+        {"redis://:planted-there@h:1": "up"},
+        {"REDIS_DSN": "redis://:planted-there@h:1"},
+        ["--token=planted-there"],
+    ],
+)
+def test_a_secret_is_remembered_wherever_a_tree_holds_it(tree: object) -> None:
+    remember_all(tree)
+    assert mask("it is planted-there") == f"it is {MASK}"
+
+
+def test_a_number_is_remembered_too() -> None:
+    remember_all({"redisPassword": 12345678, "env": [{"name": "X_PASS", "value": 87654321}], "port": 80801})
+    assert mask("12345678 87654321 80801") == f"{MASK} {MASK} 80801"
+
+
 def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "servingEngineSpec.modelSpec[0].env[0]"
     remember_sets(
@@ -155,9 +224,10 @@ def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeyp
             f"{path}.name=MY_PASSWORD,{path}.value=planted-by-set",
             "servingEngineSpec.vllmApiKey=planted-too",
             "a.b=plain-word",
+            r"a.password=with\,comma",
         ]
     )
-    assert redact("planted-by-set planted-too plain-word") == f"{MASK} {MASK} plain-word"
+    assert redact("planted-by-set planted-too plain-word with,comma") == f"{MASK} {MASK} plain-word {MASK}"
 
 
 def test_what_is_known_is_masked_in_other_writings_too(monkeypatch: pytest.MonkeyPatch) -> None:
