@@ -441,6 +441,18 @@ EXAMPLES = {
     "put-failed": "Put task failed for key k: [Errno 111] Connection refused",
     "remote-connection": "Failed to initialize/re-establish remote connection: [Errno 111] Connection refused",
     "remote-read": "batched_get_non_blocking timed out",
+    "remote-timeout": "batched get blocking timeout, trigger cancel the future task",
+    "remote-lookup": "lm connector failed in exists: [Errno 104] Connection reset by peer",
+    "remote-bigtable": "Bigtable async timeout in batched_put: 504 Deadline. Skipping.",
+    "remote-mooncake": "Timeout when putting key k using put_from. Decode instance may redo prefill.",
+    "tier-disabled": "S3 connection disabled after 5 consecutive failures. All future S3 operations will be skipped.",
+    "tier-connection": "S3L2Adapter connection error (1/5): x",
+    "backend-not-created": "Failed to create backend local_disk: PermissionError",
+    "second-tier-store": "Store task 7 to adapter 0 failed for keys: [ObjectKey(chunk_hash=b'a')]",
+    "second-tier-valkey": "Valkey SET failed (batch task_id=1, key idx=0): timeout",
+    "second-tier-hyperpod": "SageMaker HyperPod store failed: x",
+    "peer-load-failed": "P2P load task 7 timed out; treating as a failure",
+    "nixl-put-failed": "NIXL batched put failed for 3 key(s); skipping best-effort offload: x",
     "remote-error": "Error occurred in get_blocking: x, return None",
     "disk-load-failed": "Failed to load chunk from disk for key k: [Errno 5] Input/output error",
     "offload-transfer": "Exception in ('CPU', 'GPU') transfer 235: AssertionError()",
@@ -496,6 +508,56 @@ def test_each_signature_is_found_by_its_id_alone(id: str) -> None:  # noqa: A002
     (finding,) = read(f"before\n{WARNING.format(EXAMPLES[id])}\nafter").findings
     assert finding.signature.id == id or (id, finding.signature.id) == ("traceback", "traceback-handled")
     assert EXAMPLES[id] in finding.line.text
+
+
+@pytest.mark.parametrize(
+    ("level", "message", "id"),
+    [
+        ("WARNING", "Failed to initialize/re-establish remote connection: timed out", "remote-connection"),
+        (
+            "WARNING",
+            "Failed to initialize/re-establish remote connection: [Errno -2] Name unknown",
+            "remote-connection",
+        ),
+        (
+            "WARNING",
+            "Connection will not be re-established yet since it has not been long enough since the last failure",
+            "remote-connection",
+        ),
+        ("ERROR", "Irrecoverable error during connection initialization", "remote-connection"),
+        ("WARNING", "lm connector failed in exists: timed out", "remote-lookup"),
+        ("WARNING", "get blocking timeout, trigger cancel the future task", "remote-timeout"),
+        ("WARNING", "batched_async_contains timed out", "remote-read"),
+        ("WARNING", "Timeout during batch_put_from; some decoders may redo prefill.", "remote-mooncake"),
+        ("WARNING", "Serde: serialize task 7 failed (3 objects)", "serde-failed"),
+        ("WARNING", "Serde wrapper: deserialize failed for task 7; reporting all keys as failed", "serde-failed"),
+        ("ERROR", "Serde wrapper: inner.submit_load_task raised for task 7", "serde-failed"),
+        ("WARNING", "Valkey GET unexpected error (batch=7, idx=7): x", "second-tier-valkey"),
+        ("WARNING", "P2P load task 7 has a missing/invalid remote address; treating as a failure", "peer-load-failed"),
+        ("ERROR", "S3 connection error (1/5): AWS_ERROR_TIMEOUT", "tier-connection"),
+        ("ERROR", "BigtableL2Adapter disabled after 5 consecutive failures", "tier-disabled"),
+        ("ERROR", "S3L2Adapter disabled after 5 consecutive connection failures", "tier-disabled"),
+        ("ERROR", "Failed to create remote backend for plugin x: y", "backend-not-created"),
+    ],
+)
+def test_a_tier_that_fails_is_never_silent(level: str, message: str, id: str) -> None:  # noqa: A002
+    """Literals of LMCache 0.5.6, at the level it logs them at."""
+    (finding,) = read(f"[2026-08-21 21:08:22,628] LMCache {level}: {message} (a.py:1:x)\n").findings
+    assert (finding.signature.id, finding.signature.group) == (id, "run")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "P2P lookup task 7 timed out; treating as a miss",
+        "Serde wrapper: temp alloc failed for store task 7",
+        "Valkey DEL failed for key idx 7: x",
+        "SageMaker HyperPod lease release failed: x",
+        "Error occurred when closing remote connection: x",
+    ],
+)
+def test_a_warning_of_no_lost_chunk_is_no_fault(message: str) -> None:
+    assert read(WARNING.format(message)).faults == ()
 
 
 def test_every_signature_has_an_example_and_every_id_is_used_once() -> None:
@@ -682,14 +744,14 @@ def test_no_configuration_is_too_strange(body: str) -> None:
         assert configuration.max_local_cpu_gib is None
 
 
-def test_the_traceback_of_a_request_that_was_answered_with_500_is_no_finding():
+def test_the_traceback_of_a_request_that_was_answered_with_500_is_no_finding() -> None:
     above = "(APIServer pid=1192) ERROR:    Exception in ASGI application\n"
     traceback = "(APIServer pid=1192) Traceback (most recent call last):\n"  # as uvicorn logs it under vLLM 0.25.1
     assert logs.read(above + traceback).findings == ()
     assert [found.signature.id for found in logs.read(traceback).findings] == ["traceback"]
 
 
-def test_the_traceback_of_a_refused_request_is_no_finding():
+def test_the_traceback_of_a_refused_request_is_no_finding() -> None:
     """Recorded from vLLM 0.32: malformed JSON is answered with a 400, and logged with a traceback."""
     refused = (
         "(APIServer pid=12164) ERROR 11-25 10:36:07 [validation.py:151] RequestValidationError caught. Request id: None\n"
