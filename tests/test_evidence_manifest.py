@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.evidence.command import BOTH, FLAG, LMCACHE_CONNECTORS, Connector, connector_of
-from fixtures.evidence.manifest import flag_positions, flag_value, references, unresolved
+from fixtures.evidence.manifest import effective, flag_positions, flag_value, references, unresolved
 
 V1 = json.dumps({"kv_connector": "LMCacheConnectorV1", "kv_role": BOTH})
 MP = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_producer"})
@@ -107,6 +107,18 @@ def pod(env: dict[str, Any], args: list[str] | None = None, **spec: Any) -> list
         ({"HTTPS_PROXY": "http://proxy:3128", "https_proxy": "http://proxy:3128"}, []),
         ({"HF_ENDPOINT": "https://huggingface.co"}, []),
         ({"A": "b:1", "TIME_URL": "12:30"}, []),
+        ({"LMCACHE_REMOTE_URL": "lm://x.n:81"}, ["x"]),
+        ({"LMCACHE_REMOTE_URL": "lm://x.other:81"}, []),
+        ({"A_URL": "https://x.n/path", "LMCACHE_REMOTE_URL": "http://x."}, []),
+        ({"LMCACHE_REMOTE_URL": "redis-sentinel://u:p@a:1,b:2/x"}, ["a", "b"]),
+        ({"LMCACHE_REMOTE_URL": "redis-cluster://a:1,b:2"}, ["a", "b"]),
+        ({"LMCACHE_REMOTE_URL": "resp://a:1"}, ["a"]),
+        ({"LMCACHE_REMOTE_URL": "eic://a:1"}, ["a"]),
+        ({"LMCACHE_REMOTE_URL": " lm://a:1 , lm://b:2 "}, ["a", "b"]),
+        ({"LMCACHE_CONTROLLER_PULL_URL": "a:1,b:2"}, ["a", "b"]),
+        ({"LMCACHE_EXTRA_CONFIG": '{"a": ["lm://a:1", "see https://docs"], "b": "c:1"}'}, ["a"]),
+        ({"A": "see https://docs for more"}, []),
+        ({"A": "https://docs, and more", "B": "(https://docs)", "C": "a,https://docs", "D": "[https://docs"}, []),
         ({"A": None}, []),
     ],
 )
@@ -119,6 +131,60 @@ def test_an_address_in_the_command_is_a_reference():
     text = '{"kv_connector":"LMCacheMPConnector","kv_connector_extra_config":{"lmcache.mp.host":"tcp://kv","lmcache.mp.port":1}}'
     (found,) = references(pod({}, ["--kv-transfer-config", text]))
     assert (found.kind, found.name, found.by) == ("Service", "kv", "Deployment d (its command)")
+
+
+@pytest.mark.parametrize(
+    ("args", "services"),
+    [
+        (["--kv-transfer-config", '{"kv_connector_extra_config": {"lmcache.mp.host": "mp-svc"}}'], ["mp-svc"]),
+        (['--kv-transfer-config={"kv_connector_extra_config": {"lmcache.mp.host": "mp-svc"}}'], ["mp-svc"]),
+        (['{"lmcache.mp.server_urls": "a:1,tcp://b:2"}', '{"lmcache.mp.server_urls": ["c:1"]}'], ["a", "b", "c"]),
+        (['{"lmcache.mp.host": "localhost"}', '{"lmcache.mp.host": 5}', '{"lmcache.mp.host": "see a"}'], []),
+        (["--static-backends", "http://a:1,http://b:1", "--x=http://c:1"], ["a", "b", "c"]),
+        (["sh", "-c", "until curl http://a/x; do sleep 1; done; U=lm://b:1 exec vllm --u=lm://c:1"], ["a", "b", "c"]),
+        (["sh", "-c", "echo 'see https://docs for more' # or https://docs"], []),
+        (["--chat-template", "see https://docs for more"], []),
+        ([None, 5, "[" * 5000], []),
+    ],
+)
+def test_every_address_of_the_command_is_a_reference(args, services):
+    assert [one.name for one in references(pod({}, args)) if one.kind == "Service"] == services
+
+
+def test_the_port_of_a_cache_server_is_that_of_its_service():
+    service = {"kind": "Service", "metadata": {"name": "kv"}, "spec": {"ports": [{"port": 80}, None]}}
+    text = '{"lmcache.mp.host": "tcp://kv", "lmcache.mp.port": 6555}'
+    (found,) = unresolved([*pod({}, [text]), service])
+    assert "its command leads to port 6555 of Service kv, which has 80" in found
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"containers": None},
+        {"containers": [None, "x"]},
+        {"containers": []},
+        {
+            "containers": [
+                {"name": "c", "env": [None], "ports": [None], "args": None, "envFrom": [None, {"secretRef": {}}]}
+            ]
+        },
+        {"containers": [{"name": "c", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"key": "x"}}}]}]},
+        {"containers": [{"name": "c", "env": "x", "startupProbe": {"httpGet": None}}], "initContainers": [None]},
+        {"containers": [{}], "volumes": [{"name": "v", "persistentVolumeClaim": {}}, None], "imagePullSecrets": [{}]},
+    ],
+)
+@pytest.mark.parametrize("metadata", [None, {}, {"name": "d", "labels": None}])
+def test_what_is_null_or_has_no_name_refers_to_nothing(spec, metadata):
+    template = {"metadata": metadata, "spec": spec}
+    things = [
+        {"kind": "Deployment", "metadata": metadata, "spec": {"selector": None, "template": template}},
+        {"kind": "Service", "metadata": metadata, "spec": {"selector": None, "ports": [None]}},
+        {"kind": "Service", "metadata": metadata, "spec": None},
+    ]
+    assert references(things) == []
+    assert unresolved(things) == []
+    assert effective(things) == effective(things)
 
 
 @pytest.mark.parametrize(
