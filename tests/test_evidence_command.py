@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 
 from fixtures.errors import NotJudged
 from fixtures.evidence import command, startup
-from fixtures.evidence.command import Connector, Parallel, connector_of, fault_of, in_effect, options, parallel_of
+from fixtures.evidence.command import (
+    Connector,
+    Options,
+    Parallel,
+    connector_of,
+    fault_of,
+    in_effect,
+    options,
+    parallel_of,
+)
 from fixtures.stack.model import kv_bytes_per_token
 
 FLAG = "--kv-transfer-config"
@@ -28,6 +38,11 @@ FILE = "tensor-parallel-size: 2\nkv_transfer_config:\n  kv_connector: LMCacheMPC
 
 def multi(*members: str, role: str = "kv_both") -> str:
     return text("MultiConnector", role, kv_connector_extra_config={"connectors": [json.loads(one) for one in members]})
+
+
+def at(key: str, value: str, port: int | None = None) -> str:
+    extra = {key: value} | ({"lmcache.mp.port": port} if port else {})
+    return text("LMCacheMPConnector", kv_connector_extra_config=extra)
 
 
 def read(path: str) -> str:
@@ -206,6 +221,11 @@ def test_the_log_says_which_connector_runs(
             ("kv", 5555),
         ),
         ((FLAG, text("LMCacheMPConnector", kv_connector_extra_config={"lmcache.mp.port": "x"})), ("localhost", 5555)),
+        ((FLAG, at("lmcache.mp.port", "9" * 5000)), ("localhost", 5555)),
+        ((FLAG, at("lmcache.mp.host", "tcp://kv:" + "9" * 5000)), ("kv", 5555)),
+        ((FLAG, at("lmcache.mp.host", "tcp://[::1]", port=6555)), ("::1", 6555)),
+        ((FLAG, at("lmcache.mp.host", "tcp://[fd00::7]:7", port=6555)), ("fd00::7", 7)),
+        ((FLAG, at("lmcache.mp.server_urls", "[::1]:1,[::2]:2")), ("::1", 1)),
     ],
 )
 def test_where_the_cache_server_is(argv: tuple[str, ...], address: tuple[str, int] | None) -> None:
@@ -388,6 +408,54 @@ SPELLINGS = (
     f"{FLAG}.kv_connector --kv-offloading-size --kv_offloading_backend"
 )
 WORDS = st.text(max_size=8) | st.sampled_from(["", V1, multi(V1), *SPELLINGS.split()])
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+NO_FILES = [
+    *("a: 2027-02-30", "a: !!timestamp x", "a: !!bool x", "a: !!int ''", "? [a]\n: b", "a: &a [*a]", "a: \x00", BOMB),
+    *("[" * 5000, "- " * 5000, "a: " + "{b: " * 5000, f"a: {'9' * 5000}", "a: b\n" * 20_000, "a: " + "x" * 300_000),
+]
+
+
+@pytest.mark.parametrize("content", NO_FILES, ids=range(len(NO_FILES)))
+def test_a_file_that_cannot_be_read_is_unknown_at_once(content: str) -> None:
+    began = time.process_time()
+    assert command.lmcache_file(content) == {}
+    assert options(["vllm", "serve", "--config", "f", "-tp", "2"], lambda _: content) == Options((("-tp", "2"),), "f")
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("content", ["hf-overrides: {a: 2024-01-01}", "hf-overrides: {2024-01-01: a}", "[a]", "x"])
+def test_options_of_a_file_that_vllm_cannot_take_are_unknown(content: str) -> None:
+    assert options(["vllm", "serve", "--config", "f"], lambda _: content).unread == "f"
+
+
+def test_a_file_may_use_anchors() -> None:
+    assert command.lmcache_file("a: &a {b: 1}\nc: *a\nd: &d text\ne: *d") == {
+        "a": {"b": 1},
+        "c": {"b": 1},
+        "d": "text",
+        "e": "text",
+    }
+
+
+@pytest.mark.parametrize("depth", [10, 150, 320])
+def test_connectors_inside_each_other(depth: int) -> None:
+    one = V1
+    for _ in range(depth):
+        one = f'{{"kv_connector": "MultiConnector", "kv_connector_extra_config": {{"connectors": [{one}]}}}}'
+    try:
+        found = connector_of((FLAG, one))
+    except ValueError:
+        return
+    assert found is not None
+    assert [member.name for member in found.members] == ["LMCacheConnectorV1"]
+
+
+def test_options_without_an_end() -> None:
+    options(["vllm", "serve", f"{FLAG}.{'a.' * 5000}", "1", f"{FLAG}.b", "[" * 50_000, f"{FLAG}.c", "9" * 5000])
 
 
 @given(st.lists(WORDS, max_size=8))

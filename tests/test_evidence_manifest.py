@@ -79,7 +79,7 @@ def test_a_connector_that_is_no_json_object_is_shown(text: str, says: str) -> No
 # ---- addresses
 
 
-def pod(env: dict[str, Any], args: list[str] | None = None, **spec: Any) -> list[dict[str, Any]]:
+def pod(env: dict[str, Any], args: list[Any] | None = None, **spec: Any) -> list[dict[str, Any]]:
     listed = [{"name": name, "value": value} for name, value in env.items()]
     inner = {"containers": [{"name": "c", "env": listed, "args": args or []}], **spec}
     return [{"kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"template": {"spec": inner}}}]
@@ -122,12 +122,12 @@ def pod(env: dict[str, Any], args: list[str] | None = None, **spec: Any) -> list
         ({"A": None}, []),
     ],
 )
-def test_every_address_of_the_environment_is_a_reference(env, services):
+def test_every_address_of_the_environment_is_a_reference(env: dict[str, Any], services: list[str]) -> None:
     found = [one for one in references(pod(env)) if one.kind == "Service"]
     assert [one.name for one in found] == services
 
 
-def test_an_address_in_the_command_is_a_reference():
+def test_an_address_in_the_command_is_a_reference() -> None:
     text = '{"kv_connector":"LMCacheMPConnector","kv_connector_extra_config":{"lmcache.mp.host":"tcp://kv","lmcache.mp.port":1}}'
     (found,) = references(pod({}, ["--kv-transfer-config", text]))
     assert (found.kind, found.name, found.by) == ("Service", "kv", "Deployment d (its command)")
@@ -147,11 +147,11 @@ def test_an_address_in_the_command_is_a_reference():
         ([None, 5, "[" * 5000], []),
     ],
 )
-def test_every_address_of_the_command_is_a_reference(args, services):
+def test_every_address_of_the_command_is_a_reference(args: list[Any], services: list[str]) -> None:
     assert [one.name for one in references(pod({}, args)) if one.kind == "Service"] == services
 
 
-def test_the_port_of_a_cache_server_is_that_of_its_service():
+def test_the_port_of_a_cache_server_is_that_of_its_service() -> None:
     service = {"kind": "Service", "metadata": {"name": "kv"}, "spec": {"ports": [{"port": 80}, None]}}
     text = '{"lmcache.mp.host": "tcp://kv", "lmcache.mp.port": 6555}'
     (found,) = unresolved([*pod({}, [text]), service])
@@ -175,7 +175,7 @@ def test_the_port_of_a_cache_server_is_that_of_its_service():
     ],
 )
 @pytest.mark.parametrize("metadata", [None, {}, {"name": "d", "labels": None}])
-def test_what_is_null_or_has_no_name_refers_to_nothing(spec, metadata):
+def test_what_is_null_or_has_no_name_refers_to_nothing(spec: dict[str, Any], metadata: Any) -> None:
     template = {"metadata": metadata, "spec": spec}
     things = [
         {"kind": "Deployment", "metadata": metadata, "spec": {"selector": None, "template": template}},
@@ -196,14 +196,14 @@ def test_what_is_null_or_has_no_name_refers_to_nothing(spec, metadata):
         {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["store"]}]},
     ],
 )
-def test_a_pod_that_looks_names_up_elsewhere_refers_to_no_service(spec):
+def test_a_pod_that_looks_names_up_elsewhere_refers_to_no_service(spec: dict[str, Any]) -> None:
     assert references(pod({"LMCACHE_REMOTE_URL": "lm://store:1"}, **spec)) == []
 
 
 @pytest.mark.parametrize(
     ("port", "more", "told"), [(81, {}, True), (80, {}, False), (81, {"clusterIP": "None"}, False)]
 )
-def test_a_port_that_the_service_does_not_have_is_told(port, more, told):
+def test_a_port_that_the_service_does_not_have_is_told(port: int, more: dict[str, Any], told: bool) -> None:
     service = {"kind": "Service", "metadata": {"name": "store"}, "spec": {"ports": [{"port": 80}], **more}}
     found = unresolved([*pod({"LMCACHE_REMOTE_URL": f"lm://store:{port}"}), service])
     line = "Deployment d: env LMCACHE_REMOTE_URL leads to port 81 of Service store, which has 80"
