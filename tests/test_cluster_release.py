@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.cluster import cleanup, preflight, waiting
+from fixtures.cluster import cleanup, preflight, quota, waiting
 from fixtures.cluster import helm as helms
 from fixtures.cluster.access import resident_of
 from fixtures.cluster.helm import Helm, HelmError, Layers
@@ -549,15 +549,15 @@ def test_one_check_can_be_overridden_and_the_override_is_seen(site4: Site) -> No
 )
 def test_quotas_are_added_up(site4: Site, hard: dict[str, str], used: dict[str, str], words: str | None) -> None:
     site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
-    quota = {"metadata": {"name": "team"}, "spec": {"hard": hard}, "status": {"used": used}}
-    site4.cluster.put("api/v1/resourcequotas", "mine", quota)
+    team: dict[str, Any] = {"metadata": {"name": "team"}, "spec": {"hard": hard}, "status": {"used": used}}
+    site4.cluster.put("api/v1/resourcequotas", "mine", team)
     told = "\n".join(one.text for one in site4.check(changed(pvcStorage="50Gi"), exists=True) if one.state == "missing")
     if words is None:
         assert told == ""
     else:
         assert "ResourceQuota team: " in told
         assert words in told
-    quota["spec"]["scopes"] = ["BestEffort"]
+    team["spec"]["scopes"] = ["BestEffort"]
     assert missing(site4.check(changed(pvcStorage="50Gi"), exists=True)) == {}
 
 
@@ -574,8 +574,187 @@ def test_quotas_are_added_up(site4: Site, hard: dict[str, str], used: dict[str, 
 def test_limit_ranges_are_compared(site4: Site, limit: dict[str, Any], words: str | None) -> None:
     site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
     site4.cluster.put("api/v1/limitranges", "mine", {"metadata": {"name": "l"}, "spec": {"limits": [limit]}})
-    found = missing(site4.check(changed(pvcStorage="50Gi"), exists=True))
-    assert (words in found["limits"]) if words else (found == {})
+    checks = [one for one in site4.check(changed(pvcStorage="50Gi"), exists=True) if one.state == "missing"]
+    assert any(one.name == "limits" and words in one.text for one in checks) if words else checks == []
+
+
+def workload(
+    *containers: dict[str, Any], init: list[dict[str, Any]] | None = None, kind: str = "Deployment", **spec: Any
+) -> dict[str, Any]:
+    """What makes pods of these containers, each given by its resources."""
+
+    def named(letter: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {"name": f"{letter}{number}", "restartPolicy": one.get("restartPolicy"), "resources": one}
+            for number, one in enumerate(given)
+        ]
+
+    pod = {"containers": named("c", list(containers)), "initContainers": named("i", init or [])}
+    return {"kind": kind, "metadata": {"name": "w"}, "spec": {"template": {"spec": pod}, **spec}}
+
+
+def service(kind: str, ports: int, **spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"type": kind, "ports": [{"port": number} for number in range(ports)], **spec},
+    }
+
+
+CLAIM = {
+    "metadata": {"name": "data"},
+    "spec": {"resources": {"requests": {"storage": "30Gi"}}, "storageClassName": "fast"},
+}
+GIB_1 = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("objects", "hard", "says"),
+    [
+        ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "8Gi"}, "asks for 9.0 GiB"),
+        ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "9Gi"}, None),
+        (
+            [workload(GIB_1, init=[GIB_1 | {"restartPolicy": "Always"}, {"requests": {"memory": "2Gi"}}])],
+            {"requests.memory": "2Gi"},
+            "asks for 3.0 GiB",
+        ),
+        ([workload(GIB_1, init=[{}])], {"requests.cpu": "9"}, "Deployment w must specify requests.cpu"),
+        ([workload(GIB_1, init=[{}])], {"requests.nvidia.com/gpu": "9"}, None),
+        ([workload({}, replicas=0)], {"requests.cpu": "0", "pods": "0"}, None),
+        ([workload({"requests": {"cpu": "700m"}})], {"requests.cpu": "0.7"}, None),
+        ([workload(GIB_1)], {"count/replicasets.apps": "0"}, "count/replicasets.apps: the release asks for 1"),
+        ([workload(GIB_1)], {"secrets": "0"}, "secrets: the release asks for 1 (one is Helm's own, of the release)"),
+        ([{"kind": "Secret", "metadata": {"name": "s"}}], {"count/secrets": "1"}, "asks for 2"),
+        ([{"kind": "ServiceAccount", "metadata": {"name": "s"}}], {"count/serviceaccounts": "0"}, "asks for 1"),
+        ([service("LoadBalancer", 2)], {"services.loadbalancers": "0"}, "asks for 1"),
+        ([service("LoadBalancer", 2)], {"services.nodeports": "1"}, "asks for 2"),
+        ([service("LoadBalancer", 2, allocateLoadBalancerNodePorts=False)], {"services.nodeports": "0"}, None),
+        ([service("NodePort", 1)], {"services.nodeports": "0", "services.loadbalancers": "0"}, "nodeports: the"),
+        ([service("ClusterIP", 1)], {"services.nodeports": "0", "services.loadbalancers": "0"}, None),
+        (
+            [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
+            {"requests.storage": "50Gi"},
+            "requests.storage: the release asks for 60.0 GiB",
+        ),
+        (
+            [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
+            {"persistentvolumeclaims": "1"},
+            "persistentvolumeclaims: the release asks for 2",
+        ),
+        (
+            [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
+            {"fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1", "count/replicasets.apps": "0"},
+            "fast.storageclass.storage.k8s.io/persistentvolumeclaims: the release asks for 2",
+        ),
+    ],
+)
+def test_what_a_quota_counts(objects: list[dict[str, Any]], hard: dict[str, str], says: str | None) -> None:
+    found = list(quota.over_quota([{"metadata": {"name": "team"}, "spec": {"hard": hard}}], [], objects))
+    assert len(found) == (says is not None), found
+    assert says is None or says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("thing", "limit", "says"),
+    [
+        (
+            workload({"requests": {"memory": "48Gi"}}),
+            {"type": "Container", "default": {"memory": "512Mi"}},
+            "container c0: 48.0 GiB memory requested without a limit, and 0.5 GiB is the limit that the namespace gives it",
+        ),
+        (workload({"requests": {"memory": "512Mi"}}), {"type": "Container", "default": {"memory": "512Mi"}}, None),
+        (workload({"requests": {"cpu": "2"}}), {"type": "Container", "max": {"cpu": "1"}}, "2 cpu, the most is 1"),
+        (
+            workload({"requests": {"cpu": "2"}}),
+            {"type": "Pod", "max": {"cpu": "64"}},
+            "pod: no limit for cpu, which is",
+        ),
+        (workload(GIB_1, {"requests": {"cpu": "2"}}), {"type": "Pod", "max": {"cpu": "64"}}, None),
+        (workload({}), {"type": "Pod", "min": {"cpu": "1"}}, "pod: no request for cpu, which is needed"),
+        (workload({}), {"type": "Container", "min": {"cpu": "1"}}, None),
+        (
+            workload({"requests": {"cpu": "1"}, "limits": {"cpu": "8"}}),
+            {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
+            "container c0: the limit for cpu is 8 times the request, the most is 2 times",
+        ),
+        (workload(GIB_1), {"type": "Container", "maxLimitRequestRatio": {"cpu": "1"}}, None),
+        (
+            workload({"requests": {"cpu": "1"}}),
+            {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
+            "no limit for cpu, of which the limit is at most 2 times the request",
+        ),
+        (
+            workload(GIB_1, init=[{"limits": {"memory": "200Gi"}}]),
+            {"type": "Container", "max": {"memory": "64Gi"}},
+            "container i0: 200.0 GiB memory, the most is 64.0 GiB",
+        ),
+        (
+            workload(GIB_1, init=[{"limits": {"memory": "200Gi"}}]),
+            {"type": "Pod", "max": {"memory": "64Gi"}},
+            "pod: 200.0 GiB memory, the most is 64.0 GiB",
+        ),
+        (
+            workload(GIB_1, kind="StatefulSet", volumeClaimTemplates=[CLAIM]),
+            {"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}},
+            "StatefulSet w, claim data: 30.0 GiB storage, the most is 10.0 GiB",
+        ),
+        (workload({}, replicas=0), {"type": "Pod", "max": {"cpu": "64"}}, None),
+    ],
+)
+def test_what_a_limit_range_refuses(thing: dict[str, Any], limit: dict[str, Any], says: str | None) -> None:
+    found = list(quota.outside_limits([{"metadata": {"name": "l"}, "spec": {"limits": [limit]}}], [thing]))
+    assert len(found) == (says is not None), found
+    assert says is None or says in found[0]
+
+
+def test_a_pod_that_asks_as_a_whole_is_left_to_the_server() -> None:
+    one = workload({})
+    one["spec"]["template"]["spec"]["resources"] = {"requests": {"cpu": "4"}}
+    hard = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "8", "requests.memory": "1Gi"}}}
+    ranges = [{"spec": {"limits": [{"type": "Pod", "max": {"cpu": "8"}}]}}]
+    assert list(quota.over_quota([hard], [], [one])) == []
+    assert list(quota.outside_limits(ranges, [one])) == []
+
+
+def test_one_node_has_to_hold_all_of_a_pod(site4: Site) -> None:
+    (node,) = site4.cluster.find("api/v1/nodes")
+    big = copy.deepcopy(node)
+    big["metadata"] = {"name": "big"}
+    node["status"]["allocatable"] |= {"cpu": "2", "memory": "256Gi"}
+    big["status"]["allocatable"] |= {"cpu": "64", "memory": "16Gi"}
+    site4.cluster.put("api/v1/nodes", "", big)
+    asked = {"requests": {"cpu": "32", "memory": "128Gi"}}
+    (found,) = preflight._room(site4.kube, [workload(asked)])
+    assert found.state == "missing"
+    assert "no node has all of 32 cpu, 128.0 GiB memory" in found.text
+    assert "2 cpu, 256.0 GiB memory" in found.text
+    assert "64 cpu, 16.0 GiB memory" in found.text
+    assert "cpu or memory" in found.remedy
+    big["status"]["allocatable"]["memory"] = "128Gi"
+    site4.cluster.put("api/v1/nodes", "", big)
+    assert [one.state for one in preflight._room(site4.kube, [workload(asked)])] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("container", "says"),
+    [
+        ({"args": ["--k8s-label-selector", " "]}, "an empty selector: it would take every pod"),
+        ({"args": ["--k8s-label-selector="]}, "an empty selector"),
+        ({"args": ["--k8s-label-selector", ","]}, "the selector ',': it names no label"),
+        ({"args": ["--k8s-label-selector", "="]}, "the selector '=': it names no label"),
+        ({"command": ["vllm-router", "--k8s-label-selector", ""]}, "an empty selector"),
+        ({"command": ["vllm-router", "--k8s-label-selector"], "args": [None]}, "an empty selector"),
+        ({"command": ["vllm-router"], "args": ["--k8s-label-selector", "a=b"]}, None),
+        ({"command": ["vllm-router"]}, None),
+    ],
+)
+def test_selectors_that_name_no_label_are_refused(site4: Site, container: dict[str, Any], says: str | None) -> None:
+    found = list(preflight._labels([engine(**container)]))
+    assert len(found) == (says is not None)
+    assert says is None or says in found[0].text
+    assert [
+        one.name for one in preflight._neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
+    ] == []
 
 
 def test_labels_that_would_adopt_strangers_are_refused(site4: Site) -> None:
