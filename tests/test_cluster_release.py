@@ -773,6 +773,11 @@ def test_values_without_an_engine_are_refused(site4: Site) -> None:
     assert "renders no engine" in missing(site4.check({"servingEngineSpec": {"modelSpec": []}}))["engines"]
 
 
+@pytest.mark.parametrize("words", [("vllm", "serve"), ("vllm", "serve", "--port=a/b"), ("sh", "-c", "vllm serve")])
+def test_an_engine_without_a_model_asks_no_hub(words: tuple[str, ...]) -> None:
+    assert list(preflight._gated([engine(command=list(words))])) == []
+
+
 def test_replicas_that_are_no_number_are_refused(site4: Site) -> None:
     objects = [engine() | {"spec": engine()["spec"] | {"replicas": "abc"}}]
     (found,) = preflight._replicas(objects)
