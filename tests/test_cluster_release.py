@@ -17,7 +17,7 @@ from fixtures.cluster import cleanup, preflight, quota, waiting
 from fixtures.cluster import helm as helms
 from fixtures.cluster.access import resident_of
 from fixtures.cluster.helm import Helm, HelmError, Layers
-from fixtures.cluster.kube import Kube, Where, at
+from fixtures.cluster.kube import ApiError, Kube, Where, at
 from fixtures.cluster.release import ReleaseUnderTest, in_words, leaves, switched_off
 from fixtures.errors import ConfigurationError, NotApplicable, NotJudged, StackError, SubjectFault
 from fixtures.evidence.manifest import effective, references, unresolved
@@ -755,6 +755,17 @@ def test_selectors_that_name_no_label_are_refused(site4: Site, container: dict[s
     assert [
         one.name for one in preflight._neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
     ] == []
+
+
+def test_a_selector_that_the_server_refuses_is_named(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise ApiError(400, "unable to parse requirement", "list pods")
+
+    monkeypatch.setattr(Kube, "list", refuse)
+    one = engine(args=["--k8s-label-selector", "a=b,"])
+    (found,) = preflight._neighbours(site4.kube, site4.helm, [one], "mine", "rel")
+    assert (found.name, found.state) == ("selectors", "not checked")
+    assert "'a=b,'" in found.text
 
 
 def test_labels_that_would_adopt_strangers_are_refused(site4: Site) -> None:
