@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,13 +129,29 @@ def test_a_waiver_opens_the_gate_and_the_gate_says_so(run: Run, project: pytest.
         (waiver(expires="2027-01-01T00:00:00"), "not a date"),
         (waiver() + waiver(), "entry 2: ACC-02 is waived twice"),
         ("- [", "is not YAML"),
+        (waiver().replace("known,", "x" * 500), "entry 1: reason has 526 characters; write at most 500"),
+        (waiver().replace("kv-team", "x" * 501), "entry 1: owner has 501 characters; write at most 500"),
+        (waiver().replace("kv-team", "[a, b]"), r"entry 1: owner is ['a', 'b'], not a text; write it in quotes"),
+        (waiver().replace("kv-team", "5"), "entry 1: owner is 5, not a text; write it in quotes"),
+        (waiver("[ACC-02]"), r"requirement is ['ACC-02'], not a text"),
+        (waiver(expires="[1]"), r"expires is [1], not a date"),
+        (waiver(expires="!!timestamp soon"), "write, for example"),
+        (waiver(expires="!!bool soon"), "write, for example"),
+        ("- &a x\n- *a", r"aliases \(\*a\) are not taken here; write, for example"),
+        ("- " * 5000, "nested too deeply"),
+        ("[" * 5000, "nest"),
+        ("- x\n" * 60_000, "entry 1 is not a mapping"),
+        ("- x\n" * 100_000, "is larger than 256 KiB; keep one short entry per known failure"),
     ],
 )
 def test_an_unclear_waiver_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "waivers.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match=message.replace("[", r"\[").replace("?", r"\?")):
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=message.replace("[", r"\[").replace("?", r"\?")) as refused:
         waivers.load(path)
+    assert time.process_time() - began < 2.0
+    assert len(str(refused.value)) < 1000
 
 
 def test_waivers_from_the_ini_and_missing_ones(run: Run, waive: Any) -> None:
