@@ -15,6 +15,7 @@ import pytest
 
 from fixtures.cluster import cleanup, preflight, quota, waiting
 from fixtures.cluster import helm as helms
+from fixtures.cluster import kube as kubes
 from fixtures.cluster.access import resident_of
 from fixtures.cluster.helm import Helm, HelmError, Layers
 from fixtures.cluster.kube import ApiError, Kube, Where, at
@@ -345,6 +346,87 @@ def test_pods_of_operators_sets_and_groups_are_found(site4: Site) -> None:
     site4.cluster.forbidden.add(("list", "daemonsets"))
     again = waiting.look(site4.kube, "mine", manifest)
     assert [one["metadata"]["name"] for one in again.of_role("cache server")] == ["kv-x"], "its owner's name is enough"
+
+
+def made_by(name: str, api: str, kind: str, owner: str) -> dict[str, Any]:
+    thing = owned(name, kind, owner)
+    thing["metadata"]["ownerReferences"][0]["apiVersion"] = api
+    return thing
+
+
+OPERATORS = {
+    # kind of the release's object: (its API, the objects between it and what makes its pods: API, kind, plural)
+    "DynamoGraphDeployment": (
+        "nvidia.com/v1alpha1",
+        [("nvidia.com/v1alpha1", "DynamoComponentDeployment", "dynamocomponentdeployments")],
+    ),
+    "InferenceService": (
+        "serving.kserve.io/v1beta1",
+        [
+            ("serving.knative.dev/v1", "Configuration", "configurations"),
+            ("serving.knative.dev/v1", "Revision", "revisions"),
+        ],
+    ),
+    "RayService": ("ray.io/v1", [("ray.io/v1", "RayCluster", "rayclusters")]),
+    "Rollout": ("argoproj.io/v1alpha1", []),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("DynamoGraphDeployment", "Deployment"),
+        ("InferenceService", "Deployment"),
+        ("RayService", "Pod"),
+        ("Rollout", "ReplicaSet"),
+    ],
+)
+def test_pods_are_found_through_objects_of_an_operator(
+    site4: Site, monkeypatch: pytest.MonkeyPatch, kind: str, last: str
+) -> None:
+    put = site4.cluster.put
+    put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    api, between = OPERATORS[kind]
+    above = (api, kind, "x")
+    for number, (of, one, plural) in enumerate(between):
+        monkeypatch.setitem(kubes.PATHS, one, (f"apis/{of}", plural))  # type: ignore[call-overload]
+        put(f"apis/{of}/{plural}", "mine", made_by(f"between-{number}", *above))
+        above = (of, one, f"between-{number}")
+    if last == "Deployment":
+        site4.cluster.objects["apis/apps/v1/deployments", "mine", "d"] = made_by("d", *above) | {
+            "spec": {"replicas": 1}
+        }
+        above = ("apps/v1", "Deployment", "d")
+    if last != "Pod":
+        put("apis/apps/v1/replicasets", "mine", made_by("rs", *above) | {"spec": {"replicas": 1}})
+        above = ("apps/v1", "ReplicaSet", "rs")
+    put("api/v1/pods", "mine", running(made_by("p", *above), "vllm", "serve", "m"))
+    put("api/v1/pods", "mine", running(made_by("foreign", "batch/v1", "Job", "j"), "vllm", "serve", "z"))
+    manifest = [{"apiVersion": api, "kind": kind, "metadata": {"name": "x"}}]
+    seen = waiting.look(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["p"]
+    assert seen.wanted() == (0 if last == "Pod" else 1)
+    assert len(site4.kube.owners) == len(between) + 1, "one of a Job in the namespace, which is looked up once"
+    other = [{"apiVersion": api, "kind": kind, "metadata": {"name": "other"}}]
+    assert waiting.look(site4.kube, "mine", other).found == []
+
+
+def test_an_owner_that_may_not_be_read_ends_the_chain(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    monkeypatch.setitem(kubes.PATHS, "RayCluster", ("apis/ray.io/v1", "rayclusters"))  # type: ignore[call-overload]
+    cluster = made_by("c", "ray.io/v1", "RayService", "x")
+    site4.cluster.put("apis/ray.io/v1/rayclusters", "mine", cluster)
+    pod = running(made_by("p", "ray.io/v1", "RayCluster", "c"), "vllm", "serve", "m")
+    site4.cluster.put("api/v1/pods", "mine", pod)
+    manifest = [{"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "x"}}]
+    site4.cluster.forbidden.add(("get", "rayclusters"))
+    assert waiting.look(site4.kube, "mine", manifest).found == []
+    site4.cluster.forbidden.clear()
+    site4.kube.owners.clear()
+    assert len(waiting.look(site4.kube, "mine", manifest).found) == 1
+    site4.kube.owners.clear()
+    cluster["metadata"]["uid"] = "another of this name"
+    assert waiting.look(site4.kube, "mine", manifest).found == []
 
 
 def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_found(site4: Site) -> None:
