@@ -332,6 +332,9 @@ def test_the_last_word_of_an_autoscaler_counts(refusal: str, message: str) -> No
     assert pods.blocked_pod(unschedulable(), [late, before], AT + 150) is None, "said before, too"
     assert pods.blocked_pod(unschedulable(), [refused, event("TriggeredScaleUp", at_s=110)], AT + 900) is None
     assert pods.blocked_pod(unschedulable(), [event("TriggeredScaleUp", at_s=100), refused], AT + 900) is None
+    first = event(refusal, message, 10)
+    assert pods.blocked_pod(unschedulable(), [first], AT + 60) is None, "there is an autoscaler: it may try again"
+    assert pods.blocked_pod(unschedulable(), [first], AT + 100) is not None
 
 
 def test_the_last_word_of_karpenter_counts_and_the_schedulers_is_none() -> None:
@@ -504,6 +507,7 @@ def test_times_of_the_scheduler_count() -> None:
         (["python3", "-m", "lmcache.experimental.server", "0.0.0.0", "81"], "cache server"),
         (["python3", "-m", "lmcache.v1.multiprocess.http_server"], "cache server"),
         (["bash", "-c", "lmcache server --port 5555"], "cache server"),
+        (["python3", "-m", "lmcache.cli.main", "server"], "cache server"),
         (["bash", "-c", "vllm serve m --port 9000"], "engine"),
         (["/bin/sh", "-ec", "ray start --head && exec /opt/venv/bin/vllm serve m"], "engine"),
         (["bash", "-lc", "export A=1\nsleep 5; HF_HOME=/x vllm serve m 2>&1 | tee log"], "engine"),
