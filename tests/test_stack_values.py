@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +413,48 @@ def test_extra_objects_may_be_text(load):
     (server,) = chart.cache_servers(load(tail=objects))
     assert (server.name, server.service, server.port, server.l1_size_gb) == ("vllm-kv", None, 1, None)
     assert chart.cache_servers(load(tail="extraObjects: [5, {kind: ConfigMap}]\n")) == ()
+
+
+@pytest.mark.parametrize(
+    "container",
+    ["env: [null]", "env: x", "ports: [null, {name: null}, {name: [a]}]", "resources: null", "args: [server, null]"],
+)
+@pytest.mark.parametrize(
+    "service",
+    ["spec: null", "spec: {selector: x}", "spec: {selector: {a: b}, ports: [null, {port: null, targetPort: [a]}]}"],
+)
+def test_nulls_in_extra_objects_are_read_as_nothing(load, container, service):
+    text = (
+        f"extraObjects:\n- {{kind: Service, {service}}}\n- kind: Deployment\n  metadata: null\n  spec:\n    replicas: null\n"
+        "    template:\n      metadata: {labels: {a: b}}\n      spec:\n        containers:\n        - null\n        - text\n"
+        f"        - {{command: [lmcache, server], {container}}}\n"
+        "- {kind: Deployment, spec: {template: {spec: {containers: null}}}}\n- null\n"
+    )
+    found = chart.cache_servers(load(tail=text))
+    assert [(one.service, one.port, one.env) for one in found] == [(None, 5555, ())]
+
+
+LAUGH = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LAUGH, "holds more than 50000 values, its aliases"),
+        ("x: [" + "1," * 110_000 + "]", "holds more than 50000 values; write"),
+        ("[" * 200 + "]" * 200, "is nested"),
+        ("- " * 5000, "is nested"),
+        ("a: &a [*a]", "holds an anchor that refers to itself"),
+        ("a: b: c", "is not YAML; correct it or write a mapping"),
+    ],
+)
+def test_an_extra_object_that_is_no_text_of_yaml_says_why(load, text, says):
+    values = load(tail=f"extraObjects: [{json.dumps(text)}]\n" if text.count(",") < 1000 else "")
+    values.extra_objects = [text]
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=rf"extraObjects\[0\] is a text that {says}"):
+        chart.cache_servers(values)
+    assert time.process_time() - began < 1.0
 
 
 def test_what_a_local_process_leaves_out_is_listed_by_path(load):
