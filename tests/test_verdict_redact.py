@@ -60,6 +60,33 @@ from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, REA
         ("cache_key: HF_TOKEN=abc x", "cache_key: HF_TOKEN=[redacted] x"),
         (r"--set a.password=x\,y,b=c", "--set a.password=[redacted],b=c"),
         ("REDIS_PASS=abc user=u", "REDIS_PASS=[redacted] user=u"),
+        ("HF_TOKEN= abc", "HF_TOKEN= [redacted]"),
+        ("HF_TOKEN= VLLM_API_KEY=abc vllm serve m", "HF_TOKEN= VLLM_API_KEY=[redacted] vllm serve m"),
+        ("serve --api-key abc def ghi --port 1", "serve --api-key [redacted] [redacted] [redacted] --port 1"),
+        ("serve --api-key abc def && echo it", "serve --api-key [redacted] [redacted] && echo it"),
+        ("with --api-key abc the server is up", "with --api-key [redacted] the server is up"),
+        ("redis://:12/abc@h:1, http://h/a@b", "redis://[redacted]@h:1, http://h/a@b"),
+        ("--set e[0].value=abc --set e[0].name=X_PASS,f=1", "--set e[0].value=[redacted] --set e[0].name=X_PASS,f=1"),
+        (
+            "- kind: Secret\n  data:\n    a: abc\n    b: |\n      def\n- kind: ConfigMap\n  data:\n    a: b\n",
+            "- kind: Secret\n  data:\n    a: [redacted]\n    b: |\n      [redacted]\n- kind: ConfigMap\n  data:\n    a: b\n",
+        ),
+        (
+            "kind: ConfigMap\ndata:\n  a: b\n---\ndata:\n  a: abc\nkind: Secret\n",
+            "kind: ConfigMap\ndata:\n  a: b\n---\ndata:\n  a: [redacted]\nkind: Secret\n",
+        ),
+        (
+            "kind: SecretList\nitems:\n- data:\n    a: abc\n- data:\n    a: def\n",
+            "kind: SecretList\nitems:\n- data:\n    a: [redacted]\n- data:\n    a: [redacted]\n",
+        ),
+        (
+            r'["kind: Secret\ndata:\n  a: \"abc\"\n", "x: y\n"]',
+            r'["kind: Secret\ndata:\n  a: [redacted]\n", "x: y\n"]',
+        ),
+        (
+            '[{"kind":"Secret","stringData":{"a":"b{\\"c","d":"e"}},{"kind":"ConfigMap","data":{"a":"b"}}]',
+            '[{"kind":"Secret","stringData":{"a":"[redacted]","d":"[redacted]"}},{"kind":"ConfigMap","data":{"a":"b"}}]',
+        ),
     ],
 )
 def test_secrets_are_masked(text: str, expected: str) -> None:
@@ -131,6 +158,20 @@ def test_a_log_of_some_megabytes_takes_seconds() -> None:
     assert time.process_time() - begin < 10
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "kind: Secret\ndata:\n  a: b\n",
+        'GET redis://u:p/x?y#z {"kind":"Secret","data":{"a":"b"}} login(token=1) --api-key a b c\n',
+        "redis-cli -h x -a.value= a.name=HF_TOKEN key=key: key=' key=\" </x> http://a:b//////////////@\n",
+    ],
+)
+def test_what_looks_like_secrets_is_looked_through_in_seconds(line: str) -> None:
+    begin = time.process_time()
+    redact(line * (200_000 // len(line)))
+    assert time.process_time() - begin < 10
+
+
 def test_an_environment_list_and_a_secret_are_masked_by_their_structure() -> None:
     tree = {
         "env": [{"name": "LMCACHE_REMOTE_SERDE", "value": "naive"}, {"name": "REDIS_PASSWORD", "value": "planted"}],
@@ -165,6 +206,14 @@ def test_an_environment_list_and_a_secret_are_masked_by_their_structure() -> Non
         (["redis-cli", "-h", "h", "-a", "planted", "ping"], ["redis-cli", "-h", "h", "-a", MASK, "ping"]),
         (["serve", "-a", "planted"], ["serve", "-a", "planted"]),
         (["--api-key", "planted", "planted2", "--port", "1"], ["--api-key", MASK, MASK, "--port", "1"]),
+        (
+            ["--set", "e[0].name=X_PASS", "--set", "e[0].value=planted"],
+            ["--set", "e[0].name=X_PASS", "--set", f"e[0].value={MASK}"],
+        ),
+        (
+            {"extraObjects": ["kind: Secret\ndata:\n  a: planted"]},
+            {"extraObjects": [f"kind: Secret\ndata:\n  a: {MASK}"]},
+        ),
         (["--hf-token", "planted", "m"], ["--hf-token", MASK, "m"]),
         (
             {"kind": "SecretList", "items": [{"data": {"a": "planted"}, "metadata": {"name": "s"}}]},
@@ -212,6 +261,11 @@ def test_a_secret_is_remembered_wherever_a_tree_holds_it(tree: object) -> None:
     assert mask("it is planted-there") == f"it is {MASK}"
 
 
+def test_a_password_of_a_url_is_remembered_with_what_ought_to_be_encoded() -> None:
+    remember_all({"url": "redis://:ab/c?d#e@h:6379", "other": "http://h/a@b", "port": "http://h:8000/a@b"})
+    assert mask("ab/c?d#e h/a 8000/a") == f"{MASK} h/a 8000/a"
+
+
 def test_a_number_is_remembered_too() -> None:
     remember_all({"redisPassword": 12345678, "env": [{"name": "X_PASS", "value": 87654321}], "port": 80801})
     assert mask("12345678 87654321 80801") == f"{MASK} {MASK} 80801"
@@ -250,6 +304,30 @@ def test_xml_is_redacted_and_stays_xml() -> None:
     assert "planted" not in found
     assert ElementTree.fromstring(found).findtext("t") == f"Bearer {MASK} <x>"
     assert redact_xml("<a> Bearer planted-3") == f"<a> Bearer {MASK}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<a><property name="HF_TOKEN">planted</property></a>',
+        "<a><password>planted</password></a>",
+        '<a apiKey="planted"/>',
+        '<a><property value="planted" name="HF_TOKEN"/>&#0;</a>',
+        '<a><property name="HF_TOKEN">planted</property>&#0;</a>',
+        '<a apiKey="planted"/>&#0;',
+        "<a><password>planted</password>",
+    ],
+)
+def test_a_secret_is_masked_wherever_xml_holds_it(text: str) -> None:
+    found = redact_xml(text)
+    assert "planted" not in found
+    assert redact_xml(found) == found
+
+
+@pytest.mark.parametrize("more", ["", "&#0;"])
+def test_a_test_that_is_called_like_a_secret_keeps_its_text(more: str) -> None:
+    text = f'<testcase name="test_api_key"> in words <skipped message="why" />{more}</testcase>'
+    assert redact_xml(text).endswith(text)
 
 
 def test_a_tree_is_masked_by_key_and_by_content() -> None:
