@@ -54,6 +54,8 @@ def test_simple_commands(script: str, found: list[list[str]]) -> None:
         ("a ${PORT:?needed} ${NAME%x} ${#NAME}", ["a", "${PORT:?needed}", "${NAME%x}", "${#NAME}"]),
         ("X='--port 9000 --y'; a $X \"$X\"", ["a", "--port", "9000", "--y", "--port 9000 --y"]),
         ("X=(--port 9000)\nX+=('a b'); a \"${X[@]}\"", ["a", "--port", "9000", "a b"]),
+        ('X=(\'a b\' c); a "${X[*]}" ${X[@]} "$X"', ["a", "a b c", "a", "b", "c", "a b"]),
+        ('a "$*" $@', ["a", "x y z", "x", "y", "z"]),
         ("X=1; X+=2; a $X", ["a", "12"]),
         ("if [ $NAME ]; then PORT=1; fi; a $PORT", ["a", "$PORT"]),
         ("[ $NAME ] && PORT=1; a $PORT", ["a", "$PORT"]),
