@@ -124,6 +124,19 @@ TYPOS = [
     ({"routerSpec": {"resources": {"limit": {}}}}, "routerSpec.resources.limit", "did you mean limits?"),
     ({"routerSpec": {"nodeSelector": {}}}, "routerSpec.nodeSelector", "use routerSpec.nodeSelectorTerms."),
     ({"routerSpec": {"env": [{"nam": "A"}]}}, "routerSpec.env[0].nam", "did you mean name?"),
+    ({"routerSpec": {"securityContext": {"fsGrup": 1}}}, "routerSpec.securityContext.fsGrup", "did you mean fsGroup?"),
+    (
+        {"routerSpec": {"containerSecurityContext": {"capabilities": {"dorp": ["ALL"]}}}},
+        "routerSpec.containerSecurityContext.capabilities.dorp",
+        "did you mean drop?",
+    ),
+    (
+        {"routerSpec": {"serviceMonitor": {"metricRelabelings": [{"targetlabel": "a"}]}}},
+        "routerSpec.serviceMonitor.metricRelabelings[0].targetlabel",
+        "did you mean targetLabel?",
+    ),
+    ({"extraObjects": [{"apiversion": "v1", "kind": "A"}]}, "extraObjects[0].apiversion", "did you mean apiVersion?"),
+    ({"extraObjects": ["a", {"kid": "A"}]}, "extraObjects[1].kid", "did you mean kind?"),
     ({"cacheserverSpec": {"enable": True}}, "cacheserverSpec.enable", "did you mean enabled?"),
     ({"cacheserverSpec": {"image": {"tagg": "1"}}}, "cacheserverSpec.image.tagg", "did you mean tag?"),
     ({"sharedPvcStorage": {"storageclass": "a"}}, "sharedPvcStorage.storageclass", "did you mean storageClass?"),
@@ -147,6 +160,17 @@ SHARED = [
     ({"strategy": {"rollingUpdate": {"maxSurg": 1}}}, "strategy.rollingUpdate.maxSurg", "did you mean maxSurge?"),
     ({"tolerations": [{"operater": "Exists"}]}, "tolerations[0].operater", "did you mean operator?"),
     ({"replicaCount": 2}, "replicaCount", "it belongs under servingEngineSpec.modelSpec[*]."),
+    ({"securityContext": {"runAsUsr": 1}}, "securityContext.runAsUsr", "did you mean runAsUser?"),
+    (
+        {"containerSecurityContext": {"runAsNonRooot": True}},
+        "containerSecurityContext.runAsNonRooot",
+        "did you mean runAsNonRoot?",
+    ),
+    (
+        {"serviceMonitor": {"relabelings": [{"action": "keep"}, {"sourcelabels": ["a"]}]}},
+        "serviceMonitor.relabelings[1].sourcelabels",
+        "did you mean sourceLabels?",
+    ),
 ]
 IN_MODEL = [
     ({"startupProbe": {}}, "startupProbe", "it belongs under servingEngineSpec."),
@@ -155,6 +179,13 @@ IN_MODEL = [
     ({"vllmConfig": {"enforceEager": True}}, "vllmConfig.enforceEager", "in extraArgs, such as --enforce-eager."),
     ({"vllmConfig": {"tensorParalelSize": 2}}, "vllmConfig.tensorParalelSize", "did you mean tensorParallelSize?"),
     ({"lmcacheConfig": {"chunkSize": 2}}, "lmcacheConfig.chunkSize", "in env, such as LMCACHE_CHUNK_SIZE."),
+    ({"extraVolumes": [{"nme": "a", "emptyDir": {}}]}, "extraVolumes[0].nme", "did you mean name?"),
+    (
+        {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operater": "In"}]}]},
+        "nodeSelectorTerms[0].matchExpressions[0].operater",
+        "did you mean operator?",
+    ),
+    ({"keda": {"triggers": [{"typ": "prometheus"}]}}, "keda.triggers[0].typ", "did you mean type?"),
     ({"keda": {"minReplicas": 2}}, "keda.minReplicas", "did you mean minReplicaCount?"),
     ({"initContainer": {"img": "a"}}, "initContainer.img", "did you mean image?"),
     ({"pdb": {"minAvail": 1}}, "pdb.minAvail", "did you mean minAvailable?"),
@@ -227,7 +258,42 @@ def test_a_value_that_starts_nothing_or_too_much_is_refused(load, over, sentence
         {"model": {"replicaCount": None}},
         {"model": {"name": "mistral-7b-v0"}},
         {"model": {"name": 7}},
-        {"servingEngineSpec": {"securityContext": {"runAsUser": 1, "whatever": {"a": 1}}}},
+        {"servingEngineSpec": {"securityContext": {"runAsUser": 1, "sysctls": [{"name": "a", "value": "b"}]}}},
+        {"servingEngineSpec": {"securityContext": {"supplementalGroups": [1], "fsGroup": 1, "seccompProfile": None}}},
+        {
+            "servingEngineSpec": {
+                "containerSecurityContext": {"capabilities": {"add": ["SYS_PTRACE"]}, "privileged": True}
+            }
+        },
+        {
+            "servingEngineSpec": {
+                "serviceMonitor": {"relabelings": [{"sourceLabels": ["a"], "regex": "b", "action": "keep"}]}
+            }
+        },
+        {
+            "model": {
+                "extraVolumes": [{"name": "a", "hostPath": {"path": "/a"}}, {"name": "b", "csi": {"driver": "x"}}, None]
+            }
+        },
+        {"model": {"extraVolumeMounts": [{"name": "a", "mountPath": "/a", "bindMountOptions": []}]}},
+        {"model": {"nodeSelectorTerms": [{"matchFields": [{"key": "a", "operator": "In", "values": ["b"]}]}]}},
+        {
+            "model": {
+                "keda": {
+                    "triggers": [
+                        {
+                            "type": "prometheus",
+                            "name": "a",
+                            "metadata": {"threshold": "5", "x": 1},
+                            "authenticationRef": {"name": "a"},
+                            "metricType": "Value",
+                            "useCachedMetrics": True,
+                        }
+                    ]
+                }
+            }
+        },
+        {"extraObjects": [{"apiVersion": "v1", "kind": "A", "metadata": {}, "kinds": 1, "apiversions": 2}, None, 5]},
         {"model": {"resources": {"limits": {"nvidia.com/gpu": 1}}, "podLabels": {"a/b": "c"}}},
         {"model": {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]}},
         {"model": {"pvcStorage": {"emptyDir": {"medium": "Memory"}}}},
