@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -854,6 +855,63 @@ def test_json_logs_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    "prefix", ["", "pod-x vllm ", "ns pod-x \u203a vllm ", "[pod/x/vllm] ", "Aug 21 21:08:22 host vllm[3]: "]
+)
+@pytest.mark.parametrize(
+    "before",
+    ["INFO:     Started server process [1]\n", "INFO 11-25 04:31:03 [core.py:1] x\n", "neither nor\n" * 500, ""],
+    ids=["uvicorn", "vllm", "unknown", "nothing"],
+)
+def test_json_is_read_wherever_it_begins_and_whatever_stands_before(before: str, prefix: str) -> None:
+    lines = [
+        record_of("[req_id=cmpl-1-0] Stored 2048 out of total 2048 tokens. size", name="lmcache.v1.cache_engine"),
+        record_of("write reservation on key x expired; h", "WARNING", name="lmcache.v1.x"),
+        json.dumps({"message": "Put task failed for key x", "level": 40, "logger": "lmcache.v1"}),
+        json.dumps({"message": "something new", "levelno": "40", "logger": "lmcache.v1"}, separators=(",", ":")),
+        json.dumps({"message": "something new", "level": 20, "logger": "lmcache.v1"}),
+    ]
+    text = before + "".join(f"{prefix}{line}\n" for line in lines)
+    facts = read(text)
+    assert [found.signature.id for found in facts.findings] == ["write-expired", "put-failed", "unknown-error"]
+    assert (facts.stored_tokens("cmpl-1"), facts.speaks, facts.format_known) == (2048, True, True)
+    reader = logs.LogReader()
+    for line in text.encode().splitlines(keepends=True):
+        reader.feed(line)
+    assert reader.facts() == facts
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        (10, "DEBUG"),
+        (20, "INFO"),
+        (30, "WARNING"),
+        ("40", "ERROR"),
+        (50, "CRITICAL"),
+        (3, None),
+        (True, None),
+        ("x", None),
+    ],
+)
+def test_a_level_is_a_name_or_a_number(level: object, name: str | None) -> None:
+    assert parse_line(json.dumps({"message": "x", "level": level, "logger": "lmcache"})).level == name
+
+
+@pytest.mark.parametrize(
+    "prefix", ["blue:", "node3-", "{blue}", "blue", "[blue]", "<a>", "(x)", "BLUE", "[blue]: ", "a/b=c,"]
+)
+def test_a_prefix_of_vllm_may_end_in_anything(prefix: str) -> None:
+    version = "INFO 11-25 04:31:03 [core.py:77] Initializing a V1 LLM engine (v0.11.0) with config: model='x'"
+    pool = "INFO 11-25 04:31:03 [kv.py:1] GPU KV cache size: 123,456 tokens"
+    dead = "ERROR 11-25 04:31:03 [core.py:1] EngineCore encountered a fatal error."
+    facts = read("".join(f"{prefix}{line}\n" for line in (version, pool, dead)))
+    assert [one.tokens for one in facts.kv_pools] == [123_456]
+    assert [one.version for one in facts.versions] == ["0.11.0"]
+    assert [one.signature.id for one in facts.findings] == ["engine-fatal"]
+    assert (facts.has_start, facts.format_known) == (True, True)
+
+
+@pytest.mark.parametrize(
     "line", ["{}", "[]", '{"message": 3}', '{"message": ""}', '{"a": {"b": 1}}', "{", '{"log": null}']
 )
 def test_other_json_is_its_own_message(line: str) -> None:
@@ -996,6 +1054,135 @@ def test_the_suites_own_bad_requests_in_a_json_log_are_never_findings() -> None:
     assert [one.signature.id for one in read(line.replace(name, "vllm.v1.core")).findings] == ["traceback"]
 
 
+def ids(text: str) -> list[tuple[str, str]]:
+    return [(found.signature.id, found.signature.group) for found in read(text).findings]
+
+
+@pytest.mark.parametrize(
+    "message", ["Error in preprocessing prompt inputs", "Error in applying chat template from request"]
+)
+def test_a_bad_request_with_a_prefix_on_every_line_is_no_finding(message: str) -> None:
+    """vLLM up to 0.15: the traceback has the prefix of its record on every line."""
+    prefix = "(APIServer pid=3210) ERROR 02-21 16:58:46 [serving.py:323] "
+    other = "(EngineCore pid=3211) INFO 02-21 16:58:46 [loggers.py:1] Running: 0 reqs"
+    record = [
+        prefix + message,
+        prefix + TRACEBACK,
+        prefix + FRAME,
+        prefix + "ValueError: max_tokens must be at least 1",
+    ]
+    assert ids("\n".join(record)) == []
+    assert ids("\n".join([record[0], other, *record[1:]])) == []
+    chained = [prefix, prefix + "During handling of the above exception, another exception occurred:", prefix]
+    assert ids("\n".join([*record, *chained, *record[1:]])) == []
+    later = prefix.replace("serving.py:323", "core.py:7")
+    assert ids("\n".join([*record, later + "x", later + TRACEBACK])) == [("traceback", "run")]
+    assert ids("\n".join([record[0], later + TRACEBACK])) == [("traceback", "run")], "of another place"
+
+
+CHAIN = "During handling of the above exception, another exception occurred:"
+CAUSE = "The above exception was the direct cause of the following exception:"
+RAW = (TRACEBACK, FRAME, "anyio.WouldBlock")
+GROUP = (
+    "  + Exception Group Traceback (most recent call last):",
+    '  |   File "x"',
+    "  | ExceptionGroup: x",
+    "  +-+---------------- 1 ----------------",
+    "    | Traceback (most recent call last):",
+    '    |   File "y"',
+    "    | KeyError: 1",
+    "    | ",
+    f"    | {CHAIN}",
+    "    | ",
+    "    | Traceback (most recent call last):",
+    "    | ValueError: 2",
+    "    +------------------------------------",
+)
+ASGI = "ERROR:    Exception in ASGI application"
+HANDLED = "[2026-08-21 21:08:22,628] LMCache WARNING: could not x (a.py:1:z)"
+ACCESS = 'INFO:     127.0.0.1:44 - "POST /v1/completions HTTP/1.1" 500 Internal Server Error'
+
+
+@pytest.mark.parametrize("prefix", ["", "(APIServer pid=1) ", "lmcache-1  | ", "pod-x vllm "])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((ASGI, *RAW, "", CHAIN, "", *RAW), []),
+        ((ASGI, *RAW, "", CAUSE, "", *RAW, "", CHAIN, "", *RAW), []),
+        ((ASGI, *GROUP), []),
+        ((ASGI, *GROUP, "", CHAIN, "", *RAW), []),
+        ((HANDLED, *RAW, "", CAUSE, "", *RAW), [("traceback-handled", "warning")]),
+        ((ACCESS, "", *RAW, "", CAUSE, "", *RAW), [("traceback", "run")]),
+        ((ASGI, *RAW, ACCESS, "", *RAW), [("traceback", "run")]),
+        ((ASGI, *RAW, "", *RAW), [("traceback", "run")]),
+        (("", *GROUP), [("traceback", "run")]),
+    ],
+)
+def test_a_chain_of_tracebacks_is_judged_by_its_first(
+    prefix: str, lines: tuple[str, ...], expected: list[tuple[str, str]]
+) -> None:
+    text = "".join(f"{prefix}{line}\n" for line in lines)
+    assert ids(text) == expected
+    reader = logs.LogReader()
+    for line in text.encode().splitlines(keepends=True):
+        reader.feed(line)
+        reader.facts()
+    assert reader.facts() == read(text)
+
+
+def test_an_answered_error_in_a_json_log_is_no_finding() -> None:
+    line = record_of("Exception in ASGI application\n", "ERROR", name="uvicorn.error", exc_info=TRACEBACK)
+    assert ids(line) == []
+
+
+def test_a_traceback_belongs_to_the_line_above_of_its_own_process() -> None:
+    other = "(EngineCore pid=2) INFO 11-25 04:31:03 [loggers.py:1] Running: 1 reqs"
+    own = [f"(APIServer pid=1) {line}" for line in (ASGI, *RAW)]
+    assert ids("\n".join([own[0], other, *own[1:]])) == []
+    assert ids("\n".join([own[0], f"(EngineCore pid=2) {TRACEBACK}"])) == []
+    assert ids("\n".join([other, own[0], f"(EngineCore pid=2) {TRACEBACK}"])) == [("traceback-handled", "warning")]
+
+
+def request_log(prompt: str) -> str:
+    return (
+        f"INFO 11-25 04:31:03 [logger.py:39] Received request cmpl-9: prompt: {prompt!r}, "
+        "params: SamplingParams(n=1), prompt_token_ids: [1], lora_request: None.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "why do I get torch.OutOfMemoryError: CUDA out of memory?",
+        "explain: Traceback (most recent call last):\n File x\nKeyError",
+        "vllm.v1.engine.exceptions.EngineDeadError: help",
+        "what is CUDA error: no kernel image",
+        "undefined symbol: foo",
+        SERVER_LINE,
+        NEW.format("[req_id=cmpl-1-0] Stored 2048 out of total 2048 tokens."),
+        ERROR.format("Put task failed for key x: boom"),
+        "INFO 11-25 04:31:03 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: x",
+        "(EngineCore pid=7) [2026-11-25 04:25:21,672] LMCache WARNING: LMCache is unhealthy, skipping store",
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "(APIServer pid=1) ", "pod-x vllm ", "blue:"])
+def test_a_prompt_that_the_engine_logs_says_nothing(prompt: str, prefix: str) -> None:
+    empty = LogFacts(format_known=True)
+    assert read(prefix + request_log(prompt)) == empty
+    answer = request_log(prompt).replace("Received request cmpl-9: prompt", "Generated response cmpl-9: output")
+    assert read(prefix + answer) == empty
+    assert read(record_of(f"Received request cmpl-9: prompt: {prompt!r}")) == empty
+    arguments = f"{prefix}INFO 11-25 04:31:03 [utils.py:12] non-default args: {{'x': {prompt!r}}}"
+    assert read(arguments).faults == ()
+
+
+def test_no_level_below_warning_is_a_fault() -> None:
+    line = "(EngineCore pid=1) {} 11-25 04:31:03 [w.py:1] Exception in ('CPU', 'GPU') transfer 235: AssertionError()"
+    assert ids(line.format("INFO")) == []
+    assert ids(line.format("ERROR")) == [("offload-transfer", "run")]
+    assert ids('INFO:     127.0.0.1:1 - "GET /x?a=CUDA error: HTTP/1.1" 404') == []
+
+
 def test_debug_lines_are_never_findings() -> None:
     assert (
         read("(EngineCore pid=7) DEBUG 11-25 04:31:03 [v1/core.py:1] env: CUDA error: x EngineDeadError").findings == ()
@@ -1041,6 +1228,59 @@ def test_lines_that_say_nothing_cost_a_few_searches() -> None:
     reader = min(cost(lambda: logs.LogReader().feed(data)) for _ in range(3))
     search = min(cost(lambda: data.find(b"LMCache")) for _ in range(3))
     assert reader < 40 * search, f"{len(data) / 1e6 / reader:.0f} MB/s"
+
+
+QUIET_PIECES = [
+    *(wrap(line) for wrap in WRAPPERS.values() for line in (SERVER_LINE, ENGINE_LINE, NEW.format("x"))),
+    *(record_of(text, level, name) for text in ("x", "LMCache is unhealthy, skipping x", "Stored 256 tokens in 0.1 seconds")
+      for level in ("DEBUG", "INFO", "WARNING", "ERROR", "info", "error", "20", "40") for name in ("lmcache.v1", "vllm", "x")),
+    *(json.dumps({"message": "x", "level": level, "logger": "lmcache"}) for level in (10, 20, 40)),
+    json.dumps({"log": WARNING.format("x CUDA error: y"), "level": "info", "logger": "lmcache"}),
+    json.dumps({"name": "x", "message": TRACEBACK, "level": "info", "labels": {"app": "lmcache", "name": "lmcache.v1"}}),
+    *(line.format(text) for text in EXAMPLES.values() for line in (WARNING, NEW, ERROR, "{}", "\x1b[33m{}\x1b[0m")),
+    *(f"(APIServer pid=1) WARNING 11-25 04:31:03 [a.py:1] {text}" for text in ("nothing", *EXAMPLES.values())),
+    request_log(NEW.format("x")), ACCESS, ASGI, HANDLED, STOP, DEAD, *RAW, *GROUP, "", CHAIN,
+]  # fmt: skip
+
+
+def test_lines_that_are_skipped_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the searches skip and what a reader without them finds are the same."""
+    dice = random.Random(7)
+    texts = ["\n".join(dice.choices(QUIET_PIECES, k=dice.randint(1, 12))) for _ in range(300)]
+    fast = [read(text) for text in texts]
+    assert all(logs._says_nothing(line) for line in (NEW.format("x"), ACCESS, record_of("x", name="lmcache.v1")))
+    monkeypatch.setattr(logs, "_says_nothing", lambda _: False)
+    for text, facts in zip(texts, fast, strict=True):
+        assert replace(read(text), format_known=None) == replace(facts, format_known=None)
+
+
+def test_every_text_that_says_something_is_found_by_a_word_or_as_it_is() -> None:
+    for text in logs._SAYING:
+        assert text.isascii()
+        for line in (
+            f"(APIServer pid=1) WARNING 11-25 04:31:03 [a.py:1] {text}",
+            f"x{text}x",
+            json.dumps({"message": text}),
+        ):
+            assert not logs._says_nothing(line), text
+
+
+@pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
+def test_lines_of_a_real_run_that_are_skipped_say_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = path.read_bytes().decode()
+    fast = read(text)
+    monkeypatch.setattr(logs, "_says_nothing", lambda _: False)
+    assert read(text) == fast
+
+
+def test_a_prompt_that_quotes_a_line_of_lmcache_does_not_speak_for_it() -> None:
+    reader = logs.LogReader()
+    reader.feed(f"{NEW.format('x')}\n".encode())
+    end = reader.offset
+    reader.feed(request_log(NEW.format("x")).encode())
+    assert (reader.facts().speaks, reader.facts(end).speaks) == (True, False)
+    reader.feed(f"{NEW.format('y')}\n{request_log(NEW.format('x'))}".encode())
+    assert reader.facts(end).speaks
 
 
 def test_a_log_without_its_start_says_so() -> None:
