@@ -654,9 +654,9 @@ HOOK_FAULTS = (
     Fault(
         "tier-loses-chunks",
         "inactive",
-        "the tier loses one chunk in ten once it holds some hundred; a load stops at the first gap",
+        "the tier loses one chunk in ten once it has taken forty; a load stops at the first gap",
         "LM#4064, LM#1803 (objects lost behind a live index)",
-        Hook("lose-chunks", {"every": 10, "after": 200}),
+        Hook("lose-chunks", {"every": 10, "after": 40}),
         ids("ACC-02"),
         allowed=ids("ACT-03 ACC-05 ACC-06 ACC-07 COR-04"),
     ),
