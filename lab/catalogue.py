@@ -210,15 +210,6 @@ VALUES_FAULTS = (
         allowed=ACTIVE | LOADS | STORES,
     ),
     Fault(
-        "connector-overridden",
-        "configuration",
-        "--kv-offloading-size beside the chart's connector: vLLM puts its own in its place, without a word",
-        "V 0.32 config/vllm.py (source)",
-        Values({}, extra_args=("--kv-offloading-size", "1"), where="command", shows="--kv-offloading-size 1"),
-        ids("CFG-01"),
-        allowed=ACTIVE | LOADS | STORES,
-    ),
-    Fault(
         "chunk-larger-than-any-prompt",
         "inactive",
         "a chunk of 102 400 tokens, longer than any prompt the model takes: nothing can ever be stored",
@@ -812,8 +803,8 @@ PROXY_FAULTS = (
         "every answer carries the same id",
         "OpenAI API reference, the completion object",
         Proxy("echo", {"name": "id", "to": "cmpl-1"}),
-        ids("API-02 API-07"),
-        allowed=ids("API-04"),
+        ids("API-07"),
+        allowed=ids("API-02 API-04"),
     ),
     Fault(
         "created-in-milliseconds",
@@ -1039,6 +1030,16 @@ PROCESS_FAULTS = (
 
 GPU_FAULTS: tuple[Fault, ...] = (
     Fault(
+        "connector-overridden",
+        "configuration",
+        "--kv-offloading-size beside the chart's connector: vLLM puts its own in its place, without a word",
+        "V 0.32 config/vllm.py (source)",
+        Values({}, extra_args=("--kv-offloading-size", "1"), where="command", shows="--kv-offloading-size 1"),
+        ids("CFG-01"),
+        allowed=ACTIVE | LOADS | STORES,
+        tests=("CFG-01", "ACT-02", "ACC-02", "API-06"),
+    ),
+    Fault(
         "card-load-damaged",
         "wrong answer",
         "one layer of the first chunk is zero when it reaches the card",
@@ -1169,7 +1170,17 @@ HEALTHY: tuple[Healthy, ...] = (
         "log level DEBUG",
         Values({"lmcacheConfig.logLevel": "DEBUG"}, where="environment", shows="LMCACHE_LOG_LEVEL=DEBUG"),
     ),
-    Healthy("chunk-64", "chunks of 64 tokens", _env("LMCACHE_CHUNK_SIZE", "64")),
+    Healthy(
+        "chunk-64",
+        "chunks of 64 tokens, in blocks of 64",
+        Values(
+            {},
+            env=(("LMCACHE_CHUNK_SIZE", "64"),),
+            extra_args=("--block-size", "64"),
+            where="environment",
+            shows="LMCACHE_CHUNK_SIZE=64",
+        ),
+    ),
     Healthy("chunk-1024", "chunks of 1 024 tokens", _env("LMCACHE_CHUNK_SIZE", "1024")),
     Healthy("block-16", "KV blocks of 16 tokens", _args("--block-size", "16")),
     Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64")),
