@@ -59,6 +59,7 @@ from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, REA
         ("api_key=SecretStr('abc')", "api_key=SecretStr('[redacted]')"),
         ("cache_key: HF_TOKEN=abc x", "cache_key: HF_TOKEN=[redacted] x"),
         (r"--set a.password=x\,y,b=c", "--set a.password=[redacted],b=c"),
+        ("api_key=abc,hf_token=def;n=1", "api_key=[redacted],hf_token=[redacted];n=1"),
         ("REDIS_PASS=abc user=u", "REDIS_PASS=[redacted] user=u"),
         ("HF_TOKEN= abc", "HF_TOKEN= [redacted]"),
         ("HF_TOKEN= VLLM_API_KEY=abc vllm serve m", "HF_TOKEN= VLLM_API_KEY=[redacted] vllm serve m"),
@@ -163,12 +164,14 @@ def test_a_log_of_some_megabytes_takes_seconds() -> None:
     [
         "kind: Secret\ndata:\n  a: b\n",
         'GET redis://u:p/x?y#z {"kind":"Secret","data":{"a":"b"}} login(token=1) --api-key a b c\n',
+        "token=token=token=",
+        "\\\\\\\\\\",
         "redis-cli -h x -a.value= a.name=HF_TOKEN key=key: key=' key=\" </x> http://a:b//////////////@\n",
     ],
 )
 def test_what_looks_like_secrets_is_looked_through_in_seconds(line: str) -> None:
     begin = time.process_time()
-    redact(line * (200_000 // len(line)))
+    redact(line * (200_000 // len(line)) + '"kind": "Secret"')
     assert time.process_time() - begin < 10
 
 
