@@ -162,6 +162,7 @@ READABLE = (
     "usage: vllm serve [--api-key API_KEY [API_KEY ...]] [--hf-token [HF_TOKEN]] [--port PORT]",
     "  --api-key API_KEY       If provided, the server requires this key",
     "http://h/a@b http://h:8000/a@b http://h:80/x?to=a@b.c http://[::1]:80/a@b http://$(HOST):$(PORT)/a@b oci://r:5000/i@sha256:0a",
+    "lm://a:65432,lm://b:1/x@y",
     "requirepass is not set, masterauth must be; ls -a x",
     "TopLogprob(token='Hello', logprob=-0.1)",
     "--set a.env[0].name=LMCACHE_CHUNK_SIZE,a.env[0].value=256",
