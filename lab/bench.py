@@ -494,14 +494,16 @@ def other_clients(bench: Bench, every_s: float = 1.0) -> Iterator[None]:
     """
     stack = Stack(bench.record)
     source = Prompts(random.SystemRandom().randrange(2**31), "others", stack.chunk_tokens, 4096)
-    stop, answered = threading.Event(), []
+    stop, answers = threading.Event(), ["nothing was sent"]
 
     def ask() -> None:
         client = Client(bench.record.engines[0].url)
         while not stop.wait(every_s):
-            payload = {"model": stack.model, "prompt": list(source.of_length(50).ids), "max_tokens": 16}
-            with contextlib.suppress(SubjectFault, NotJudged):
-                answered.append(client.post("/v1/completions", payload).status)
+            try:
+                payload = {"model": stack.model, "prompt": list(source.of_length(50).ids), "max_tokens": 16}
+                answers.append(f"HTTP {client.post('/v1/completions', payload).status}")
+            except Exception as problem:  # whatever it is, it is why the fault was not seeded
+                answers.append(f"{type(problem).__name__}: {problem}")
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -510,8 +512,8 @@ def other_clients(bench: Bench, every_s: float = 1.0) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(60)
-    if 200 not in answered:
-        raise LabError("the other client was never answered")
+    if "HTTP 200" not in answers:
+        raise LabError(f"the other client was never answered: {answers[-1]}")
 
 
 def as_data(value: Any) -> Any:
