@@ -63,7 +63,7 @@ from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, REA
         ("  - --api-key\n  - abc\n  - def\n- name: n", "  - --api-key\n  - [redacted]\n  - [redacted]\n- name: n"),
         ("kind: Secret\ndata: {a: abc}\n", "kind: Secret\ndata: [redacted]\n"),
         ("login(\n    token='abc')", "login(\n    token='[redacted]')"),
-        ("--set a.name=X_PASS,a.value='b c'", "--set a.name=X_PASS,a.value='[redacted] c'"),
+        ("--set a.name=X_PASS,a.value='b c',d=e", "--set a.name=X_PASS,a.value='[redacted]',d=e"),
         ("redis://u:a/b@$(HOST):6379", "redis://[redacted]@$(HOST):6379"),
         ("REDIS_PASS=abc user=u", "REDIS_PASS=[redacted] user=u"),
         ("HF_TOKEN= abc", "HF_TOKEN= [redacted]"),
