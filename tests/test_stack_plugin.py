@@ -531,7 +531,8 @@ def test_signals_end_a_run_in_good_order(project: Project, which: str) -> None:
         report = project.report(f"{name}/reports")
         assert report["run"]["interrupted"]
         verdicts = {entry["verdict"] for entry in report["requirements"]}
-        assert "not judged" in verdicts
+        # A worker may have begun a test that the controller has not heard of yet.
+        assert "not judged" in verdicts or which == "workers"
         assert not verdicts & {"non-conformant", "advisory"}
 
 
