@@ -11,27 +11,23 @@ A failure names the seed; ``inputs(Random(seed), ...)`` makes the same inputs ag
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from fixtures.evidence import logs, sse
 from fixtures.evidence.metrics import CacheCounters, EngineCounters, Samples, missing
 from fixtures.evidence.shape import KvShape
 from fixtures.evidence.signatures import SIGNATURES
+from tests.fuzzing import BATCH, INPUTS, for_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 DATA = Path(__file__).parent / "data" / "evidence"
-INPUTS = int(os.environ.get("KV_OFFLOAD_FUZZ", "10000"))
-BATCH = 100
 LONGEST_S = 5.0
 """No input takes longer, on a busy machine."""
 
@@ -135,15 +131,7 @@ def test_nothing_that_a_subject_sends_breaks_a_reader(what: str) -> None:
     lines, joint, read = CASES[what]
     examples = max(INPUTS // BATCH // len(CASES), 1)
 
-    @given(st.integers(0, 2**64))
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
     def run(seed: int) -> None:
         fuzzed(lines, joint, read, seed)
 
-    run()
+    for_seeds(examples, run)

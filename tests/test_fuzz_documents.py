@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
 import random
 import re
 from pathlib import Path
@@ -19,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from fixtures.cluster import discover
 from fixtures.cluster.discover import Seen
@@ -28,13 +25,12 @@ from fixtures.errors import ConfigurationError, StackError
 from fixtures.evidence import pods
 from fixtures.stack.record import EngineServer, ProcessRef, Server, StackRecord
 from fixtures.verdict import report, waivers
+from tests.fuzzing import BATCH, INPUTS, for_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
-INPUTS = int(os.environ.get("KV_OFFLOAD_FUZZ", "10000"))
-BATCH = 100
 SHARE = {"objects of a cluster": 0.2, "records": 0.4, "waivers": 0.3999, "reports": 0.0001}
 """Of all inputs. A report is validated by its schema, which takes a thousand times as long."""
 
@@ -210,17 +206,9 @@ def test_no_document_breaks_its_reader(what: str, tmp_path: Path) -> None:
     batch = BATCH if what != "reports" else 2
     examples = max(round(INPUTS * SHARE[what]) // batch, 10)
 
-    @given(st.integers(0, 2**64))
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
     def run(seed: int) -> None:
         dice = random.Random(seed)
         for _ in range(batch):
             CASES[what](dice, tmp_path)
 
-    run()
+    for_seeds(examples, run)
