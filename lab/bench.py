@@ -497,7 +497,8 @@ def other_clients(bench: Bench, every_s: float = 1.0) -> Iterator[None]:
     stop, answers = threading.Event(), ["nothing was sent"]
 
     def ask() -> None:
-        client = Client(bench.record.engines[0].url)
+        engine = bench.record.engines[0]
+        client = Client(engine.url, headers=process.authorization(engine))
         while not stop.wait(every_s):
             try:
                 payload = {"model": stack.model, "prompt": list(source.of_length(50).ids), "max_tokens": 16}

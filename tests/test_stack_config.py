@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.errors import ConfigurationError
-from fixtures.stack.config import PROFILES, available, load_config
+from fixtures.stack.config import PROFILES, Model, available, load_config
+from fixtures.stack.model import RECIPES
 from fixtures.stack.values import render_engine
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -41,6 +42,11 @@ def test_the_shipped_configurations():
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"
     assert load_config("cpu-offload", CONFIGS).expect.model.source == "as-values"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_can_be_asked_for(recipe):
+    assert Model.model_validate({"recipe": recipe}).recipe == recipe
 
 
 def test_a_configuration_has_a_name_a_folder_or_a_file(folder):
@@ -98,7 +104,7 @@ def test_a_folder_needs_both_files(folder, missing):
         ),
         (
             "description: a\nmodel: {recipe: llama}\n",
-            "expect.yaml: model.recipe holds the text 'llama'; write 'tiny-mistral' or 'mistral-7b'.",
+            "expect.yaml: model.recipe holds the text 'llama'; write 'tiny-mistral', 'tiny-qwen' or 'mistral-7b'.",
         ),
         (
             "description: a\nprofiles: [core, apis]\n",
