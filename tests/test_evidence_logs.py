@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from fixtures.evidence import logs
 from fixtures.evidence.logs import SIGNATURES, LogFacts, parse_line, read
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
+from tests.log_lines import SILENT, SILENT_WRAPPERS, WRAPPERS, docker, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -771,27 +773,6 @@ SERVER_LINE = "[2026-08-21 21:08:22,628] LMCache INFO: Stored 1024 tokens in 0.0
 ENGINE_LINE = "(EngineCore pid=7) INFO 11-25 04:31:03 [kv.py:1] GPU KV cache size: 477,072 tokens"
 
 
-def docker(line: str) -> str:
-    return json.dumps({"log": line + "\n", "stream": "stderr", "time": "2026-08-21T21:08:22.628123456Z"})
-
-
-WRAPPERS: dict[str, Callable[[str], str]] = {
-    "bare": lambda line: line,
-    "compose": lambda line: f"lmcache-1  | {line}",
-    "compose-timestamps": lambda line: f"lmcache-1  | 2026-08-21T21:08:22.628123456Z {line}",
-    "docker": docker,
-    "cri": lambda line: f"2026-08-21T21:08:22.628123456Z stderr F {line}",
-    "kubectl": lambda line: f"[pod/e-0/vllm] {line}",
-    "kubectl-timestamps": lambda line: f"[pod/e-0/vllm] 2026-08-21T21:08:22.628123456Z {line}",
-    "stern": lambda line: f"engine-7d9f-abcde vllm {line}",
-    "stern-timestamps": lambda line: f"engine-7d9f-abcde vllm 2026-08-21T21:08:22.628123456Z {line}",
-    "prefix": lambda line: f"[blue] {line}",
-    "rank": lambda line: f"[rank0]: {line}",
-    "shipper": lambda line: json.dumps({"kubernetes": {"pod": "e-0"}, "message": line, "level": "unknown"}),
-    "colour": lambda line: f"\x1b[36m{line}\x1b[0m",
-}
-
-
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_line_is_read_behind_every_wrapper(wrapper: str) -> None:
     wrap = WRAPPERS[wrapper]
@@ -824,12 +805,6 @@ def test_a_line_is_read_behind_every_wrapper(wrapper: str) -> None:
 def test_every_name_of_a_worker(prefix: str, process: str | None) -> None:
     line = parse_line(prefix + SERVER_LINE)
     assert (line.process, line.level, line.message) == (process, "INFO", "Stored 1024 tokens in 0.050 seconds")
-
-
-def record_of(message: str, level: str = "INFO", name: str = "vllm.v1.core", **more: object) -> str:
-    """One line of vLLM's ``--log-format json`` (0.32, python-json-logger)."""
-    fields = {"asctime": "2026-11-25 04:31:03,814", "levelname": level, "name": name}
-    return json.dumps({**fields, "processName": "EngineCore", "process": 7, "message": message, **more})
 
 
 def test_json_logs_are_read() -> None:
@@ -1216,19 +1191,24 @@ def test_an_unfinished_line_counts_as_it_stands() -> None:
     assert reader.facts().stored_tokens() == 768
 
 
-def test_lines_that_say_nothing_cost_a_few_searches() -> None:
-    """Against searches of the same text by the same process, so that a busy machine slows both."""
-    line = '(APIServer pid=2235) INFO:     127.0.0.1:5 - "POST /v1/completions HTTP/1.1" 200 OK\n'
-    data = line.encode() * 120_000
+@pytest.mark.parametrize("wrapper", SILENT_WRAPPERS)
+def test_lines_that_say_nothing_cost_a_pass_over_their_bytes(wrapper: str) -> None:
+    """Against a search of the same text by the same process, so that a busy machine slows both."""
 
     def cost(work: Callable[[], object]) -> float:
         begin = time.process_time()
         work()
         return time.process_time() - begin
 
-    reader = min(cost(lambda: logs.LogReader().feed(data)) for _ in range(3))
-    search = min(cost(lambda: data.find(b"LMCache")) for _ in range(3))
-    assert reader < 40 * search, f"{len(data) / 1e6 / reader:.0f} MB/s"
+    for kind, line in SILENT.items():
+        data = f"{SILENT_WRAPPERS[wrapper](line)}\n".encode()
+        assert replace(read(data.decode()), speaks=False, format_known=None) == LogFacts()
+        data *= 1_500_000 // len(data)
+        search = min(cost(lambda data=data: data.find(b"no such text")) for _ in range(5))
+        reader = logs.LogReader()
+        reader.feed(f"{NEW.format('x')}\n".encode())  # until a line is known, the first of every piece are taken apart
+        took = min(cost(lambda reader=reader, data=data: reader.feed(data)) for _ in range(3))
+        assert took < 40 * search, f"{kind}: {len(data) / 1e6 / took:.0f} MB/s"
 
 
 QUIET_PIECES = [
@@ -1244,36 +1224,50 @@ QUIET_PIECES = [
 ]  # fmt: skip
 
 
+def read_all(text: str, monkeypatch: pytest.MonkeyPatch) -> LogFacts:
+    """What a reader says that looks at every line."""
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "_SAYS", re.compile(rb"[^\n]+"))
+        return read(text)
+
+
 def test_lines_that_are_skipped_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the searches skip and what a reader without them finds are the same."""
+    """What the search skips and what a reader without it finds are the same."""
     dice = random.Random(7)
-    texts = ["\n".join(dice.choices(QUIET_PIECES, k=dice.randint(1, 12))) for _ in range(300)]
-    fast = [read(text) for text in texts]
-    assert all(logs._says_nothing(line) for line in (NEW.format("x"), ACCESS, record_of("x", name="lmcache.v1")))
-    monkeypatch.setattr(logs, "_says_nothing", lambda _: False)
-    monkeypatch.setattr(logs, "_ANCHORS", (*logs._ANCHORS, b"LMCache"))
-    for text, facts in zip(texts, fast, strict=True):
-        assert replace(read(text), format_known=None) == replace(facts, format_known=None)
+    pieces = [*QUIET_PIECES, *(wrap(line) for wrap in SILENT_WRAPPERS.values() for line in SILENT.values())]
+    pieces += [docker(line) for line in pieces]
+    for _ in range(600):
+        text = "\n".join(dice.choices(pieces, k=dice.randint(1, 12)))
+        assert replace(read_all(text, monkeypatch), format_known=None) == replace(read(text), format_known=None)
 
 
-def test_every_text_that_says_something_is_found_by_a_word_or_as_it_is() -> None:
-    for text in logs._SAYING:
-        assert text.isascii()
-        for line in (
-            f"(APIServer pid=1) WARNING 11-25 04:31:03 [a.py:1] {text}",
-            f"x{text}x",
-            json.dumps({"message": text}),
-        ):
-            assert not logs._says_nothing(line), text
+@pytest.mark.parametrize("text", logs._SAYING)
+def test_every_text_that_says_something_is_found_whatever_stands_around_it(text: str) -> None:
+    coloured = "\x1b[31m" + "\x1b[0m".join(text) + "\x1b[0;1m"
+    for line in (f"(APIServer pid=1) WARNING 11-25 04:31:03 [a.py:1] {text}", f"x{text}x", coloured):
+        assert logs._SAYS.search(line.encode())
+    assert logs._SAYS.search(json.dumps({"message": text}).encode())
+
+
+@pytest.mark.parametrize("wrapper", SILENT_WRAPPERS)
+@pytest.mark.parametrize("level", ["ERROR", "CRITICAL"])
+def test_an_unknown_error_of_lmcache_is_found_behind_every_wrapper(wrapper: str, level: str) -> None:
+    line = f"(EngineCore pid=7) [2026-11-25 04:25:21,672] LMCache {level}: not seen before (a.py:1:lmcache.v1.b)"
+    assert ids(SILENT_WRAPPERS[wrapper](line)) == [("unknown-error", "warning")]
+
+
+@pytest.mark.parametrize("level", ["error", "ERR", "Fatal", 40, 45, 50, 100, "40"])
+def test_an_unknown_error_of_lmcache_is_found_by_its_level(level: str | int) -> None:
+    line = json.dumps({"msg": "not seen before", "level": level, "logger": "lmcache.v1.b"})
+    for text in (line, line.replace(": ", ":"), docker(line), docker(docker(line))):
+        assert ids(text) == [("unknown-error", "warning")]
 
 
 @pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
 def test_lines_of_a_real_run_that_are_skipped_say_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = path.read_bytes().decode()
-    fast = read(text)
-    monkeypatch.setattr(logs, "_says_nothing", lambda _: False)
-    monkeypatch.setattr(logs, "_ANCHORS", (*logs._ANCHORS, b"LMCache"))
-    assert read(text) == fast
+    for wrap in SILENT_WRAPPERS.values():
+        text = "\n".join(map(wrap, path.read_bytes().decode().splitlines()))
+        assert read_all(text, monkeypatch) == read(text)
 
 
 def test_a_prompt_that_quotes_a_line_of_lmcache_does_not_speak_for_it() -> None:
