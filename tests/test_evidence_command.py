@@ -422,7 +422,8 @@ NO_FILES = [
 @pytest.mark.parametrize("content", NO_FILES, ids=range(len(NO_FILES)))
 def test_a_file_that_cannot_be_read_is_unknown_at_once(content: str) -> None:
     began = time.process_time()
-    assert command.lmcache_file(content) == {}
+    with pytest.raises(ValueError, match=r"^(?:is not YAML|holds|is nested)"):
+        command.lmcache_file(content)
     assert options(["vllm", "serve", "--config", "f", "-tp", "2"], lambda _: content) == Options((("-tp", "2"),), "f")
     assert time.process_time() - began < 1.0
 
@@ -430,6 +431,27 @@ def test_a_file_that_cannot_be_read_is_unknown_at_once(content: str) -> None:
 @pytest.mark.parametrize("content", ["hf-overrides: {a: 2024-01-01}", "hf-overrides: {2024-01-01: a}", "[a]", "x"])
 def test_options_of_a_file_that_vllm_cannot_take_are_unknown(content: str) -> None:
     assert options(["vllm", "serve", "--config", "f"], lambda _: content).unread == "f"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("- a\n- b\n", "holds a list, not a mapping"),
+        ("just a text", "holds a str, not a mapping"),
+        ("a: b: c", "is not YAML: mapping values are not allowed"),
+        (BOMB, "holds more than 10000 values, its aliases"),
+        ("[" * 5000, "is nested more than 50 levels deep"),
+        ("x" * 5_000_000, "holds more than 262144 characters"),
+    ],
+)
+def test_what_lmcache_could_not_read_is_told(content: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        command.lmcache_file(content)
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n", "{}", "---\n"])
+def test_an_empty_file_sets_nothing(content: str) -> None:
+    assert command.lmcache_file(content) == {}
 
 
 def test_a_file_may_use_anchors() -> None:

@@ -110,8 +110,34 @@ def test_a_configuration_file_is_what_is_asked_for(tmp_path: Path) -> None:
     assert "expected a chunk of 128 tokens" in found.compared(found.engine).different[0]
     found = stack_of(tmp_path, Requested(config_file="/nowhere.yaml"), said=said)
     assert not found.compared(found.engine).different
-    with pytest.raises(NotJudged, match=r"/nowhere.yaml .LMCACHE_CONFIG_FILE. of engine-0 cannot be read"):
+    with pytest.raises(
+        NotJudged, match=r"on engine-0 is not known: /nowhere.yaml .LMCACHE_CONFIG_FILE. cannot be read"
+    ):
         found.compared(found.engine).check_known()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"- chunk_size\n", "holds a list, not a mapping"),
+        (b"chunk_size: 128: 3\n", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"[" * 300, "is nested more than 50 levels deep"),
+        (b"x" * 5_000_000, "holds more than 262144 characters"),
+    ],
+)
+def test_a_configuration_file_that_lmcache_could_not_read_leaves_open_what_is_asked_for(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    file = tmp_path / "lmcache.yaml"
+    file.write_bytes(content)
+    found = stack_of(tmp_path, Requested(config_file=str(file)), said=IN_EFFECT)
+    assert not found.compared(found.engine).different
+    with pytest.raises(NotJudged, match=f"LMCACHE_CONFIG_FILE. {problem}"):
+        found.compared(found.engine).check_known()
+    found = stack_of(tmp_path, Requested(), env={"LMCACHE_CONFIG_FILE": str(file)}, config=V1)
+    with pytest.raises(NotJudged, match=f"the chunk of engine engine-0 is not known: .* {problem}"):
+        _ = found.chunk_tokens
 
 
 @pytest.mark.parametrize(
@@ -135,7 +161,7 @@ def test_the_chunk_of_an_engine_whose_log_has_lost_its_start(
     if chunk is not None:
         assert stack.chunk_tokens == chunk
     else:
-        with pytest.raises(NotJudged, match=r"is set in /nowhere.yaml, which cannot be read"):
+        with pytest.raises(NotJudged, match=r"is not known: /nowhere.yaml .LMCACHE_CONFIG_FILE. cannot be read"):
             _ = stack.chunk_tokens
 
 

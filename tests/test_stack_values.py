@@ -607,6 +607,30 @@ def test_the_tier_is_as_large_as_lmcache_would_make_it(render, model, size, chun
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read .*No such file"),
+        (b"- chunk_size\n", "holds a list, not a mapping"),
+        (b"chunk_size: 1: 2\n", "is not YAML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"a: " * 2_000_000, "holds more than 262144 characters"),
+        (LAUGH.encode(), "holds more than 10000 values, its aliases"),
+    ],
+)
+def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(render, tmp_path, content, problem):
+    path = tmp_path / "lmcache.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    model = lmcache() + f"\nenv: [{{name: LMCACHE_CONFIG_FILE, value: {path}}}]"
+    with pytest.raises(
+        ConfigurationError, match=f"^LMCACHE_CONFIG_FILE: {path} {problem}.*; LMCache ends the engine on it"
+    ):
+        local.in_process_tier(render(model))
+    path.write_text("chunk_size: 64\n")
+    assert "64" in local.in_process_tier(render(model)).argv
+
+
 def test_a_server_of_the_values_keeps_its_flags_but_the_addresses():
     (server,) = chart.cache_servers(chart.load_values(DATA / "multi-process.yaml"))
     argv = local.local_cache_server(server, python=PYTHON, host="127.0.0.1", port=1, http_port=2, device="cuda")
