@@ -1,3 +1,3 @@
 """Registers the plugins; holds nothing else."""
 
-pytest_plugins = ("fixtures.verdict.plugin", "fixtures.stack.plugin", "fixtures.measure.plugin")
+pytest_plugins = ("fixtures.plugin.verdicts", "fixtures.plugin.stack", "fixtures.plugin.tools")

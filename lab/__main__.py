@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from fixtures.errors import ConfigurationError
+from fixtures.core.errors import ConfigurationError
 from lab.bench import ROOT, LabError, Subject
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
 from lab.report import detection, how

@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml
 
-from fixtures.errors import NotJudged, SubjectFault
-from fixtures.measure.client import Client
-from fixtures.measure.prompts import Prompts
-from fixtures.measure.waiting import poll
-from fixtures.stack import process
-from fixtures.stack.config import Config, Model, load_config
-from fixtures.stack.record import StackRecord, process_tree
-from fixtures.stack.stack import Stack
+from fixtures.core.errors import NotJudged, SubjectFault
+from fixtures.core.record import StackRecord, process_tree
+from fixtures.core.waiting import poll
+from fixtures.instruments.client import Client
+from fixtures.instruments.prompts import Prompts
+from fixtures.provide.process import launch as process
+from fixtures.provide.values.config import Config, Model, load_config
+from fixtures.subject.stack import Stack
 from lab import selection
 from lab.proxy import FAULTS as PROXY_FAULTS
 from lab.proxy import Proxy as FaultProxy
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
 
-    from fixtures.stack.engine_env import EngineEnv
-    from fixtures.stack.progress import Progress
+    from fixtures.core.progress import Progress
+    from fixtures.provide.process.environment import EngineEnv
     from lab.catalogue import Hook, Process, Proxy, Values
 
 ROOT = Path(__file__).parents[1]

@@ -43,7 +43,7 @@ class Values:
     env: tuple[tuple[str, str], ...] = ()
     extra_args: tuple[str, ...] = ()
     recipe: str | None = None
-    """Another model that is made locally (``fixtures/stack/model.py``), which brings its own tokenizer."""
+    """Another model that is made locally (``fixtures/provide/process/model.py``), which brings its own tokenizer."""
     files: dict[str, str] = field(default_factory=dict)
     """Files that are written beside the values; ``{folder}`` in ``env`` names their folder."""
     where: Literal["command", "environment", "log", "record"] = "record"

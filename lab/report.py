@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fixtures.verdict.requirements import REQUIREMENTS
+from fixtures.catalogue.requirements import REQUIREMENTS
 from lab.catalogue import Fault, Healthy, Process, Proxy, Values
 from lab.runner import summary
 
@@ -24,8 +24,8 @@ KNOWN = "evidence/README.md#known-defects"
 ELSEWHERE = (
     "What needs no card is seeded in [detection.md](detection.md), what does in [detection-gpu.md](detection-gpu.md). The "
     "requirements of the profiles *chart* and *router* need a release on Kubernetes; their faults are in the project's own "
-    "tests (`test_cluster_release.py`, `test_cluster_real_chart.py`, `test_measure_api.py`), against the real chart, the real "
-    "helm and a stand-in API server that is held against recordings of a real one."
+    "tests (`test_provide_release.py`, `test_provide_release_real_chart.py`, `test_instruments_api.py`), against the real "
+    "chart, the real helm and a stand-in API server that is held against recordings of a real one."
 )
 """Where to look for the requirements that are not on the page."""
 

@@ -24,11 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fixtures.errors import StackError
-from fixtures.measure import gpu
-from fixtures.stack import baseline, engine_env, process
-from fixtures.stack.plugin import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, machine
-from fixtures.stack.progress import Progress
+from fixtures.core.errors import StackError
+from fixtures.core.progress import Progress
+from fixtures.instruments import gpu
+from fixtures.plugin.stack import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, machine
+from fixtures.provide.process import baseline
+from fixtures.provide.process import environment as engine_env
+from fixtures.provide.process import launch as process
 from lab import bench as benches
 from lab import selection
 from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
@@ -37,8 +39,8 @@ from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fixtures.stack.engine_env import EngineEnv
-    from fixtures.stack.record import Baseline
+    from fixtures.core.record import Baseline
+    from fixtures.provide.process.environment import EngineEnv
 
 Entry = Fault | Healthy
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.verdict.plugin import requirement
+from fixtures.plugin.verdicts import requirement
 
 SIZES = [2, 8, 20]
 """Prompt lengths in chunks: short, medium, and longer than one prefill step (2 048 tokens by default)."""

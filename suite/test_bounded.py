@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.measure.memory import GIB, MIB, check_decided, slope_per_cycle
-from fixtures.verdict.plugin import requirement
+from fixtures.instruments.host_memory import GIB, MIB, check_decided, slope_per_cycle
+from fixtures.plugin.verdicts import requirement
 
 pytestmark = pytest.mark.alone
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fixtures.measure.memory import GIB
-from fixtures.verdict.plugin import requirement
+from fixtures.instruments.host_memory import GIB
+from fixtures.plugin.verdicts import requirement
 
 
 @requirement("CFG-01")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.verdict.plugin import requirement
+from fixtures.plugin.verdicts import requirement
 
 ANSWER_TOKENS = 4
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.measure.api import BAD_REQUESTS, REFUSED
-from fixtures.measure.client import bearer
-from fixtures.verdict.plugin import requirement
+from fixtures.instruments.api import BAD_REQUESTS, REFUSED
+from fixtures.instruments.client import bearer
+from fixtures.plugin.verdicts import requirement
 
 pytestmark = pytest.mark.together
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.measure.latency import (
+from fixtures.experiments.latency import (
     EFFICIENCY_GATE,
     FASTER_GATE,
     FIXED_GATE_S,
@@ -15,7 +15,7 @@ from fixtures.measure.latency import (
     measure_together,
     store_cost,
 )
-from fixtures.verdict.plugin import requirement
+from fixtures.plugin.verdicts import requirement
 
 pytestmark = pytest.mark.alone
 

@@ -22,16 +22,16 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from fixtures.core.record import StackRecord
 from fixtures.evidence import logs
 from fixtures.evidence.metrics import Samples
-from fixtures.measure.prompts import Prompts
-from fixtures.measure.trials import median_interval
-from fixtures.stack.record import StackRecord
-from fixtures.stack.stack import Stack
+from fixtures.instruments.prompts import Prompts
+from fixtures.instruments.trials import median_interval
+from fixtures.subject.stack import Stack
 from tests.log_lines import SILENT, SILENT_WRAPPERS
 
 if TYPE_CHECKING:
-    from fixtures.measure.trials import Interval
+    from fixtures.instruments.trials import Interval
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
@@ -173,7 +173,7 @@ def main(options: list[str]) -> int:
             figures["exchanges per second"] = exchanges(stack, prompts)
             figures |= clock(stack, prompts) | sampler(stack, prompts) | parsers(stack)
         finally:
-            subprocess.run([sys.executable, "-m", "fixtures.stack.stop", str(record)], cwd=ROOT, check=False)
+            subprocess.run([sys.executable, "-m", "fixtures", "stop", str(record)], cwd=ROOT, check=False)
     table = Table("figure", "value", title="kv-offload conformance: benchmark")
     for title, value in figures.items():
         table.add_row(title, f"{value:.4g}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hypothesis  # noqa: F401 - pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
 import pytest
 
-from fixtures.verdict import redact
+from fixtures.core import redaction as redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

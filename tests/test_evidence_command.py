@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.errors import NotJudged
+from fixtures.core.errors import NotJudged
 from fixtures.evidence import command, startup
 from fixtures.evidence.command import (
     Connector,
@@ -22,7 +22,7 @@ from fixtures.evidence.command import (
     options,
     parallel_of,
 )
-from fixtures.stack.model import kv_bytes_per_token
+from fixtures.provide.process.model import kv_bytes_per_token
 
 FLAG = "--kv-transfer-config"
 

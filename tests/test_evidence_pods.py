@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fixtures.cluster import discover, waiting
-from fixtures.cluster.discover import Seen
 from fixtures.evidence import pods
+from fixtures.provide.release import discover, waiting
+from fixtures.provide.release.discover import Seen
 
 FATES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data/cluster/fates.json").read_text())
 STANDARD = {"metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}

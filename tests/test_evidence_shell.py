@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.cluster import discover
 from fixtures.evidence import pods, shell
+from fixtures.provide.release import discover
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.catalogue.signatures import SIGNATURES
 from fixtures.evidence import logs, sse
 from fixtures.evidence.metrics import CacheCounters, EngineCounters, Samples, missing
 from fixtures.evidence.shape import KvShape
-from fixtures.evidence.signatures import SIGNATURES
 from tests.fuzzing import BATCH, INPUTS, for_seeds
 
 if TYPE_CHECKING:

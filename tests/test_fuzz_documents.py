@@ -19,12 +19,12 @@ import jsonschema
 import pytest
 import yaml
 
-from fixtures.cluster import discover
-from fixtures.cluster.discover import Seen
-from fixtures.errors import ConfigurationError, StackError
+from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.record import EngineServer, ProcessRef, Server, StackRecord
 from fixtures.evidence import pods
-from fixtures.stack.record import EngineServer, ProcessRef, Server, StackRecord
-from fixtures.verdict import report, waivers
+from fixtures.provide.release import discover
+from fixtures.provide.release.discover import Seen
+from fixtures.report import report, waivers
 from tests.fuzzing import BATCH, INPUTS, for_seeds
 
 if TYPE_CHECKING:

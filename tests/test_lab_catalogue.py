@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.verdict.requirements import REQUIREMENTS
+from fixtures.catalogue.requirements import REQUIREMENTS
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE, Fault, Hook, Process, Proxy, Values
 from lab.proxy import FAULTS as PROXY_FAULTS
 
@@ -58,7 +58,7 @@ def test_there_are_enough_of_every_kind() -> None:
 
 def test_every_implemented_requirement_has_a_fault_that_must_turn_it() -> None:
     expected = {id_ for fault in (*FAULTS, *GPU_FAULTS) for id_ in fault.expected}
-    # The lab's stacks have neither: tests/test_cluster_release.py and tests/test_measure_api.py show that those checks fail.
+    # The lab's stacks have neither: test_provide_release.py and test_instruments_api.py show that those checks fail.
     judged = {id_ for id_ in implemented() if not REQUIREMENTS[id_].needs & {"release", "router"}}
     assert judged <= expected, f"no fault must turn {sorted(judged - expected)}"
     assert expected <= implemented(), f"no test judges {sorted(expected - implemented())}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.errors import SubjectFault
-from fixtures.measure.client import Client, Response, bearer
+from fixtures.core.errors import SubjectFault
+from fixtures.instruments.client import Client, Response, bearer
 from lab.proxy import FAULTS, Fault, Proxy
 
 if TYPE_CHECKING:

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from fixtures.verdict import report as reporting
-from fixtures.verdict.requirements import musts
+from fixtures.catalogue.requirements import musts
+from fixtures.report import report as reporting
 
 Run = Callable[..., pytest.RunResult]
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """
 import pytest
-from fixtures.errors import NotApplicable, NotJudged, StackError, SubjectFault
-from fixtures.verdict.plugin import publish_subject, requirement
+from fixtures.core.errors import NotApplicable, NotJudged, StackError, SubjectFault
+from fixtures.plugin.verdicts import publish_subject, requirement
 """
 
 
@@ -34,7 +34,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     for variable in ("GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "BUILDKITE"):
         monkeypatch.delenv(variable, raising=False)
     pytester.syspathinsert(ROOT)
-    pytester.makeconftest('pytest_plugins = ["fixtures.verdict.plugin"]')
+    pytester.makeconftest('pytest_plugins = ["fixtures.plugin.verdicts"]')
     pytester.makeini("[pytest]\ntestpaths = suite\nxfail_strict = true\naddopts = -p no:hypothesispytest\n")
     pytester.mkdir("suite")
     return pytester

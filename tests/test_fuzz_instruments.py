@@ -1,0 +1,196 @@
+"""Whatever a server answers, reading it ends in a value, a verdict or a reason, never in a traceback.
+
+``KV_OFFLOAD_FUZZ`` is the number of inputs for each property. Inputs are grown from a seed by plain code: hypothesis draws
+the seed, keeps the examples apart and repeats a failure; drawing whole trees with it takes a hundred times as long.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
+
+from fixtures.core.deadlines import SETTABLE, Deadlines, parse
+from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
+from fixtures.evidence.sse import SseReader, check_stream
+from fixtures.instruments.api import Answer, Api, _different, _own_out, _text_of, _violations
+from fixtures.instruments.client import Client, Response, _has_content
+from fixtures.subject.exchange import Exchange, first_difference, summary
+from fixtures.subject.stack import _tokens_at_most
+from tests.test_instruments_api import CHAT, COMPLETION, DELTAS, PIECES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FUZZ = settings(max_examples=int(os.environ.get("KV_OFFLOAD_FUZZ", "1000")), deadline=None, database=None)
+SEEDS = given(seed=st.integers(0, 2**64))
+LEAVES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**70,
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "a",
+    "[DONE]",
+    "length",
+    "\x00",
+    [],
+    {},
+)
+NAMES = (
+    "choices",
+    "message",
+    "delta",
+    "text",
+    "content",
+    "reasoning",
+    "usage",
+    "index",
+    "logprobs",
+    "token_logprobs",
+    "x",
+)
+WITH_LOGPROBS = copy.deepcopy(COMPLETION)
+WITH_LOGPROBS["choices"][0]["logprobs"] = {
+    "tokens": ["a"],
+    "token_logprobs": [-1.0],
+    "top_logprobs": [{"a": -1.0, "b": -2.0}],
+    "text_offset": [0],
+}
+
+
+def tree(source: random.Random, depth: int = 3) -> Any:
+    """Any JSON value, with the names that matter."""
+    kind = source.randrange(4) if depth else 0
+    if kind == 1:
+        return [tree(source, depth - 1) for _ in range(source.randrange(3))]
+    if kind == 2:
+        return {source.choice(NAMES): tree(source, depth - 1) for _ in range(source.randrange(4))}
+    return copy.deepcopy(source.choice(LEAVES))
+
+
+def damaged(source: random.Random, body: Any) -> Any:
+    """A good value with one to three places replaced or removed, at any depth."""
+    body = {"": copy.deepcopy(body)}
+    for _ in range(source.randint(1, 3)):
+        inside: Any = body
+        key: Any = ""
+        while isinstance(inside[key], dict | list) and inside[key] and source.random() < 0.8:
+            inside = inside[key]
+            key = source.choice(list(inside)) if isinstance(inside, dict) else source.randrange(len(inside))
+        if key != "" and isinstance(inside, dict) and source.random() < 0.3:
+            del inside[key]
+        else:
+            inside[key] = tree(source)
+    return body[""]
+
+
+class Offline(Api):
+    """An API of which nothing is asked."""
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        return {"m": {"id": "m", "root": 1}}
+
+
+API = Offline(Client("http://127.0.0.1:9"), "m", lambda: 1)
+
+
+def response_of(body: str, events: bytes | None = None) -> Response:
+    if events is None:
+        return Response(200, {}, body, 0.1)
+    reader = SseReader()
+    found = [*reader.feed(events), *reader.close()]
+    for event in found:
+        _has_content(event)
+        _text_of(event)
+    return Response(200, {}, body, 0.1, events=tuple(found), stream=check_stream(found, problems=reader.problems))
+
+
+def read(response: Response) -> None:
+    looks: tuple[Callable[[], Any], ...] = (
+        lambda: response.answer,
+        lambda: response.usage,
+        lambda: response.id,
+        lambda: response.reasoning,
+        lambda: response.content_type,
+        lambda: API.error_message(response),
+        lambda: API._false_facts(response.json),
+        lambda: _own_out(response.json),
+        lambda: _different(response, response),
+        lambda: API.usage_violations(Answer("", None, response.usage, "")),
+        lambda: summary(exchange(response)),
+        lambda: first_difference(exchange(response).fingerprint, exchange(response).fingerprint),
+    )
+    for look in looks:
+        try:
+            look()
+        except (SubjectFault, NotJudged):
+            continue
+
+
+def exchange(response: Response) -> Exchange:
+    return Exchange(prompt=None, payload={}, response=response, engine="e", engine_pid=None)
+
+
+@FUZZ
+@SEEDS
+def test_plain_answers(seed: int) -> None:
+    source = random.Random(seed)
+    body = damaged(source, source.choice((COMPLETION, CHAT, WITH_LOGPROBS)))
+    text = json.dumps(body)
+    if source.random() < 0.1:
+        text = text[: source.randrange(len(text) + 1)]
+    read(response_of(text))
+
+
+@FUZZ
+@SEEDS
+def test_streams(seed: int) -> None:
+    source = random.Random(seed)
+    events = [json.dumps(damaged(source, one)) for one in source.choice((PIECES, DELTAS))]
+    events.insert(source.randrange(3), source.choice(("[DONE]", "{", "5", '"a"', "[]", "\u00e9")))
+    body = bytearray("".join(f"data: {one}\n\n" for one in events).encode())
+    for _ in range(source.randrange(3)):
+        body[source.randrange(len(body))] = source.randrange(256)
+    read(response_of("", bytes(body[: source.randrange(len(body)) if source.random() < 0.3 else None])))
+
+
+@FUZZ
+@SEEDS
+def test_schemas(seed: int) -> None:
+    source = random.Random(seed)
+    assert isinstance(_violations(ChatCompletion, damaged(source, CHAT)), list)
+
+
+@FUZZ
+@SEEDS
+def test_deadlines_of_payloads(seed: int) -> None:
+    source = random.Random(seed)
+    payload = {"prompt": tree(source)} if source.random() < 0.5 else {"messages": tree(source)}
+    assert Deadlines().answer(_tokens_at_most(payload)) >= 120
+
+
+@FUZZ
+@given(
+    st.lists(
+        st.text(max_size=12) | st.sampled_from(["answer=1e3", "idle=nan", "probe=-1", "=", "reset_s=5"]), max_size=3
+    )
+)
+def test_deadline_options(given_: list[str]) -> None:
+    try:
+        table = parse(given_)
+    except ConfigurationError:
+        return
+    assert all(getattr(table, f"{name}_s") > 0 for name in SETTABLE)

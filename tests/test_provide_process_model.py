@@ -1,0 +1,176 @@
+"""The tiny model's recipe and making, and the checks of a model that the user brings."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.provide.process import environment as engine_env
+from fixtures.provide.process.environment import EngineEnv
+from fixtures.provide.process.model import Geometry, Recipe, check_model, ensure_model, weights_sha256
+
+
+@pytest.fixture(scope="module")
+def env() -> EngineEnv:
+    given = os.environ.get("KV_OFFLOAD_ENGINE_PYTHON")
+    found = engine_env.adopt(Path(given)) if given else engine_env.existing()
+    if found is None:
+        pytest.skip("no engine environment: set KV_OFFLOAD_ENGINE_PYTHON or let the suite make one first")
+    return found
+
+
+def test_the_tiny_model_takes_four_kibibytes_of_kv_per_token():
+    geometry = Recipe().geometry
+    assert geometry.kv_bytes_per_token == 4096
+    assert geometry.parameters == 19_400_960
+
+
+def test_the_recipe_describes_itself_as_its_config_does():
+    assert Geometry.from_config(Recipe().config()) == Recipe().geometry
+
+
+def test_every_part_of_the_recipe_names_another_model():
+    recipe = Recipe()
+    others = [replace(recipe, seed=1), replace(recipe, geometry=replace(recipe.geometry, kv_heads=4))]
+    assert len({recipe.hash, *(other.hash for other in others)}) == 3
+
+
+MISTRAL_7B = {  # mistralai/Mistral-7B-v0.3
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 32768,
+}
+
+
+def test_geometry_of_a_known_model():
+    geometry = Geometry.from_config(MISTRAL_7B)
+    assert geometry.kv_bytes_per_token == 128 * 1024
+    assert geometry.parameters == 7_248_023_552  # as its model card's safetensors header counts them
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "kv_bytes"),
+    [
+        ({"num_key_value_heads": None}, "auto", 4 * 128 * 1024),
+        ({"head_dim": 256}, "auto", 2 * 128 * 1024),
+        ({"torch_dtype": "float32"}, "auto", 128 * 1024),
+        ({"torch_dtype": None, "dtype": "float16"}, "auto", 128 * 1024),
+        ({}, "float32", 2 * 128 * 1024),
+        ({}, "fp8", 64 * 1024),
+    ],
+)
+def test_defaults_of_hugging_face_configurations(change, dtype, kv_bytes):
+    assert Geometry.from_config({**MISTRAL_7B, **change}, dtype).kv_bytes_per_token == kv_bytes
+
+
+def test_a_multimodal_configuration_is_read_from_its_text_part():
+    assert Geometry.from_config({"model_type": "mistral3", "text_config": MISTRAL_7B}).layers == 32
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "message"),
+    [
+        ({**MISTRAL_7B, "kv_lora_rank": 512}, "auto", "full attention"),
+        ({**MISTRAL_7B, "layer_types": ["linear_attention", "full_attention"]}, "auto", "full attention"),
+        ({"model_type": "gpt2", "n_layer": 12}, "auto", "gpt2 has no num_attention_heads"),
+        (MISTRAL_7B, "int3", "'int3' is not one of"),
+    ],
+)
+def test_configurations_whose_kv_cache_cannot_be_sized(config, dtype, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Geometry.from_config(config, dtype)
+
+
+def a_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def test_a_whole_model_passes(tmp_path):
+    check_model(a_model(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        ("config.json", "has no config.json: give"),
+        ("model.safetensors", "has no weights .* download"),
+        ("tokenizer.json", "has no tokenizer .* copy"),
+    ],
+)
+def test_each_missing_file_is_named_with_its_remedy(tmp_path, absent, message):
+    folder = a_model(tmp_path / "m")
+    (folder / absent).unlink()
+    with pytest.raises(ConfigurationError, match=message):
+        check_model(folder)
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"config\.json.*weights.*tokenizer"):
+        check_model(tmp_path)
+    with pytest.raises(ConfigurationError, match="no model folder"):
+        check_model(tmp_path / "absent")
+
+
+def test_a_model_of_which_only_a_part_was_downloaded(tmp_path):
+    folder = a_model(tmp_path / "m")
+    shards = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    with pytest.raises(ConfigurationError, match=r"lacks 1 of 2 weight files \(model-2.safetensors\)"):
+        check_model(folder)
+
+
+def test_lfs_pointers_are_not_weights(tmp_path):
+    folder = a_model(tmp_path / "m")
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ConfigurationError, match="git lfs pull"):
+        check_model(folder)
+
+
+def test_the_model_is_the_same_bytes_on_every_making(tmp_path, env):
+    lines: list[str] = []
+    first = ensure_model(Recipe(), env, tmp_path / "a", lines.append)
+    second = ensure_model(Recipe(), env, tmp_path / "b", lines.append)
+    assert weights_sha256(first) == weights_sha256(second)
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert (first / "model.safetensors").stat().st_size == pytest.approx(2 * Recipe().geometry.parameters, rel=0.001)
+    check_model(first)
+    assert len(lines) == 2
+
+
+def test_a_model_in_which_a_file_is_missing_or_changed_is_made_again(tmp_path, env):
+    lines: list[str] = []
+    tiny = Recipe(geometry=replace(Recipe().geometry, layers=1, vocabulary=64))
+    folder = ensure_model(tiny, env, tmp_path, lines.append)
+    ensure_model(tiny, env, tmp_path, lines.append)
+    assert len(lines) == 1
+    (folder / "tokenizer.model.v3").unlink()
+    ensure_model(tiny, env, tmp_path, lines.append)
+    with (folder / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        weights.write(b"\xff")
+    ensure_model(tiny, env, tmp_path, lines.append)
+    assert sum("missing or changed" in line for line in lines) == 2
+    check_model(folder)
+    assert not [entry for entry in (tmp_path / "models").iterdir() if entry.is_dir() and entry != folder]
+
+
+def test_an_interpreter_without_torch_is_an_error_that_names_what_is_needed(tmp_path):
+    env = EngineEnv(Path(sys.executable), "0", "0", "0", "cpu")
+    with pytest.raises(StackError, match="needs torch, numpy, safetensors and mistral_common"):
+        ensure_model(Recipe(), env, tmp_path, lambda _: None)
+    assert not list((tmp_path / "models").glob("tiny-mistral-*/"))

@@ -1,0 +1,1016 @@
+"""What is judged of a release: keys without effect, references, upgrades; with a real Helm and a stand-in cluster."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.core.errors import ConfigurationError, NotApplicable, NotJudged, StackError, SubjectFault
+from fixtures.core.progress import Progress
+from fixtures.core.record import ProcessRef, Release, StackRecord
+from fixtures.evidence.manifest import effective, references, unresolved
+from fixtures.provide.kube import api as kubes
+from fixtures.provide.kube import helm as helms
+from fixtures.provide.kube.access import resident_of
+from fixtures.provide.kube.api import ApiError, Kube, Where, at
+from fixtures.provide.kube.helm import Helm, HelmError, Layers
+from fixtures.provide.release import cleanup, preflight, quota, waiting
+from fixtures.provide.release.under_test import ReleaseUnderTest, in_words, leaves, switched_off
+from tests.fakes.api_server import FakeCluster
+from tests.helm_binaries import helm as binary
+from tests.test_provide_kube_helm import STAND_IN, VALUES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytest.importorskip("kubernetes")
+
+
+class Site:
+    """A stand-in cluster, a real Helm, a stand-in chart."""
+
+    def __init__(self, major: int, folder: Path) -> None:
+        self.cluster = FakeCluster().start()
+        self.folder = folder
+        where = Where(str(self.cluster.kubeconfig(folder)), "fake")
+        self.kube = Kube(where, patience_s=2.0)
+        self.helm = Helm((str(binary(major)),), where, folder / "helm")
+        self.chart = helms.chart_of(str(STAND_IN), None, folder / "work")
+        self.namespace = "mine"
+        self.values = folder / "values.yaml"
+        self.lines: list[str] = []
+        self.progress = Progress(self, live=False, every_s=600)  # type: ignore[arg-type]
+
+    def write(self, text: str) -> None:
+        self.lines.append(text)
+
+    def flush(self) -> None:
+        pass
+
+    def install(self, values: dict[str, Any] = VALUES, **labels: str) -> ReleaseUnderTest:
+        self.values.write_text(json.dumps(values))
+        self.cluster.put("api/v1/namespaces", "", {"metadata": {"name": self.namespace, "labels": labels}})
+        self.helm.install("rel", self.namespace, self.chart, Layers((self.values,)), labels=cleanup.labels("s"))
+        return self.release()
+
+    def release(self, *, own: bool = True) -> ReleaseUnderTest:
+        facts = Release(
+            name="rel",
+            namespace=self.namespace,
+            kubeconfig=self.kube.where.kubeconfig,
+            context="fake",
+            helm=self.helm.command,
+            chart_args=tuple(self.chart.args),
+            own=own,
+            images={"example/engine:1": "example/engine@sha256:1"},
+        )
+        record = StackRecord(id="s", kind="chart", config="c", folder=self.folder, model="m", release=facts)
+        return ReleaseUnderTest(record, self.kube, self.helm)
+
+    def check(self, values: dict[str, Any], *, exists: bool = False) -> list[preflight.Check]:
+        objects = self.helm.render_values(self.chart, "rel", self.namespace, values)
+        return preflight.check(
+            self.kube,
+            self.helm,
+            self.chart,
+            objects,
+            values,
+            namespace=self.namespace,
+            release="rel",
+            exists=exists,
+        )
+
+    def wait(self) -> Any:
+        return waiting.until_ready(self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress)
+
+
+@pytest.fixture(params=[3, 4])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    made = Site(request.param, tmp_path)
+    yield made
+    made.cluster.stop()
+
+
+@pytest.fixture
+def site4(tmp_path: Path) -> Iterator[Site]:
+    made = Site(4, tmp_path)
+    yield made
+    made.cluster.stop()
+
+
+def changed(**model: Any) -> dict[str, Any]:
+    found = copy.deepcopy(VALUES)
+    found["servingEngineSpec"]["modelSpec"][0] |= model
+    return found
+
+
+# --- CFG-04 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "idle"),
+    [
+        ({}, []),
+        ({"cpuOffloadBufferSize": "20"}, ["cpuOffloadBufferSize"]),
+        ({"lmcacheConfig": {"cpuOffloadingBufferSize": "0.5"}}, ["lmcacheConfig.cpuOffloadingBufferSize"]),
+        ({"lmcacheConfig": {"cpuOffloadingBufferSize": "20GB"}}, ["lmcacheConfig.cpuOffloadingBufferSize"]),
+        ({"lmcacheConfig": {"diskOffloadingBufferSize": "10"}}, ["lmcacheConfig.diskOffloadingBufferSize"]),
+        ({"hf_token": ""}, ["hf_token"]),
+        ({"env": [{"name": "LMCACHE_NONSENSE", "value": "1"}]}, ["env[0].value"]),
+        (
+            {"env": [{"name": "LMCACHE_MAX_LOCAL_CPU_SIZE", "value": "5"}]},
+            ["env[0].value"],
+        ),
+        ({"pvcStorage": "50Gi", "storageClass": "standard"}, []),
+    ],
+)
+def test_keys_without_effect_are_found(site4: Site, model: dict[str, Any], idle: list[str]) -> None:
+    release = site4.install(changed(**model))
+    known = {"LMCACHE_LOCAL_CPU", "LMCACHE_MAX_LOCAL_CPU_SIZE", "LMCACHE_MAX_LOCAL_DISK_SIZE"}
+    assert release.keys_without_effect(known) == [f"servingEngineSpec.modelSpec[0].{path}" for path in idle]
+
+
+def test_a_value_that_is_the_charts_own_has_an_effect(site4: Site) -> None:
+    values = {**VALUES, "routerSpec": {"replicaCount": 1, "nonsense": 1}, "monitoring": {"enabled": False}}
+    found = site4.install(values).keys_without_effect(None)
+    assert found == ["routerSpec.nonsense"]  # the stub of a dependency renders nothing, and is not asked about
+
+
+def test_what_a_switched_off_section_holds_is_no_mistake(site4: Site) -> None:
+    scaled = {"enabled": False, "minReplicaCount": 3}
+    values = changed(keda=scaled)
+    found = site4.install(values).keys_without_effect(None)
+    assert found == ["servingEngineSpec.modelSpec[0].keda.enabled"], "this chart does not read the section at all"
+    assert switched_off(("a", "b"), {"a": {"b": 1}}, {"a": {"enabled": False}}), "the chart's own default counts"
+    assert not switched_off(("a", "enabled"), {"a": {"enabled": False}}, {})
+    assert not switched_off(("a", "b"), {"a": {"enabled": True, "b": 1}}, {"a": {"enabled": False}})
+
+
+def test_a_helm_that_cannot_render_is_no_effect_of_a_key(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = site4.install(changed(cpuOffloadBufferSize="20"))
+    real, calls = Helm.run, iter(range(1000))
+
+    def flaky(self: Helm, *args: str, **options: Any) -> str:
+        if args[0] == "template" and next(calls) > 2:
+            raise HelmError("helm template failed: dial tcp: lookup example.com: no such host")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Helm, "run", flaky)
+    with pytest.raises(StackError, match="no such host"):
+        release.keys_without_effect(None)
+
+
+def test_leaves_and_their_names() -> None:
+    tree = {"a": {"b": [1, {"c": None}]}, "d": {}, "e": []}
+    assert [in_words(path) for path in leaves(tree)] == ["a.b[0]", "a.b[1].c", "d", "e"]
+
+
+def test_without_a_chart_it_is_not_judged(site4: Site) -> None:
+    release = site4.install()
+    release.facts.chart_args = ()
+    with pytest.raises(NotJudged, match="name it with --chart"):
+        release.keys_without_effect(None)
+
+
+# --- CFG-05 -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_server_refuses_is_told(site4: Site) -> None:
+    release = site4.install()
+    assert release.refused() == []
+    site4.cluster.refuses["rel-m-deployment-vllm"] = "spec.selector: field is immutable"
+    assert release.refused() == ["Deployment rel-m-deployment-vllm: spec.selector: field is immutable"]
+    site4.cluster.forbidden.add(("patch", "secrets"))
+    with pytest.raises(NotJudged, match=r"docs/rbac\.yaml"):
+        release.refused()
+
+
+def test_references_that_lead_nowhere_are_told(site4: Site) -> None:
+    values = changed(
+        pvcStorage="1Gi",
+        storageClass="fast",
+        env=[{"name": "T", "valueFrom": {"secretKeyRef": {"name": "nobody", "key": "t"}}}],
+    )
+    values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
+    found = site4.install(values).dangling()
+    assert [one.split(",")[0] for one in found] == [
+        "there is no StorageClass fast",
+        "there is no RuntimeClass nvidia",
+        "there is no Secret nobody in namespace mine",
+    ]
+
+
+def engine(**container: Any) -> dict[str, Any]:
+    template = {"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "vllm", **container}]}}
+    spec = {"selector": {"matchLabels": {"a": "1"}}, "template": template}
+    return {"kind": "Deployment", "metadata": {"name": "engine"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([{"kind": "Service", "metadata": {"name": "s"}, "spec": {"selector": {"a": "2"}}}], "selects no pod"),
+        (
+            [
+                engine(ports=[{"name": "http", "containerPort": 8000}]),
+                {
+                    "kind": "Service",
+                    "metadata": {"name": "s"},
+                    "spec": {"selector": {"a": "1"}, "ports": [{"port": 80, "targetPort": "web"}]},
+                },
+            ],
+            "leads to the port 'web'",
+        ),
+        (
+            [engine(ports=[{"containerPort": 9000}], startupProbe={"httpGet": {"port": 8000}})],
+            "startupProbe of vllm asks port 8000",
+        ),
+        ([engine(args=["--k8s-label-selector", "a=2"])], "looks for engines by a=2"),
+        ([engine(args=["--k8s-label-selector", ""])], "empty selector"),
+    ],
+)
+def test_ports_and_selectors_are_followed(objects: list[dict[str, Any]], words: str) -> None:
+    found = unresolved(objects)
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_references_of_a_pod() -> None:
+    thing = engine(
+        envFrom=[{"configMapRef": {"name": "c", "optional": True}}],
+        env=[{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "d", "key": "k"}}}],
+    )
+    thing["spec"]["template"]["spec"] |= {
+        "imagePullSecrets": [{"name": "pull"}],
+        "volumes": [
+            {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}},
+            {"name": "s", "secret": {"secretName": "x"}},
+        ],
+    }
+    found = {(one.kind, one.name, one.optional, one.key) for one in references([thing])}
+    assert found == {
+        ("Secret", "pull", False, None),
+        ("PersistentVolumeClaim", "claim", False, None),
+        ("Secret", "x", False, None),
+        ("ConfigMap", "c", True, None),
+        ("ConfigMap", "d", False, "k"),
+    }
+
+
+def test_an_overridden_connector_has_no_effect() -> None:
+    one = engine(command=["vllm", "serve", "--kv-transfer-config", '{"a":1}', "--kv-transfer-config", '{"b":1}'])
+    two = engine(command=["vllm", "serve", "--kv-transfer-config", '{"b":1}'])
+    assert effective([one]) == effective([two])
+
+
+# --- REL --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
+    release = site.install()
+    assert len(site.wait().found) == 2
+    assert {one.role for one in release.starts()} == {"engine", "router"}
+    assert release.blocked() == []
+    assert release.upgrade_unchanged() == []
+    assert release.unpinned_images() == ["example/engine:1"]
+    assert release.unnamed() == ["chart", "vLLM", "LMCache"]
+    site.cluster.restart(site.cluster.pods("mine")[0]["metadata"]["name"], why="OOMKilled", code=137)
+    assert any(one.restarts == 1 and "was OOMKilled" in str(one.ended) for one in release.starts())
+
+
+def test_restarts_before_an_adopted_release_was_seen_are_history(site4: Site) -> None:
+    release = site4.install()
+    pod = site4.cluster.pods("mine")[0]
+    site4.cluster.restart(pod["metadata"]["name"])
+    release.facts.restarts_before = {pod["metadata"]["uid"]: 1}
+    assert all(one.restarts == 0 for one in release.starts())
+    site4.cluster.restart(pod["metadata"]["name"])
+    assert sum(one.restarts for one in release.starts()) == 1
+    release.check_own()
+    with pytest.raises(NotJudged, match="how the release started before is not judged"):
+        site4.release(own=False).check_own()
+
+
+def owned(name: str, kind: str, owner: str, uid: str = "") -> dict[str, Any]:
+    by = [{"kind": kind, "name": owner, "uid": uid or f"uid-{owner}", "controller": True}]
+    return {"metadata": {"name": name, "uid": f"uid-{name}", "ownerReferences": by}}
+
+
+def running(thing: dict[str, Any], *command: str, ip: str = "10.1.0.1", host: str = "192.0.2.1") -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True"}
+    container = {"name": "main", "command": list(command)}
+    status = {"phase": "Running", "podIP": ip, "hostIP": host, "conditions": [ready]}
+    return thing | {"spec": {"containers": [container]}, "status": status}
+
+
+def test_pods_of_operators_sets_and_groups_are_found(site4: Site) -> None:
+    put, apps = site4.cluster.put, "apis/apps/v1"
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    pod = "api/v1/pods"
+    # an operator: its own object, the Deployment that it makes, a ReplicaSet, a pod
+    site4.cluster.objects[f"{apps}/deployments", "mine", "run-d"] = owned("run-d", "VLLMRuntime", "run") | {
+        "spec": {"replicas": 1}
+    }
+    put(f"{apps}/replicasets", "mine", owned("run-rs", "Deployment", "run-d") | {"spec": {"replicas": 1}})
+    put(pod, "mine", running(owned("run-p", "ReplicaSet", "run-rs"), "vllm", "serve", "a"))
+    # a LeaderWorkerSet: a StatefulSet of leaders, which own a StatefulSet of workers each
+    lws = {"spec": {"replicas": 1, "leaderWorkerTemplate": {"size": 2}}, "metadata": {"name": "big", "uid": "uid-big"}}
+    put("apis/leaderworkerset.x-k8s.io/v1/leaderworkersets", "mine", lws)
+    put(f"{apps}/statefulsets", "mine", owned("big-s", "LeaderWorkerSet", "big") | {"spec": {"replicas": 1}})
+    put(pod, "mine", running(owned("big-0", "StatefulSet", "big-s"), "bash", "-c", "ray start --head && vllm serve b"))
+    put(f"{apps}/statefulsets", "mine", owned("big-0-s", "Pod", "big-0") | {"spec": {"replicas": 1}})
+    put(pod, "mine", running(owned("big-0-1", "StatefulSet", "big-0-s"), "ray", "start", "--block"))
+    # a DaemonSet
+    daemons = {"metadata": {"name": "kv", "uid": "uid-kv"}, "spec": {}, "status": {"desiredNumberScheduled": 1}}
+    put(f"{apps}/daemonsets", "mine", daemons)
+    put(pod, "mine", running(owned("kv-x", "DaemonSet", "kv"), "lmcache", "server"))
+    put(pod, "mine", running({"metadata": {"name": "foreign"}}, "vllm", "serve", "z"))
+    manifest = [
+        {"apiVersion": "production-stack.vllm.ai/v1alpha1", "kind": "VLLMRuntime", "metadata": {"name": "run"}},
+        {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": {"name": "big"}},
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "kv"}},
+    ]
+    seen = waiting.look(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["big-0", "run-p"]
+    assert [one["metadata"]["name"] for one in seen.of_role("cache server")] == ["kv-x"]
+    assert sorted(one["metadata"]["name"] for one in seen.of_role("other")) == ["big-0-1"]
+    assert seen.wanted() == 4
+    site4.cluster.forbidden.add(("list", "daemonsets"))
+    again = waiting.look(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in again.of_role("cache server")] == ["kv-x"], "its owner's name is enough"
+
+
+def made_by(name: str, api: str, kind: str, owner: str) -> dict[str, Any]:
+    thing = owned(name, kind, owner)
+    thing["metadata"]["ownerReferences"][0]["apiVersion"] = api
+    return thing
+
+
+OPERATORS = {
+    # kind of the release's object: (its API, the objects between it and what makes its pods: API, kind, plural)
+    "DynamoGraphDeployment": (
+        "nvidia.com/v1alpha1",
+        [("nvidia.com/v1alpha1", "DynamoComponentDeployment", "dynamocomponentdeployments")],
+    ),
+    "InferenceService": (
+        "serving.kserve.io/v1beta1",
+        [
+            ("serving.knative.dev/v1", "Configuration", "configurations"),
+            ("serving.knative.dev/v1", "Revision", "revisions"),
+        ],
+    ),
+    "RayService": ("ray.io/v1", [("ray.io/v1", "RayCluster", "rayclusters")]),
+    "Rollout": ("argoproj.io/v1alpha1", []),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("DynamoGraphDeployment", "Deployment"),
+        ("InferenceService", "Deployment"),
+        ("RayService", "Pod"),
+        ("Rollout", "ReplicaSet"),
+    ],
+)
+def test_pods_are_found_through_objects_of_an_operator(
+    site4: Site, monkeypatch: pytest.MonkeyPatch, kind: str, last: str
+) -> None:
+    put = site4.cluster.put
+    put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    api, between = OPERATORS[kind]
+    above = (api, kind, "x")
+    for number, (of, one, plural) in enumerate(between):
+        monkeypatch.setitem(kubes.PATHS, one, (f"apis/{of}", plural))  # type: ignore[call-overload]
+        put(f"apis/{of}/{plural}", "mine", made_by(f"between-{number}", *above))
+        above = (of, one, f"between-{number}")
+    if last == "Deployment":
+        site4.cluster.objects["apis/apps/v1/deployments", "mine", "d"] = made_by("d", *above) | {
+            "spec": {"replicas": 1}
+        }
+        above = ("apps/v1", "Deployment", "d")
+    if last != "Pod":
+        put("apis/apps/v1/replicasets", "mine", made_by("rs", *above) | {"spec": {"replicas": 1}})
+        above = ("apps/v1", "ReplicaSet", "rs")
+    put("api/v1/pods", "mine", running(made_by("p", *above), "vllm", "serve", "m"))
+    put("api/v1/pods", "mine", running(made_by("foreign", "batch/v1", "Job", "j"), "vllm", "serve", "z"))
+    manifest = [{"apiVersion": api, "kind": kind, "metadata": {"name": "x"}}]
+    seen = waiting.look(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["p"]
+    assert seen.wanted() == (0 if last == "Pod" else 1)
+    assert len(site4.kube.owners) == len(between) + 1, "one of a Job in the namespace, which is looked up once"
+    other = [{"apiVersion": api, "kind": kind, "metadata": {"name": "other"}}]
+    assert waiting.look(site4.kube, "mine", other).found == []
+
+
+def test_an_owner_that_may_not_be_read_ends_the_chain(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    monkeypatch.setitem(kubes.PATHS, "RayCluster", ("apis/ray.io/v1", "rayclusters"))  # type: ignore[call-overload]
+    cluster = made_by("c", "ray.io/v1", "RayService", "x")
+    site4.cluster.put("apis/ray.io/v1/rayclusters", "mine", cluster)
+    pod = running(made_by("p", "ray.io/v1", "RayCluster", "c"), "vllm", "serve", "m")
+    site4.cluster.put("api/v1/pods", "mine", pod)
+    manifest = [{"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "x"}}]
+    site4.cluster.forbidden.add(("get", "rayclusters"))
+    assert waiting.look(site4.kube, "mine", manifest).found == []
+    site4.cluster.forbidden.clear()
+    site4.kube.owners.clear()
+    assert len(waiting.look(site4.kube, "mine", manifest).found) == 1
+    site4.kube.owners.clear()
+    cluster["metadata"]["uid"] = "another of this name"
+    assert waiting.look(site4.kube, "mine", manifest).found == []
+
+
+def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_found(site4: Site) -> None:
+    from fixtures.provide.release import chart
+
+    site4.install()
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    config = {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}
+    config["kv_connector_extra_config"] = {"lmcache.mp.host": "tcp://$(HOST_IP)"}  # type: ignore[assignment]
+    container = engine["spec"]["containers"][0]
+    container["command"] = ["vllm", "serve", "org/m", "--kv-transfer-config", json.dumps(config)]
+    container["args"] = []
+    container["env"] = [{"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]
+    engine["status"]["hostIP"] = "192.0.2.1"
+    for name, host in (("kv-a", "192.0.2.9"), ("kv-b", "192.0.2.1")):
+        site4.cluster.put("api/v1/pods", "mine", running({"metadata": {"name": name}}, "lmcache", "server", host=host))
+    later = copy.deepcopy(engine)
+    later["metadata"] |= {"name": "zz-later", "uid": "later"}
+    later["status"] |= {"phase": "Pending", "conditions": []}
+    other = copy.deepcopy(engine)
+    other["metadata"] |= {"name": "zz-other", "uid": "other"}
+    other["spec"]["containers"][0]["command"] = ["vllm", "serve", "org/other"]
+    for one in (later, other):
+        site4.cluster.put("api/v1/pods", "mine", one)
+    site4.cluster.restart(engine["metadata"]["name"])
+    release = site4.release(own=False)
+    seen = waiting.look(site4.kube, "mine", release.manifest())
+    chart.describe(release.record, site4.kube, site4.helm, seen)
+    record = release.record
+    assert [one.name for one in record.engines] == [engine["metadata"]["name"]]
+    assert record.engines[0].cache_server == "kv-b"
+    told = "\n".join(record.ignored)
+    assert "engine zz-later is not judged: Pending, not Ready" in told
+    assert "engine zz-other is not judged: it serves org/other; choose it with --model org/other" in told
+    assert f"pod {engine['metadata']['name']} was restarted 1 times before this run, last: Error (exit code 1)" in told
+    chart.describe(record, site4.kube, site4.helm, seen, model_asked="org/other")
+    assert [one.name for one in record.engines] == ["zz-other"]
+    with pytest.raises(
+        ConfigurationError, match=r"--model none: no engine of release rel serves it \(there: org/m, org/other\)"
+    ):
+        chart.describe(record, site4.kube, site4.helm, seen, model_asked="none")
+
+
+def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
+    release = site4.install()
+    template = Path(site4.chart.reference) / "templates/all.yaml"
+    template.write_text(template.read_text().replace("failureThreshold: 20", "failureThreshold: 21"))
+    found = release.upgrade_unchanged()
+    assert any(one.startswith("Deployment rel-m-deployment-vllm: generation 1 before, generation 2") for one in found)
+    assert any(one.startswith("Pod ") for one in found)
+
+
+def test_a_release_of_others_is_not_upgraded(site4: Site) -> None:
+    site4.install()
+    with pytest.raises(NotApplicable, match="others own the release"):
+        site4.release(own=False).upgrade_unchanged()
+
+
+def test_a_release_whose_chart_no_longer_renders_is_a_fault(site4: Site) -> None:
+    release = site4.install()
+    templates = Path(site4.chart.reference) / "templates/all.yaml"
+    templates.write_text(templates.read_text() + '\n{{ fail "no" }}\n')
+    with pytest.raises(SubjectFault, match="does not render"):
+        release.keys_without_effect(None)
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fate", "words"),
+    [
+        ("crash", "its log says: ValueError: boom"),
+        ("pull", "no-such-image"),
+        ("gpu", "Insufficient nvidia.com/gpu"),
+        ("runtime", 'RuntimeClass "no-such-class" not found'),
+        ("secret", 'secret "nobody" not found'),
+        ("quota", "exceeded quota"),
+    ],
+)
+def test_what_cannot_come_fails_within_seconds(site4: Site, fate: str, words: str) -> None:
+    site4.cluster.fates["vllm"] = fate
+    site4.cluster.young_s = 60.0
+    site4.install()
+    began = time.monotonic()
+    with pytest.raises(waiting.BlockedError, match=r"; |its log says") as failure:
+        site4.wait()
+    assert words in str(failure.value)
+    assert time.monotonic() - began < 5
+
+
+def test_a_deadline_says_what_was_last_seen(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SLACK_S", -18.5)  # the stand-in's probe allows 20 s
+    site4.cluster.fates["vllm"] = "never"
+    site4.install()
+    with pytest.raises(StackError, match=r"start-up did not end within 2 s; last seen: .*vllm.* Running"):
+        site4.wait()
+
+
+def test_a_restart_of_the_api_server_is_waited_out(site4: Site) -> None:
+    site4.cluster.fates["vllm"] = "never"
+    site4.install()
+    site4.kube.patience_s = 10.0
+    with site4.cluster.away():
+        threading.Timer(1.0, site4.cluster.start).start()
+        seen = waiting.look(site4.kube, "mine", [])
+        site4.cluster.stop()
+    assert seen.found == []
+
+
+# --- preflight --------------------------------------------------------------------------------------------------------
+
+
+def missing(checks: list[preflight.Check]) -> dict[str, str]:
+    return {one.name: f"{one.text} -> {one.remedy}" for one in checks if one.state == "missing"}
+
+
+def test_a_cluster_with_room_passes(site: Site) -> None:
+    checks = site.check(changed(pvcStorage="1Gi"))
+    assert missing(checks) == {}
+    assert {"cluster", "helm", "chart", "engines", "rights", "room", "references", "volumes", "model"} == {
+        one.name for one in checks
+    }
+    preflight.demand(checks)
+
+
+def test_everything_that_is_missing_is_on_one_screen(site4: Site) -> None:
+    values = changed(requestGPU=1, requestMemory="48Gi", pvcStorage="50Gi", storageClass="fast")
+    values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
+    values["monitoring"] = {"enabled": True}
+    site4.cluster.forbidden |= {("create", "pods/exec"), ("create", "namespaces")}
+    found = missing(site4.check(values))
+    assert "no node offers GPUs" in found["room"]
+    assert "48.0 GiB memory asked for, the largest node has 32.0 GiB" in found["room"]
+    assert "runtimeClassName" in found["references"] or "StorageClass" in found["references"]
+    assert "create pods/exec in namespace mine; create namespaces in the cluster" in found["rights"]
+    assert "monitoring is switched on" in found["chart"]
+    with pytest.raises(ConfigurationError) as told:
+        preflight.demand(site4.check(values))
+    assert "nothing was installed" in str(told.value)
+    assert len(str(told.value).splitlines()) < 24
+    assert all(not one.startswith(("POST /api/v1", "PUT", "PATCH", "DELETE")) for one in site4.cluster.requests)
+
+
+def test_a_cluster_without_a_default_class(site4: Site) -> None:
+    site4.cluster.remove("apis/storage.k8s.io/v1/storageclasses", "", "standard")
+    assert "none is the default" in missing(site4.check(changed(pvcStorage="50Gi")))["volumes"]
+
+
+def test_all_nodes_together_have_to_hold_all_pods(site4: Site) -> None:
+    assert "all nodes together have 8 cpu" in missing(site4.check(changed(replicaCount=9)))["room"]
+
+
+def test_a_cordoned_node_does_not_count(site4: Site) -> None:
+    (node,) = site4.cluster.find("api/v1/nodes")
+    node["spec"] = {"unschedulable": True}
+    assert "no node is Ready" in missing(site4.check(VALUES))["nodes"]
+
+
+@pytest.mark.parametrize("by", ["karpenter", "status", "deployment"])
+def test_a_pool_that_is_scaled_to_zero_is_a_warning_where_an_autoscaler_runs(site4: Site, by: str) -> None:
+    put = site4.cluster.put
+    if by == "karpenter":
+        put(CRDS, "", {"metadata": {"name": "nodepools.karpenter.sh"}})
+    elif by == "status":
+        put("api/v1/configmaps", "kube-system", {"metadata": {"name": "cluster-autoscaler-status"}})
+    else:
+        key = ("apis/apps/v1/deployments", "kube-system", "gpu-cluster-autoscaler")
+        site4.cluster.objects[key] = {"metadata": {"name": key[2]}, "spec": {}}
+    checks = site4.check(changed(requestGPU=1))
+    assert missing(checks) == {}
+    (warning,) = [one for one in checks if one.state == "warning"]
+    assert "may add nodes" in warning.text
+    preflight.demand(checks)
+
+
+def test_one_check_can_be_overridden_and_the_override_is_seen(site4: Site) -> None:
+    checks = site4.check(changed(requestGPU=1))
+    with pytest.raises(ConfigurationError, match="If you know better: --no-preflight room"):
+        preflight.demand(checks)
+    overridden = preflight.override(checks, ["room"])
+    preflight.demand(overridden)
+    assert [str(one)[:16] for one in overridden if one.state == "overridden"] == ["override room: D"]
+    assert set(preflight.CHECKS) >= {one.name for one in checks}
+
+
+@pytest.mark.parametrize(
+    ("hard", "used", "words"),
+    [
+        ({"requests.cpu": "3"}, {"requests.cpu": "2500m"}, "requests.cpu: the release asks for"),
+        ({"memory": "512Mi"}, {}, "memory: the release asks for"),
+        ({"pods": "10"}, {"pods": "9"}, "pods: the release asks for 2, 1 of 10 are left"),
+        ({"limits.memory": "64Gi"}, {}, "must specify limits.memory"),
+        ({"persistentvolumeclaims": "0"}, {}, "persistentvolumeclaims: the release asks for 1, 0 of 0 are left"),
+        (
+            {"requests.storage": "10Gi"},
+            {},
+            "requests.storage: the release asks for 50.0 GiB, 10.0 GiB of 10.0 GiB are left",
+        ),
+        ({"requests.nvidia.com/gpu": "0", "pods": "10", "services": "10"}, {}, None),
+    ],
+)
+def test_quotas_are_added_up(site4: Site, hard: dict[str, str], used: dict[str, str], words: str | None) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    team: dict[str, Any] = {"metadata": {"name": "team"}, "spec": {"hard": hard}, "status": {"used": used}}
+    site4.cluster.put("api/v1/resourcequotas", "mine", team)
+    told = "\n".join(one.text for one in site4.check(changed(pvcStorage="50Gi"), exists=True) if one.state == "missing")
+    if words is None:
+        assert told == ""
+    else:
+        assert "ResourceQuota team: " in told
+        assert words in told
+    team["spec"]["scopes"] = ["BestEffort"]
+    assert missing(site4.check(changed(pvcStorage="50Gi"), exists=True)) == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"type": "Container", "max": {"cpu": "500m"}}, "container vllm: 1 cpu, the most is 0.5"),
+        ({"type": "Container", "min": {"memory": "2Gi"}}, "1.0 GiB memory, the least is 2.0 GiB"),
+        ({"type": "Pod", "max": {"memory": "512Mi"}}, "pod: 1.0 GiB memory, the most is 0.5 GiB"),
+        ({"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}, "50.0 GiB storage, the most is 10.0 GiB"),
+        ({"type": "Container", "default": {"memory": "64Gi"}, "defaultRequest": {"cpu": "1"}}, None),
+    ],
+)
+def test_limit_ranges_are_compared(site4: Site, limit: dict[str, Any], words: str | None) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    site4.cluster.put("api/v1/limitranges", "mine", {"metadata": {"name": "l"}, "spec": {"limits": [limit]}})
+    checks = [one for one in site4.check(changed(pvcStorage="50Gi"), exists=True) if one.state == "missing"]
+    assert any(one.name == "limits" and words in one.text for one in checks) if words else checks == []
+
+
+def workload(
+    *containers: dict[str, Any], init: list[dict[str, Any]] | None = None, kind: str = "Deployment", **spec: Any
+) -> dict[str, Any]:
+    """What makes pods of these containers, each given by its resources."""
+
+    def named(letter: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {"name": f"{letter}{number}", "restartPolicy": one.get("restartPolicy"), "resources": one}
+            for number, one in enumerate(given)
+        ]
+
+    pod = {"containers": named("c", list(containers)), "initContainers": named("i", init or [])}
+    return {"kind": kind, "metadata": {"name": "w"}, "spec": {"template": {"spec": pod}, **spec}}
+
+
+def service(kind: str, ports: int, **spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"type": kind, "ports": [{"port": number} for number in range(ports)], **spec},
+    }
+
+
+CLAIM = {
+    "metadata": {"name": "data"},
+    "spec": {"resources": {"requests": {"storage": "30Gi"}}, "storageClassName": "fast"},
+}
+GIB_1 = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("objects", "hard", "says"),
+    [
+        ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "8Gi"}, "asks for 9.0 GiB"),
+        ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "9Gi"}, None),
+        (
+            [workload(GIB_1, init=[GIB_1 | {"restartPolicy": "Always"}, {"requests": {"memory": "2Gi"}}])],
+            {"requests.memory": "2Gi"},
+            "asks for 3.0 GiB",
+        ),
+        ([workload(GIB_1, init=[{}])], {"requests.cpu": "9"}, "Deployment w must specify requests.cpu"),
+        ([workload(GIB_1, init=[{}])], {"requests.nvidia.com/gpu": "9"}, None),
+        ([workload({}, replicas=0)], {"requests.cpu": "0", "pods": "0"}, None),
+        ([workload({"requests": {"cpu": "700m"}})], {"requests.cpu": "0.7"}, None),
+        ([workload(GIB_1)], {"count/replicasets.apps": "0"}, "count/replicasets.apps: the release asks for 1"),
+        ([workload(GIB_1)], {"secrets": "0"}, "secrets: the release asks for 1 (one is Helm's own, of the release)"),
+        ([{"kind": "Secret", "metadata": {"name": "s"}}], {"count/secrets": "1"}, "asks for 2"),
+        ([{"kind": "ServiceAccount", "metadata": {"name": "s"}}], {"count/serviceaccounts": "0"}, "asks for 1"),
+        ([service("LoadBalancer", 2)], {"services.loadbalancers": "0"}, "asks for 1"),
+        ([service("LoadBalancer", 2)], {"services.nodeports": "1"}, "asks for 2"),
+        ([service("LoadBalancer", 2, allocateLoadBalancerNodePorts=False)], {"services.nodeports": "0"}, None),
+        ([service("NodePort", 1)], {"services.nodeports": "0", "services.loadbalancers": "0"}, "nodeports: the"),
+        ([service("ClusterIP", 1)], {"services.nodeports": "0", "services.loadbalancers": "0"}, None),
+        (
+            [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
+            {"requests.storage": "50Gi"},
+            "requests.storage: the release asks for 60.0 GiB",
+        ),
+        (
+            [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
+            {"persistentvolumeclaims": "1"},
+            "persistentvolumeclaims: the release asks for 2",
+        ),
+        (
+            [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
+            {"fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1", "count/replicasets.apps": "0"},
+            "fast.storageclass.storage.k8s.io/persistentvolumeclaims: the release asks for 2",
+        ),
+    ],
+)
+def test_what_a_quota_counts(objects: list[dict[str, Any]], hard: dict[str, str], says: str | None) -> None:
+    found = list(quota.over_quota([{"metadata": {"name": "team"}, "spec": {"hard": hard}}], [], objects))
+    assert len(found) == (says is not None), found
+    assert says is None or says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("thing", "limit", "says"),
+    [
+        (
+            workload({"requests": {"memory": "48Gi"}}),
+            {"type": "Container", "default": {"memory": "512Mi"}},
+            "container c0: 48.0 GiB memory requested without a limit, and 0.5 GiB is the limit that the namespace gives it",
+        ),
+        (workload({"requests": {"memory": "512Mi"}}), {"type": "Container", "default": {"memory": "512Mi"}}, None),
+        (workload({"requests": {"cpu": "2"}}), {"type": "Container", "max": {"cpu": "1"}}, "2 cpu, the most is 1"),
+        (
+            workload({"requests": {"cpu": "2"}}),
+            {"type": "Pod", "max": {"cpu": "64"}},
+            "pod: no limit for cpu, which is",
+        ),
+        (workload(GIB_1, {"requests": {"cpu": "2"}}), {"type": "Pod", "max": {"cpu": "64"}}, None),
+        (workload({}), {"type": "Pod", "min": {"cpu": "1"}}, "pod: no request for cpu, which is needed"),
+        (workload({}), {"type": "Container", "min": {"cpu": "1"}}, None),
+        (
+            workload({"requests": {"cpu": "1"}, "limits": {"cpu": "8"}}),
+            {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
+            "container c0: the limit for cpu is 8 times the request, the most is 2 times",
+        ),
+        (workload(GIB_1), {"type": "Container", "maxLimitRequestRatio": {"cpu": "1"}}, None),
+        (
+            workload({"requests": {"cpu": "1"}}),
+            {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
+            "no limit for cpu, of which the limit is at most 2 times the request",
+        ),
+        (
+            workload(GIB_1, init=[{"limits": {"memory": "200Gi"}}]),
+            {"type": "Container", "max": {"memory": "64Gi"}},
+            "container i0: 200.0 GiB memory, the most is 64.0 GiB",
+        ),
+        (
+            workload(GIB_1, init=[{"limits": {"memory": "200Gi"}}]),
+            {"type": "Pod", "max": {"memory": "64Gi"}},
+            "pod: 200.0 GiB memory, the most is 64.0 GiB",
+        ),
+        (
+            workload(GIB_1, kind="StatefulSet", volumeClaimTemplates=[CLAIM]),
+            {"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}},
+            "StatefulSet w, claim data: 30.0 GiB storage, the most is 10.0 GiB",
+        ),
+        (workload({}, replicas=0), {"type": "Pod", "max": {"cpu": "64"}}, None),
+    ],
+)
+def test_what_a_limit_range_refuses(thing: dict[str, Any], limit: dict[str, Any], says: str | None) -> None:
+    found = list(quota.outside_limits([{"metadata": {"name": "l"}, "spec": {"limits": [limit]}}], [thing]))
+    assert len(found) == (says is not None), found
+    assert says is None or says in found[0]
+
+
+def test_a_pod_that_asks_as_a_whole_is_left_to_the_server() -> None:
+    one = workload({})
+    one["spec"]["template"]["spec"]["resources"] = {"requests": {"cpu": "4"}}
+    hard = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "8", "requests.memory": "1Gi"}}}
+    ranges = [{"spec": {"limits": [{"type": "Pod", "max": {"cpu": "8"}}]}}]
+    assert list(quota.over_quota([hard], [], [one])) == []
+    assert list(quota.outside_limits(ranges, [one])) == []
+
+
+def test_one_node_has_to_hold_all_of_a_pod(site4: Site) -> None:
+    (node,) = site4.cluster.find("api/v1/nodes")
+    big = copy.deepcopy(node)
+    big["metadata"] = {"name": "big"}
+    node["status"]["allocatable"] |= {"cpu": "2", "memory": "256Gi"}
+    big["status"]["allocatable"] |= {"cpu": "64", "memory": "16Gi"}
+    site4.cluster.put("api/v1/nodes", "", big)
+    asked = {"requests": {"cpu": "32", "memory": "128Gi"}}
+    (found,) = preflight._room(site4.kube, [workload(asked)])
+    assert found.state == "missing"
+    assert "no node has all of 32 cpu, 128.0 GiB memory" in found.text
+    assert "2 cpu, 256.0 GiB memory" in found.text
+    assert "64 cpu, 16.0 GiB memory" in found.text
+    assert "cpu or memory" in found.remedy
+    big["status"]["allocatable"]["memory"] = "128Gi"
+    site4.cluster.put("api/v1/nodes", "", big)
+    assert [one.state for one in preflight._room(site4.kube, [workload(asked)])] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("container", "says"),
+    [
+        ({"args": ["--k8s-label-selector", " "]}, "an empty selector: it would take every pod"),
+        ({"args": ["--k8s-label-selector="]}, "an empty selector"),
+        ({"args": ["--k8s-label-selector", ","]}, "the selector ',': it names no label"),
+        ({"args": ["--k8s-label-selector", "="]}, "the selector '=': it names no label"),
+        ({"command": ["vllm-router", "--k8s-label-selector", ""]}, "an empty selector"),
+        ({"command": ["vllm-router", "--k8s-label-selector"], "args": [None]}, "an empty selector"),
+        ({"command": ["vllm-router"], "args": ["--k8s-label-selector", "a=b"]}, None),
+        ({"command": ["vllm-router"]}, None),
+    ],
+)
+def test_selectors_that_name_no_label_are_refused(site4: Site, container: dict[str, Any], says: str | None) -> None:
+    found = list(preflight._labels([engine(**container)]))
+    assert len(found) == (says is not None)
+    assert says is None or says in found[0].text
+    assert [
+        one.name for one in preflight._neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
+    ] == []
+
+
+def test_a_selector_that_the_server_refuses_is_named(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise ApiError(400, "unable to parse requirement", "list pods")
+
+    monkeypatch.setattr(Kube, "list", refuse)
+    one = engine(args=["--k8s-label-selector", "a=b,"])
+    (found,) = preflight._neighbours(site4.kube, site4.helm, [one], "mine", "rel")
+    assert (found.name, found.state) == ("selectors", "not checked")
+    assert "'a=b,'" in found.text
+
+
+def test_labels_that_would_adopt_strangers_are_refused(site4: Site) -> None:
+    objects = site4.helm.render_values(site4.chart, "rel", "mine", VALUES)
+    for one in objects:
+        for container in at(one, "spec", "template", "spec", "containers", default=[]):
+            if "--k8s-label-selector" in (container.get("args") or []):
+                container["args"][container["args"].index("--k8s-label-selector") + 1] = None
+    (found,) = preflight._labels(objects)
+    assert found.state == "missing"
+    assert "servingEngineSpec.labels" in found.remedy
+    assert any("empty selector" in one for one in unresolved(objects))
+
+
+def test_values_without_an_engine_are_refused(site4: Site) -> None:
+    assert "renders no engine" in missing(site4.check({"servingEngineSpec": {"modelSpec": []}}))["engines"]
+
+
+@pytest.mark.parametrize("words", [("vllm", "serve"), ("vllm", "serve", "--port=a/b"), ("sh", "-c", "vllm serve")])
+def test_an_engine_without_a_model_asks_no_hub(words: tuple[str, ...]) -> None:
+    assert list(preflight._gated([engine(command=list(words))])) == []
+
+
+def test_replicas_that_are_no_number_are_refused(site4: Site) -> None:
+    objects = [engine() | {"spec": engine()["spec"] | {"replicas": "abc"}}]
+    (found,) = preflight._replicas(objects)
+    assert found.text == "Deployment engine asks for 'abc' replicas"
+
+
+def test_a_volume_for_several_nodes_needs_a_class_that_offers_it(site4: Site) -> None:
+    site4.cluster.find("apis/storage.k8s.io/v1/storageclasses")[0]["provisioner"] = "ebs.csi.aws.com"
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteMany"]}}
+    claim["spec"] |= {"resources": {"requests": {"storage": "1Gi"}}}  # type: ignore[operator]
+    (found,) = preflight._volumes(site4.kube, [claim])
+    assert found.state == "missing"
+    assert "ReadWriteMany" in found.text
+
+
+def test_a_token_by_env_from_is_a_token() -> None:
+    one = engine(command=["vllm", "serve", "org/gated"], envFrom=[{"secretRef": {"name": "hf"}}])
+    assert list(preflight._gated([one])) == []
+
+
+def test_neighbours_in_a_namespace_that_exists(site4: Site) -> None:
+    site4.install()
+    found = missing(site4.check(VALUES, exists=True))
+    assert "has a release rel already" in found["release"]
+    assert "environment=test fits rel-m-deployment-vllm" in found["selectors"]
+
+
+def test_the_rights_are_those_of_the_documented_role() -> None:
+    import yaml
+
+    documents = list(yaml.safe_load_all((Path(__file__).parents[1] / "docs/rbac.yaml").read_text()))
+    granted: dict[tuple[bool, str, str], set[str]] = {}
+    for one in documents:
+        if one["kind"] in {"ClusterRole", "Role"}:
+            for rule in one["rules"]:
+                for group in rule["apiGroups"]:
+                    for resource in rule["resources"]:
+                        granted.setdefault((one["kind"] == "ClusterRole", group, resource), set()).update(rule["verbs"])
+    for right in preflight.RIGHTS:
+        lacking = set(right.verbs) - granted.get((True, right.group, right.resource), set())
+        if not right.everywhere:
+            lacking -= granted.get((False, right.group, right.resource), set())
+        assert not lacking, f"docs/rbac.yaml does not grant {sorted(lacking)} on {right.resource}"
+
+
+# --- cleaning up ------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
+    site.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "foreign"}})
+    site.install(**cleanup.labels("stack-1"))
+    found = cleanup.find(site.kube)
+    assert [(one.kind, one.name, one.owner) for one in found] == [("namespace", "mine", "stack-1")]
+    assert cleanup.find(site.kube, older_than_s=3600) == []
+    cleanup.remove(site.kube, site.helm, found[0], lambda _: None)
+    assert site.kube.get("Namespace", "mine") is None
+    assert site.kube.get("Namespace", "foreign") is not None
+    assert site.cluster.pods() == []
+
+
+CRDS = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
+    site.install(**cleanup.labels("stack-1"))
+    crd = site.cluster.find(CRDS)[0]
+    assert cleanup.remove_unused_crds(site.kube) == [], "Helm made it for another owner: it carries no mark"
+    crd["metadata"]["labels"] = dict(cleanup.MADE)
+    assert cleanup.remove_unused_crds(site.kube) == [], "a stack of this suite is still there"
+    (left,) = cleanup.find(site.kube)
+    cleanup.remove(site.kube, site.helm, left, lambda _: None)
+    site.cluster.forbidden.add(("list", "things"))
+    assert cleanup.remove_unused_crds(site.kube) == [], "without the right to look it counts as used"
+    site.cluster.forbidden.clear()
+    deployments = "apis/apps/v1/deployments"
+    for label in ({"app.kubernetes.io/part-of": "vllm-stack"}, {"helm-release-name": "theirs"}):
+        site.cluster.objects[deployments, "default", "theirs"] = {"metadata": {"name": "theirs", "labels": label}}
+        assert cleanup.remove_unused_crds(site.kube) == [], "somebody else's release came after it: it has no other"
+        site.cluster.objects.pop((deployments, "default", "theirs"))
+    site.cluster.put("apis/example.com/v1/things", "default", {"metadata": {"name": "t"}})
+    assert cleanup.remove_unused_crds(site.kube) == [], "it holds an object"
+    site.cluster.objects.pop(("apis/example.com/v1/things", "default", "t"))
+    assert cleanup.remove_unused_crds(site.kube) == ["things.example.com"]
+    assert site.cluster.find(CRDS) == []
+
+
+@pytest.mark.parametrize("whose", ["host", "user", "live run"])
+def test_what_others_made_is_listed_and_left_alone(
+    site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(site4.kube.where.kubeconfig))
+    owner = ProcessRef.of(os.getpid())
+    marks = cleanup.labels("stack-1", owner)
+    assert all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value) for value in marks.values())
+    if whose != "live run":
+        marks[cleanup.HOST if whose == "host" else cleanup.USER] = "another"
+    site4.install(**marks)
+    helm = f"--helm={site4.helm.command[0]}"
+    assert cleanup.main([helm, "--remove"]) == 0
+    out = capsys.readouterr().out
+    assert "0 left by earlier runs" in out
+    assert ("its run is still alive" if whose == "live run" else "made by user") in out
+    assert site4.kube.get("Namespace", "mine") is not None
+    assert cleanup.main([helm, "--remove", "--everyone"]) == 0
+    assert site4.kube.get("Namespace", "mine") is None
+
+
+def test_a_release_in_a_foreign_namespace_goes_alone(site: Site) -> None:
+    site.install()
+    (left,) = cleanup.find(site.kube)
+    assert (left.kind, left.name, left.namespace) == ("release", "rel", "mine")
+    cleanup.remove(site.kube, site.helm, left, lambda _: None)
+    assert site.kube.get("Namespace", "mine") is not None
+    assert cleanup.find(site.kube) == []
+
+
+def test_what_does_not_go_is_named() -> None:
+    with pytest.raises(StackError, match="namespace x is not gone after 0 s, left: pod a"):
+        cleanup.until_gone(lambda: ["pod a"], "namespace x", lambda _: None, within_s=0.0)
+
+
+def test_the_command_lists_and_removes(
+    site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(site4.kube.where.kubeconfig))
+    site4.install(**cleanup.labels("stack-1"))
+    helm = f"--helm={site4.helm.command[0]}"
+    assert cleanup.main([helm]) == 1
+    assert "namespace mine" in capsys.readouterr().out
+    assert cleanup.main([helm, "--remove"]) == 0
+    assert cleanup.main([helm]) == 0
+    assert "0 left by earlier runs" in capsys.readouterr().out
+    assert cleanup.main([helm, "--kube-context", "nobody"]) == 2
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_of_a_container_by_either_cgroup() -> None:
+    assert resident_of("anon 100\nfile 50\nshmem 7\n", "x") == 107
+    assert resident_of("cache 1\nrss 2\ntotal_rss 100\ntotal_shmem 5\n", "x") == 105
+    with pytest.raises(NotJudged, match="shows no memory"):
+        resident_of("", "x")

@@ -1,0 +1,132 @@
+"""CFG-04 on the real production-stack chart: every key that it ignores in silence is found, and no other.
+
+Set ``KV_OFFLOAD_TEST_CHART`` to ``helm/`` of a checkout of vllm-project/production-stack; without it these are skipped.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.provide.kube import helm as helms
+from fixtures.provide.kube.helm import Chart, Helm
+from fixtures.provide.release.under_test import idle_keys
+from fixtures.provide.values import render as chart_values
+from tests.helm_binaries import helm as binary
+
+ROOT = Path(__file__).parents[1]
+CHART = os.environ.get("KV_OFFLOAD_TEST_CHART")
+KNOWN = frozenset(
+    [
+        "LMCACHE_LOCAL_CPU",
+        "LMCACHE_MAX_LOCAL_CPU_SIZE",
+        "LMCACHE_LOCAL_DISK",
+        "LMCACHE_MAX_LOCAL_DISK_SIZE",
+        "LMCACHE_LOG_LEVEL",
+        "LMCACHE_LMCACHE_INSTANCE_ID",
+        "LMCACHE_REMOTE_URL",
+        "LMCACHE_REMOTE_SERDE",
+        "LMCACHE_CHUNK_SIZE",
+        "LMCACHE_NIXL_BUFFER_SIZE",
+        "LMCACHE_NIXL_BUFFER_DEVICE",
+        "LMCACHE_ENABLE_CONTROLLER",
+        "LMCACHE_TRACK_USAGE",
+    ]
+)
+"""Of the names that LMCache 0.5.6 reads, those that the chart can set."""
+pytestmark = pytest.mark.skipif(CHART is None, reason="set KV_OFFLOAD_TEST_CHART to helm/ of a checkout")
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> tuple[Helm, Chart]:
+    folder = tmp_path_factory.mktemp("chart")
+    return Helm((str(binary(4)),), None, folder / "home"), helms.chart_of(CHART, None, folder)
+
+
+def seed() -> dict[str, Any]:
+    return chart_values.read_yaml(ROOT / "configs/cpu-offload/values.yaml")
+
+
+@pytest.mark.parametrize("config", ["cpu-offload", "embedded", "cpu-cluster"])
+def test_our_own_values_have_no_key_without_effect(tools: tuple[Helm, Chart], config: str) -> None:
+    values = chart_values.read_yaml(ROOT / "configs" / config / "values.yaml")
+    assert idle_keys(*tools, "vllm", "n", values, KNOWN) == []
+
+
+MODEL = "servingEngineSpec.modelSpec[0]"
+CASES: list[tuple[str, dict[str, Any], list[str]]] = [
+    # (what is laid over: at which path of the seed's values, keys, the paths that are to be found)
+    ("a typo", {"lmcacheConfig": {"cpuOffloadBufferSize": "20"}}, ["lmcacheConfig.cpuOffloadBufferSize"]),
+    ("wrong case", {"lmcacheConfig": {"CPUOffloadingBufferSize": "20"}}, ["lmcacheConfig.CPUOffloadingBufferSize"]),
+    ("LMCache's own name", {"lmcacheConfig": {"maxLocalCpuSize": "20"}}, ["lmcacheConfig.maxLocalCpuSize"]),
+    ("chunk size", {"lmcacheConfig": {"chunkSize": 128}}, ["lmcacheConfig.chunkSize"]),
+    ("remote URL", {"lmcacheConfig": {"remoteUrl": "lm://x:1"}}, ["lmcacheConfig.remoteUrl"]),
+    *(
+        (f"buffer {size!r}", {"lmcacheConfig": {"cpuOffloadingBufferSize": size}}, ["lmcacheConfig.cpuOffloadingBufferSize"])
+        for size in ("0.5", 0.5, "0", "-1", -1, "20GB", "20Gi", " 20 ", "abc")
+    ),
+    ("disk without a path", {"lmcacheConfig": {"diskOffloadingBufferSize": "10"}}, ["lmcacheConfig.diskOffloadingBufferSize"]),
+    ("token inside of lmcacheConfig", {"lmcacheConfig": {"hf_token": "t"}}, ["lmcacheConfig.hf_token"]),
+    ("token by another name", {"hfToken": "t"}, ["hfToken"]),
+    ("LMCache below vllmConfig", {"vllmConfig": {"lmcacheConfig": {"enabled": True}}}, ["vllmConfig.lmcacheConfig.enabled"]),
+    ("old worker port", {"lmcacheConfig": {"workerPort": 1}}, ["lmcacheConfig.workerPort"]),
+    ("worker ports without a reader", {"lmcacheConfig": {"workerPorts": "1"}}, ["lmcacheConfig.workerPorts"]),
+    *(
+        (f"vLLM option {key}", {"vllmConfig": {key: value}}, [f"vllmConfig.{key}"])
+        for key, value in (
+            ("swapSpace", 4),
+            ("enforceEager", True),
+            ("quantization", "fp8"),
+            ("blockSize", 16),
+            ("gpuMemoryUtilisation", 0.9),
+        )
+    ),
+    *((f"GPU {amount!r}", {"requestGPU": amount}, ["requestGPU"]) for amount in (0.5, "abc")),
+    ("start-up probe of one model", {"startupProbe": {"failureThreshold": 90}}, ["startupProbe.failureThreshold"]),
+    ("nixl without PD", {"lmcacheConfig": {"enableNixl": True, "nixlRole": "sender"}},
+     ["lmcacheConfig.enableNixl", "lmcacheConfig.nixlRole"]),
+    ("a variable that the chart overrides", {"env": [{"name": "LMCACHE_MAX_LOCAL_CPU_SIZE", "value": "5"}]}, ["env[0].value"]),
+    ("a second connector", {"vllmConfig": {"extraArgs": ["--kv-transfer-config", "{}"]}}, ["vllmConfig.extraArgs[1]"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("over", "found"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_key_that_is_ignored_is_found(tools: tuple[Helm, Chart], over: dict[str, Any], found: list[str]) -> None:
+    values = seed()
+    model = values["servingEngineSpec"]["modelSpec"][0]
+    for key, value in over.items():
+        if isinstance(value, dict) and key in model:
+            model[key] |= value
+        else:
+            model[key] = value
+    assert idle_keys(*tools, "vllm", "n", values, KNOWN) == [f"{MODEL}.{path}" for path in found]
+
+
+@pytest.mark.parametrize("place", ["servingEngineSpec", ""])
+def test_lmcache_at_a_wrong_level_is_found(tools: tuple[Helm, Chart], place: str) -> None:
+    values = seed()
+    wrong = {"enabled": True, "cpuOffloadingBufferSize": "20"}
+    (values[place] if place else values)["lmcacheConfig"] = copy.deepcopy(wrong)
+    prefix = f"{place}." if place else ""
+    assert idle_keys(*tools, "vllm", "n", values, KNOWN) == [f"{prefix}lmcacheConfig.{key}" for key in wrong]
+
+
+def test_what_prefill_decode_sets_for_an_old_lmcache_is_found(tools: tuple[Helm, Chart]) -> None:
+    values = seed()
+    lmcache = values["servingEngineSpec"]["modelSpec"][0]["lmcacheConfig"]
+    lmcache.clear()
+    lmcache |= {
+        "enabled": True,
+        "enablePD": True,
+        "enableNixl": True,
+        "nixlRole": "sender",
+        "nixlPeerHost": "h",
+        "nixlPeerPort": "1",
+    }
+    found = idle_keys(*tools, "vllm", "n", values, KNOWN)
+    base = f"{MODEL}.lmcacheConfig"
+    assert found == [f"{base}.enableNixl", f"{base}.nixlPeerHost", f"{base}.nixlPeerPort"]

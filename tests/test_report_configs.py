@@ -1,0 +1,232 @@
+"""A bare ``--gate`` on every configuration that ships: open on a healthy subject, closed by one fault.
+
+The suite itself is collected and run, with its own plugins, options, features, fold and gate; only the start of the stack
+is left out, and what a test measures: on a healthy subject a test that applies passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.catalogue.requirements import REQUIREMENTS, musts
+from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
+from fixtures.plugin import stack as plugin
+from fixtures.plugin.verdicts import STATE_KEY, VerdictState
+from fixtures.provide.process import launch as process
+from fixtures.provide.values.config import available, load_config
+from fixtures.report import verdicts as aggregate
+from fixtures.report.verdicts import Case, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fixtures.plugin.stack import Run
+
+pytest_plugins = ("pytester",)
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+GPU = ("cpu-offload", "gpu-small", "gpu-multi-process")
+SUBJECTS = [
+    ("embedded", "process"),
+    ("cpu-cluster", "chart"),
+    *((name, kind) for name in GPU for kind in ("process", "chart")),
+]
+
+HEALTHY = """
+from types import SimpleNamespace
+
+import pytest
+
+from fixtures.experiments.control import Control
+
+def nothing(stack):
+    return None
+
+MEASURING = "prompts early latency api engine_apis router_api texts host_memory tear_down last_user"
+for name in MEASURING.split():
+    globals()[name] = pytest.fixture(nothing, name=name)
+
+@pytest.fixture(autouse=True)
+def _observed(request):
+    if "stack" in request.fixturenames:
+        request.getfixturevalue("_turn")
+
+@pytest.fixture
+def control(stack):
+    return Control(SimpleNamespace(gpu_prefix_cache=True, record=stack.record))
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if "on_gpu" in pyfuncitem.funcargs:  # what this test asks of its own control, before it measures
+        on_gpu = pyfuncitem.funcargs["on_gpu"]
+        pyfuncitem.funcargs["control"].check_mixed(aligned=on_gpu == int(on_gpu))
+    return True
+"""
+
+
+def record_of(run: Run, name: str) -> StackRecord:
+    """The record of a healthy stack, from what the configuration really renders."""
+    config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
+    command, explicit = process.check(config)
+    of_server = explicit is not None or run.device == "cpu"
+    record = StackRecord(
+        id=name,
+        kind="chart" if run.kind == "chart" else "process",
+        config=name,
+        device=run.device,
+        folder=run.folder / name,
+        model=command.served_model_name,
+        requested=process.requested(command, explicit),
+        engines=[
+            EngineServer(
+                name="engine-0",
+                url="http://127.0.0.1:9",
+                argv=tuple(command.argv),
+                env=dict(command.env),
+                log=run.folder / "engine.log",
+                cache_server="kv-0" if of_server else None,
+            )
+        ],
+        cache_servers=[Server(name="kv-0", url="http://127.0.0.1:9")] if of_server else [],
+        ready_after_s=1.0,
+    )
+    record.folder.mkdir(parents=True)
+    if run.kind == "chart":
+        record.release = Release(
+            name="vllm",
+            namespace="kv",
+            kubeconfig=None,
+            context=None,
+            helm=("helm",),
+            own=True,
+            chart="vllm-stack-0.1.12",
+        )
+        record.routers = [Server(name="router", url="http://127.0.0.1:9")]
+    else:
+        record.baseline = Baseline(pool_tokens=1, prompt_tokens=1, cold_s=(1.0,))
+    return record
+
+
+class Pods:
+    """Stands in for the access to a release."""
+
+    release = api_key = metrics = None
+
+    def __init__(self, record: StackRecord, folder: Path) -> None:
+        self.record = record
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+    def __enter__(self) -> Pods:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def nobody_else(*_: object) -> Iterator[None]:
+    yield
+
+
+@pytest.fixture
+def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[VerdictState]:
+    """The suite in a folder of its own, with stacks that are never stood up; gets the state of every run."""
+    found: list[VerdictState] = []
+    shutil.copytree(ROOT / "suite", pytester.path / "suite", ignore=shutil.ignore_patterns("__pycache__"))
+    (pytester.path / "suite" / "conftest.py").write_text(HEALTHY)
+    (pytester.path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+    pytester.makeini(
+        "[pytest]\ntestpaths = suite\naddopts = --import-mode=importlib -p no:allure_pytest -p no:cacheprovider "
+        "-p no:hypothesispytest\n"
+    )
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setattr(plugin, "_stand_up", lambda run, name, *, compared: record_of(run, name))
+    monkeypatch.setattr(plugin, "Access", Pods)
+    monkeypatch.setattr(plugin, "_told", lambda stack, *_: stack)
+    for name in ("_end", "_diagnose", "_preflight", "_adopt_python"):
+        monkeypatch.setattr(plugin, name, lambda *_: None)
+    monkeypatch.setattr(plugin.gpu, "cards", list)
+    monkeypatch.setattr(plugin, "machine", nobody_else)
+    monkeypatch.setattr(plugin, "locked", nobody_else)
+
+    class Keeps:
+        def pytest_unconfigure(self, config: pytest.Config) -> None:
+            found.append(config.stash[STATE_KEY])
+
+    original = pytester.inline_run
+    monkeypatch.setattr(
+        pytester, "inline_run", lambda *args, **kwargs: original(*args, **kwargs | {"plugins": [Keeps()]})
+    )
+    return found
+
+
+def judge(pytester: pytest.Pytester, name: str, kind: str) -> tuple[int, dict[str, Any]]:
+    arguments = [f"--config={CONFIGS / name}", f"--stack={kind}", "--gate", "--run-dir=runs", "-q"]
+    arguments += ["--gpu"] if name in GPU else []
+    arguments += [f"--engine-python={sys.executable}"] if kind == "process" and name in GPU else []
+    result = pytester.inline_run(*arguments)
+    return int(result.ret), json.loads((pytester.path / "reports/conformance.json").read_text())
+
+
+def with_case(state: VerdictState, id_: str, outcome: str) -> list[Case]:
+    """The cases of a run, of which the first that passed for a requirement had this outcome instead."""
+    cases = list(state.log.cases)
+    at = next(at for at, case in enumerate(cases) if id_ in case.ids and case.outcome == "passed")
+    cases[at] = Case(cases[at].nodeid, cases[at].ids, [Phase("call", outcome, "seeded")])
+    return cases
+
+
+def test_every_configuration_that_ships_is_tried() -> None:
+    assert {name for name, _ in SUBJECTS} == set(available(CONFIGS))
+
+
+@pytest.mark.parametrize(("name", "kind"), SUBJECTS)
+def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
+    pytester: pytest.Pytester, states: list[VerdictState], name: str, kind: str
+) -> None:
+    code, report = judge(pytester, name, kind)
+    verdicts = {entry["id"]: entry["verdict"] for entry in report["requirements"]}
+    assert report["gate"]["unmet"] == []
+    assert report["gate"]["open"]
+    assert code == 0
+    claimed = load_config(name, CONFIGS).expect.profiles
+    assert set(report["gate"]["profiles"]) == {*claimed, *(["chart"] if kind == "chart" else [])} - (
+        {"chart"} if kind == "process" else set()
+    )
+    assert set(verdicts) == {id_ for id_, each in REQUIREMENTS.items() if not each.planned}, "everything is told"
+    assert report["not_run"] == {}
+
+    absent = {id_ for id_, verdict in verdicts.items() if verdict == "not applicable"}
+    on_a_cluster = {id_ for id_, each in REQUIREMENTS.items() if "release" in each.needs and not each.planned} | {
+        "API-09"
+    }
+    assert absent == {
+        *(on_a_cluster if kind == "process" else ()),
+        *(() if name in GPU else ("MEM-01", "MEM-02")),
+        *(() if name == "embedded" or kind == "chart" else ("API-08",)),
+    }
+    (subject,) = report["subjects"]
+    assert ("gpu" in subject["features"]["supported"]) == (name in GPU)
+    assert ("release" in subject["features"]["unsupported"]) == (kind == "process")
+
+    (state,) = states
+    assert state.gate is not None
+    # One MUST after the other, and one case of it only: a fault that one case sees closes the gate, so does an open case.
+    for requirement in musts(state.gate):
+        if verdicts[requirement.id] == "not applicable":
+            continue
+        for outcome in ("failed", "not judged", "error"):
+            results = aggregate.fold(with_case(state, requirement.id, outcome))
+            unmet = [found.id for found, _ in aggregate.unmet_gate(results, state.gate)]
+            assert unmet == [requirement.id], outcome
+            assert aggregate.has_failed(results) == (outcome != "not judged")

@@ -1,0 +1,187 @@
+"""Which features a record shows, and which it does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.catalogue.requirements import FEATURES
+from fixtures.core.record import EngineServer, Release, SecretRef, Server, StackRecord
+from fixtures.subject.features import features_of, unsupported_before_start
+
+
+def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str, Any]:
+    given = {f"lmcache.{key}": value for key, value in extra.items()}
+    found = {"kv_connector": name, "kv_role": "kv_both", "kv_connector_extra_config": given}
+    return found | ({"kv_connector_module_path": module} if module else {})
+
+
+IN_PROCESS = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
+ASCEND = connector("LMCacheAscendConnectorV1Dynamic", module="lmcache_ascend.integration.vllm")
+OFFLOAD = ("vllm", "--kv-offloading-size", "8", "--kv-offloading-backend", "lmcache")
+TIERS = "disk-tier remote-tier lower-tier"
+
+
+def record(
+    *, argv: tuple[str, ...] = ("vllm",), env: dict[str, str] | None = None, engines: int = 1, **facts: Any
+) -> StackRecord:
+    server, connector = facts.pop("cache_server", None), facts.pop("connector", IN_PROCESS)
+    argv += ("--kv-transfer-config", json.dumps(connector)) if argv and connector else ()
+    facts = {"kind": "process"} | facts
+    found = [
+        EngineServer(name=f"e{number}", url="http://e", argv=argv, env=env or {}, cache_server=server)
+        for number in range(engines)
+    ]
+    servers = [Server(name=server, url="http://s")] if server else []
+    return StackRecord(id="x", config="x", folder=Path(), model="m", engines=found, cache_servers=servers, **facts)
+
+
+RELEASE = Release(name="r", namespace="n", kubeconfig=None, context=None, helm=("helm",), own=True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "supported", "unsupported"),
+    [
+        ({}, "lmcache prefix-cache own", "gpu api-key router release several-engines disk-tier remote-tier lower-tier"),
+        ({"device": "cuda"}, "gpu", ""),
+        ({"env": {"VLLM_API_KEY": "x"}}, "api-key", ""),
+        ({"argv": ("vllm", "--api_key=x")}, "api-key", ""),
+        (
+            {"kind": "chart", "release": RELEASE, "api_key": SecretRef(name="s", key="k")},
+            "api-key release own",
+            "router",
+        ),
+        ({"kind": "chart", "release": RELEASE, "routers": [Server(name="r", url="http://r")]}, "router release", ""),
+        ({"argv": ("vllm", "--no-enable-prefix-caching")}, "", "prefix-cache"),
+        ({"argv": ("vllm", "--no-enable-prefix-caching", "--enable_prefix_caching")}, "prefix-cache", ""),
+        ({"env": {"VLLM_SERVER_DEV_MODE": "1"}}, "reset", ""),
+        ({"env": {"LMCACHE_LOCAL_DISK": "file:///d"}}, "disk-tier lower-tier", "remote-tier"),
+        (
+            {"env": {"LMCACHE_REMOTE_URL": "lm://x:1"}, "engines": 2},
+            "remote-tier lower-tier shared-tier several-engines",
+            "",
+        ),
+        ({"engines": 2, "cache_server": "kv"}, "cache-server shared-tier several-engines", ""),
+        ({"connector": {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}}, "", "lmcache"),
+        (
+            {
+                "connector": {
+                    "kv_connector": "MultiConnector",
+                    "kv_role": "kv_both",
+                    "kv_connector_extra_config": {
+                        "connectors": [
+                            {"kv_connector": "NixlConnector", "kv_role": "kv_both"},
+                            {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"},
+                        ]
+                    },
+                }
+            },
+            "lmcache",
+            "",
+        ),
+        ({"argv": ("vllm", "--enable-lora")}, "adapters", ""),
+    ],
+)
+def test_what_a_record_shows(facts: dict[str, Any], supported: str, unsupported: str) -> None:
+    found = features_of(record(**facts))
+    assert set(supported.split()) <= set(found.supported)
+    assert set(unsupported.split()) <= set(found.unsupported)
+    assert not set(found.supported) & set(found.unsupported)
+    assert {*found.supported, *found.unsupported} <= set(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("facts", "supported", "unsupported", "unknown"),
+    [
+        ({"connector": ASCEND}, "", "", f"lmcache cache-server {TIERS}"),
+        ({"connector": connector("Vendor", module="vendor.fast")}, "", "", f"lmcache {TIERS}"),
+        ({"connector": connector("OffloadingConnector", module="vendor.fast")}, "", "", f"lmcache {TIERS}"),
+        ({"connector": connector("OffloadingConnector")}, "", f"lmcache cache-server {TIERS}", ""),
+        (
+            {
+                "connector": connector(
+                    "LMCacheConnectorV1Dynamic", module="lmcache.integration.vllm.lmcache_connector_v1"
+                )
+            },
+            "lmcache",
+            f"cache-server {TIERS}",
+            "",
+        ),
+        # Where the settings of a tier may stand
+        ({"env": {"LMCACHE_CONFIG_FILE": "/x.yaml"}}, "lmcache", "cache-server", TIERS),
+        (
+            {"env": {"LMCACHE_CONFIG_FILE": "/x.yaml", "LMCACHE_REMOTE_URL": "lm://x:1"}},
+            "remote-tier lower-tier",
+            "",
+            "disk-tier",
+        ),
+        (
+            {"connector": connector("LMCacheConnectorV1", local_disk="file:///d", max_local_disk_size=5)},
+            "disk-tier lower-tier",
+            "remote-tier",
+            "",
+        ),
+        ({"connector": connector("LMCacheConnectorV1", remote_url="lm://x:1")}, "remote-tier", "disk-tier", ""),
+        ({"connector": connector("LMCacheConnectorV1", local_disk=None)}, "", TIERS, ""),
+        ({"env": {"LMCACHE_GDS_PATH": "/d"}}, "", "", TIERS),
+        ({"env": {"LMCACHE_MAX_LOCAL_DISK_SIZE": "5"}}, "", TIERS, ""),
+        # A cache server that the record does not have
+        ({"kind": "attach", "connector": connector("LMCacheMPConnector")}, "lmcache", "", f"cache-server {TIERS}"),
+        ({"argv": OFFLOAD, "connector": None}, "lmcache", "", f"cache-server {TIERS}"),
+        # What a --config file says is not known here
+        (
+            {"argv": ("vllm", "serve", "--config", "/c"), "connector": None},
+            "",
+            "",
+            "lmcache prefix-cache api-key adapters",
+        ),
+        ({"argv": ("vllm", "serve", "--config", "/c", "--no-enable-prefix-caching")}, "lmcache", "prefix-cache", TIERS),
+        # Options by vLLM's own rules
+        ({"argv": ("vllm", "serve", "--api-ke", "x", "--enable-lor")}, "api-key adapters", "", ""),
+        ({"argv": ("vllm", "serve", "--no_enable_prefix_cach")}, "", "prefix-cache adapters", ""),
+        (
+            {"argv": ("bash", "-c", "vllm serve m --no-enable-prefix-caching"), "connector": None},
+            "",
+            "prefix-cache",
+            "",
+        ),
+        ({"kind": "attach", "argv": ()}, "", "", "adapters prefix-cache"),
+    ],
+)
+def test_only_what_is_known_to_be_absent_is_unsupported(
+    facts: dict[str, Any], supported: str, unsupported: str, unknown: str
+) -> None:
+    found = features_of(record(**facts))
+    assert set(supported.split()) <= set(found.supported)
+    assert set(unsupported.split()) <= set(found.unsupported)
+    assert not set(unknown.split()) & {*found.supported, *found.unsupported}
+
+
+def test_what_is_not_known_is_in_neither_list() -> None:
+    """A bare URL: no command, no environment, no log. Nothing becomes inapplicable by that."""
+    found = features_of(record(kind="attach", argv=()), attached=True)
+    known = {*found.supported, *found.unsupported}
+    assert not known & {"lmcache", "prefix-cache", "api-key", "router", "logs", "disk-tier", "remote-tier", "baseline"}
+    assert "own" in found.unsupported
+
+
+def test_a_stack_without_a_connector_lacks_nothing_by_configuration() -> None:
+    """A connector that was lost is CFG-01's fault, and no reason to judge less."""
+    found = features_of(record(connector=None))
+    assert not {"lmcache", "logs", "cache-server"} & set(found.unsupported)
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "absent"),
+    [
+        ("process", "cpu", {"gpu", "release", "router"}),
+        ("process", "cuda", {"release", "router"}),
+        ("chart", "cpu", {"gpu"}),
+        ("attach", "cpu", {"own"}),
+    ],
+)
+def test_what_a_kind_of_stack_cannot_have(kind: str, device: str, absent: set[str]) -> None:
+    assert unsupported_before_start(kind, device) == absent
