@@ -664,9 +664,9 @@ HOOK_FAULTS = (
     Fault(
         "load-leaks",
         "memory",
-        "the cache server keeps 256 KiB of every load for ever",
+        "the cache server keeps 128 KiB of every chunk that is loaded for ever",
         "LM#5270; V#44100",
-        Hook("leak-load", {"bytes": 256 << 10, "most": 1 << 30}),
+        Hook("leak-load", {"bytes": 128 << 10, "most": 1 << 30}),
         ids("MEM-04"),
         slow=True,
     ),
