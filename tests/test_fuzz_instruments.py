@@ -1,7 +1,8 @@
 """Whatever a server answers, reading it ends in a value, a verdict or a reason, never in a traceback.
 
-``KV_OFFLOAD_FUZZ`` is the number of inputs for each property. Inputs are grown from a seed by plain code: hypothesis draws
-the seed, keeps the examples apart and repeats a failure; drawing whole trees with it takes a hundred times as long.
+``KV_OFFLOAD_FUZZ`` is the number of inputs for each property (10 000 in CI, 1 000 else). Inputs are grown from a seed by plain
+code: hypothesis draws the seed, keeps the examples apart and repeats a failure; drawing whole trees with it takes a hundred
+times as long.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from tests.test_instruments_api import CHAT, COMPLETION, DELTAS, PIECES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FUZZ = settings(max_examples=int(os.environ.get("KV_OFFLOAD_FUZZ", "1000")), deadline=None, database=None)
+EXAMPLES = int(os.environ.get("KV_OFFLOAD_FUZZ") or (10_000 if os.environ.get("CI") else 1_000))
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, database=None)
 SEEDS = given(seed=st.integers(0, 2**64))
 LEAVES = (
     None,
