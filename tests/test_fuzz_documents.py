@@ -2,8 +2,8 @@
 
 Objects of Kubernetes are real ones in which anything that an API server may leave out is left out, null, empty, doubled or
 another text of the same type. Records, waivers and reports are files that a person may have edited: there anything may stand
-anywhere. 10 000 inputs of each kind in CI, 2 500 else (500 reports); ``KV_OFFLOAD_FUZZ=1000000`` sets another number. A failure names the
-seed.
+anywhere. 10 000 inputs of each kind in CI, 2 500 else (500 reports); ``KV_OFFLOAD_FUZZ=1000000`` sets another number. A failure
+names the seed.
 """
 
 from __future__ import annotations

@@ -370,6 +370,19 @@ def test_slow_metrics_are_told_and_not_stormed(
     assert Stack(record(tmp_path, engine.url)).slow_metrics() == []
 
 
+def test_a_page_of_20_mb_is_read_like_any_other(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = 'vllm:e2e_request_latency_seconds_bucket{engine="0",le="0.5",model_name="m%d"} 7\n'
+    more = "".join(bucket % number for number in range(250_000))
+    assert len(more) > 20_000_000
+    page = engine.metrics
+    monkeypatch.setattr(engine, "metrics", lambda: page() + more)
+    began = time.process_time()
+    assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).sources.computed == 50
+    assert time.process_time() - began < 30
+
+
 @pytest.mark.parametrize(
     ("page", "status", "words"),
     [
@@ -1253,6 +1266,27 @@ def test_a_log_that_is_rotated_loses_nothing_that_was_read(tmp_path: Path, how: 
     assert log.facts().stored_tokens() == 192 + 128 * count
     assert log.text(mark).count("128") == count
     assert log.position() == mark + path.stat().st_size
+
+
+def test_a_log_that_shrinks_while_it_is_read_loses_nothing_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.log"
+    path.write_text(STORED_64 * 10_000)
+    log = LogFile(path)
+    monkeypatch.setattr(module, "_PIECE_BYTES", 100_000)
+    real, pieces = logs.LogReader.feed, []
+
+    def feed(self: logs.LogReader, data: bytes) -> None:
+        real(self, data)
+        pieces.append(data)
+        path.write_text(STORED_64.replace("64", "128"))
+
+    monkeypatch.setattr(logs.LogReader, "feed", feed)
+    read = log.facts().stored_tokens()
+    assert read == 64 * b"".join(pieces).count(b"0.017 seconds")
+    assert 100_000 <= len(b"".join(pieces)) < 200_000
+    assert log.facts().stored_tokens() == read + 128
 
 
 def test_a_log_that_is_truncated_unread_keeps_its_marks(tmp_path: Path) -> None:
