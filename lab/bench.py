@@ -173,16 +173,16 @@ class Bench:
                 if cleared.status != 200:
                     return False
             for engine in stack.engines:
-                stack.drop_gpu_copy(engine=engine)
+                stack.clear_prefix_cache(engine=engine)
                 prompt = Prompts(random.SystemRandom().randrange(2**31), "restore", stack.chunk_tokens, 4096).unique(3)
-                first = stack.ask(prompt, engine=engine)
-                stack.drop_gpu_copy(engine=engine)
-                again = stack.ask(prompt, engine=engine)
+                first = stack.complete(prompt, engine=engine)
+                stack.clear_prefix_cache(engine=engine)
+                again = stack.complete(prompt, engine=engine)
                 if first.sources.computed != prompt.tokens or again.sources.loaded != prompt.whole_chunk_tokens:
                     return False
                 # On a GPU a cold run and a reload use different kernels: only the latter two have to agree.
-                stack.drop_gpu_copy(engine=engine)
-                same = first if self.record.device == "cpu" else stack.ask(prompt, engine=engine)
+                stack.clear_prefix_cache(engine=engine)
+                same = first if self.record.device == "cpu" else stack.complete(prompt, engine=engine)
                 if same.text != again.text:
                     return False
         except (SubjectFault, NotJudged):
@@ -463,8 +463,8 @@ def hang_up(bench: Bench, clients: int = 40) -> str:
     source = Prompts(random.SystemRandom().randrange(2**31), "hang-ups", stack.chunk_tokens, stack.max_model_len - 300)
     abandoned = 0
     for _ in range(clients // 10):
-        abandoned += stack.hang_up_on([source.unique(chunks=4) for _ in range(10)])
-    stack.at_rest()
+        abandoned += stack.abort_requests([source.unique(chunks=4) for _ in range(10)])
+    stack.wait_until_idle()
     if not abandoned:
         raise LabError("no client hung up before its answer")
     return f"{abandoned} of {clients} clients hung up"

@@ -15,7 +15,7 @@ SIZES = [1, 2, 8, 20]
 def test_a_cold_prompt_is_computed_and_stored(stack, prompts, chunks):
     """Every token of a fresh prompt is computed, and every whole chunk of it is stored."""
     prompt = prompts.unique(chunks=chunks)
-    cold = stack.ask(prompt)
+    cold = stack.complete(prompt)
     assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
     assert cold.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.tokens}"
     assert cold.stored_tokens == prompt.whole_chunk_tokens, (
@@ -34,10 +34,10 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
     )
     for engine in stack.engines:
         prompt = prompts.unique(chunks=chunks)
-        stack.ask(prompt, engine=engine)
+        stack.complete(prompt, engine=engine)
         for time in ("first", "second"):
-            stack.drop_gpu_copy(engine=engine)
-            again = stack.ask(prompt, engine=engine)
+            stack.clear_prefix_cache(engine=engine)
+            again = stack.complete(prompt, engine=engine)
             assert again.tokens.loaded == prompt.whole_chunk_tokens, (
                 f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded from the CPU tier the {time} time, "
                 f"got {again.tokens}"
@@ -56,10 +56,10 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
 def test_the_tier_brings_what_the_gpu_has_lost(stack, prompts):
     """Of a prompt whose beginning is still on the GPU, the tier brings the rest."""
     prompt = prompts.unique(chunks=8)
-    stack.ask(prompt)
-    stack.drop_gpu_copy()
-    stack.ask(prompt.first(2 * prompts.chunk_tokens + 1))
-    again = stack.ask(prompt)
+    stack.complete(prompt)
+    stack.clear_prefix_cache()
+    stack.complete(prompt.first(2 * prompts.chunk_tokens + 1))
+    again = stack.complete(prompt)
     assert again.tokens.gpu_hit + again.tokens.loaded == prompt.whole_chunk_tokens, (
         f"expected GPU and tier to bring {prompt.whole_chunk_tokens} tokens together, got {again.tokens}"
     )
@@ -70,8 +70,8 @@ def test_the_tier_brings_what_the_gpu_has_lost(stack, prompts):
 def test_a_prompt_is_kept_as_long_as_there_is_room(stack, early, figures):
     """What was stored early in the run, and what nothing had to make room for since, is still loaded."""
     figures("age of the stored prompt", early.age_s, "s")
-    stack.drop_gpu_copy()
-    again = stack.ask(early.prompt)
+    stack.clear_prefix_cache()
+    again = stack.complete(early.prompt)
     assert again.tokens.loaded == early.prompt.whole_chunk_tokens, (
         f"expected {early.prompt.whole_chunk_tokens} tokens of {early.prompt} loaded {early.age_s:.0f} s after they were "
         f"stored, got {again.tokens}; the tier holds {stack.tier_tokens()} tokens, so nothing had to be evicted"
@@ -81,14 +81,14 @@ def test_a_prompt_is_kept_as_long_as_there_is_room(stack, early, figures):
 @requirement("ACC-03")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
-def test_the_sources_add_up_to_the_prompt(stack, texts, endpoint, stream):
+def test_the_sources_add_up_to_the_prompt(stack, text_requests, endpoint, stream):
     """Computed, GPU hit and loaded tokens sum to the prompt; tokenizer and usage count the same."""
-    request = texts.request(endpoint, stream=stream, include_usage=stream)
+    request = text_requests.request(endpoint, stream=stream, include_usage=stream)
     expected = stack.count_tokens(request)
     for step in ("cold", "GPU hit", "reload"):
         if step == "reload":
-            stack.drop_gpu_copy()
-        exchange = stack.observe(request.path, request.payload)
+            stack.clear_prefix_cache()
+        exchange = stack.send(request.path, request.payload)
         assert exchange.tokens.total == expected, (
             f"{step}: expected the sources to sum to {expected} tokens (/tokenize), got {exchange.tokens}"
         )
@@ -101,12 +101,12 @@ def test_the_sources_add_up_to_the_prompt(stack, texts, endpoint, stream):
 def test_an_unrelated_prompt_loads_nothing(stack, prompts):
     """A prompt that was never sent loads nothing, whatever else of the same length is in the tier."""
     stored = prompts.unique(chunks=8)
-    stack.ask(stored)
-    stack.drop_gpu_copy()
-    other = stack.ask(prompts.unique(chunks=8))
+    stack.complete(stored)
+    stack.clear_prefix_cache()
+    other = stack.complete(prompts.unique(chunks=8))
     assert other.tokens.loaded == 0, f"expected nothing loaded for a prompt never seen, got {other.tokens}"
     assert other.tokens.computed == other.prompt.tokens, f"expected all tokens computed, got {other.tokens}"
-    changed = stack.ask(prompts.changed(stored, 1))
+    changed = stack.complete(prompts.changed(stored, 1))
     assert changed.tokens.loaded == 0, (
         f"expected nothing loaded for a prompt whose second token is another one, got {changed.tokens}"
     )
@@ -120,11 +120,11 @@ def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack, prompts, share
     """A prompt that begins like a stored one loads their common whole chunks, and not one token more."""
     chunk = prompts.chunk_tokens
     first = prompts.unique(chunks=8)
-    stack.ask(first)
-    stack.drop_gpu_copy()
+    stack.complete(first)
+    stack.clear_prefix_cache()
     beyond = min(int(share * chunk), chunk - 1)
     second = prompts.continued(first, keep_tokens=5 * chunk + beyond, tokens=first.tokens)
-    again = stack.ask(second)
+    again = stack.complete(second)
     assert again.tokens.loaded == 5 * chunk, (
         f"expected the {5 * chunk} tokens of the 5 common whole chunks loaded, got {again.tokens}"
     )
@@ -136,13 +136,13 @@ def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack, prompts, share
 def test_a_prompt_around_one_chunk(stack, prompts, offset):
     """Below one chunk nothing is stored and nothing loaded; from one chunk on, that chunk is; each is answered."""
     prompt = prompts.unique(chunks=1, extra=offset)
-    cold = stack.ask(prompt)
+    cold = stack.complete(prompt)
     assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
-    stack.drop_gpu_copy()
+    stack.clear_prefix_cache()
     assert cold.stored_tokens in {prompt.whole_chunk_tokens, prompt.storable_tokens}, (
         f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {cold.stored_tokens}"
     )
-    again = stack.ask(prompt)
+    again = stack.complete(prompt)
     # Of a prompt of exactly one chunk everything may be loaded but the last token, whose logits are the answer; where loads
     # are asynchronous, vLLM 0.25 counts that one as loaded although it computes it again.
     allowed = {prompt.whole_chunk_tokens, min(prompt.storable_tokens, prompt.tokens - 1), prompt.storable_tokens}
@@ -162,10 +162,10 @@ def test_the_metrics_that_operators_watch_exist(stack):
 def test_the_counters_that_operators_watch_move(stack, prompts):
     """A store and a load move the cache's metrics, under their names, in the right way."""
     prompt = prompts.unique(chunks=4)
-    cold = stack.ask(prompt)
+    cold = stack.complete(prompt)
     stored = cold.cache(until=lambda delta: (delta.stored_tokens or 0) >= prompt.whole_chunk_tokens)
-    stack.drop_gpu_copy()
-    again = stack.ask(prompt)
+    stack.clear_prefix_cache()
+    again = stack.complete(prompt)
     found = again.cache(until=lambda delta: (delta.hit_tokens or 0) >= prompt.whole_chunk_tokens)
     missing = stack.missing_metrics("cache")
     assert not missing, f"expected the metrics of the cache that operators watch, missing: {', '.join(missing)}"

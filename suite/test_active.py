@@ -28,7 +28,7 @@ def test_a_long_prompt_is_stored(stack, prompts, evidence, chunks):
     """The log says that every whole chunk of a fresh prompt was stored."""
     stack.logs_at_info()
     prompt = prompts.unique(chunks=chunks)
-    cold = stack.ask(prompt)
+    cold = stack.complete(prompt)
     facts = cold.log.facts(until=lambda facts: cold.stored_in(facts) >= prompt.whole_chunk_tokens)
     evidence("log of the cold request", cold.log.text())
     assert cold.stored_in(facts) == prompt.whole_chunk_tokens, (
@@ -43,9 +43,9 @@ def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
     """The log says that a repeat without a GPU copy was found in the tier and retrieved from it."""
     stack.logs_at_info()
     prompt = prompts.unique(chunks=chunks)
-    stack.ask(prompt)
-    stack.drop_gpu_copy()
-    again = stack.ask(prompt)
+    stack.complete(prompt)
+    stack.clear_prefix_cache()
+    again = stack.complete(prompt)
     facts = again.log.facts(until=lambda facts: again.retrieved_in(facts) >= prompt.whole_chunk_tokens)
     evidence("log of the repeat", again.log.text())
     assert again.hit_in(facts) == prompt.whole_chunk_tokens, (
@@ -77,14 +77,14 @@ def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
 @pytest.mark.late
 def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
     """Three reloads leave no more objects pinned than there were before."""
-    before = stack.pinned_objects_at_rest()
+    before = stack.pinned_objects_when_idle()
     for _ in range(3):
         prompt = prompts.unique(chunks=4)
-        stack.ask(prompt)
-        stack.drop_gpu_copy()
-        stack.ask(prompt)
+        stack.complete(prompt)
+        stack.clear_prefix_cache()
+        stack.complete(prompt)
     # What earlier tests left (clients that hung up) is not counted again: it may only become less.
-    pinned = stack.pinned_objects_at_rest(expected=before)
+    pinned = stack.pinned_objects_when_idle(expected=before)
     figures("pinned objects at rest", pinned, "objects")
     assert pinned <= before, (
         f"expected no object to stay pinned after three reloads, got {pinned - before} more than before"

@@ -25,11 +25,11 @@ def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
         budget = stack.gpu_budget_bytes()
         idle = gpu.read()
         longest = [prompts.of_length(prompts.max_tokens) for _ in range(8)]
-        stack.ask_together(longest, at_once=8)
-        stack.drop_gpu_copy()
-        stack.ask_together(longest, at_once=8)
-        stack.hang_up_on(prompts.unique(chunks=8) for _ in range(8))
-        stack.at_rest()
+        stack.complete_concurrently(longest, at_once=8)
+        stack.clear_prefix_cache()
+        stack.complete_concurrently(longest, at_once=8)
+        stack.abort_requests(prompts.unique(chunks=8) for _ in range(8))
+        stack.wait_until_idle()
     gpu.check_alone()
     figures("GPU memory idle", idle.engine / MIB, "MiB")
     figures("GPU memory peak of a card", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
@@ -54,9 +54,9 @@ def test_gpu_memory_does_not_grow(stack, prompts, figures):
     with stack.gpu_memory() as gpu:
         for _ in range(CYCLES):
             cycle = [prompts.unique(chunks=8) for _ in range(4)]
-            stack.ask_together(cycle, at_once=4)
-            stack.drop_gpu_copy()
-            stack.ask_together(cycle, at_once=4)
+            stack.complete_concurrently(cycle, at_once=4)
+            stack.clear_prefix_cache()
+            stack.complete_concurrently(cycle, at_once=4)
             now = gpu.read()
             samples.append((now.engine + now.servers) / MIB)
     gpu.check_alone()
@@ -72,16 +72,16 @@ def test_gpu_memory_does_not_grow(stack, prompts, figures):
 def test_the_kv_pool_drains(stack, prompts, figures):
     """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
-    stack.ask_together(asked, at_once=12)
-    abandoned = stack.hang_up_on(asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
+    stack.complete_concurrently(asked, at_once=12)
+    abandoned = stack.abort_requests(asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
     figures("requests abandoned", abandoned, "")
-    rest = stack.at_rest()
+    rest = stack.wait_until_idle()
     assert (rest.running, rest.waiting) == (0, 0), (
         f"expected nothing running and nothing waiting after load and aborts, got {rest.running:.0f} and {rest.waiting:.0f}"
     )
     assert rest.kv_usage == 0, f"expected no KV block held at rest, got {rest.kv_usage:.2%} of the pool"
     longest = prompts.of_length(prompts.max_tokens)
-    whole = stack.ask(longest)
+    whole = stack.complete(longest)
     assert whole.tokens.total == longest.tokens, (
         f"expected a prompt of {longest.tokens} tokens to fit, got {whole.tokens}"
     )
@@ -95,9 +95,9 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
     samples = []
     for _ in range(CYCLES):
         cycle = [prompts.unique(chunks=2) for _ in range(AT_ONCE)]
-        stack.ask_together(cycle, at_once=4)
-        stack.drop_gpu_copy()
-        _, tokens = stack.ask_together(cycle, at_once=4)
+        stack.complete_concurrently(cycle, at_once=4)
+        stack.clear_prefix_cache()
+        _, tokens = stack.complete_concurrently(cycle, at_once=4)
         stack.expect_kept(cycle, tokens)
         samples.append(sum(host_memory.read().values()) / MIB)
     growth = slope_per_cycle(samples[2:])

@@ -20,10 +20,10 @@ def test_a_reload_gives_the_same_answer_bit_for_bit(stack, prompts, control, chu
     for engine in stack.engines:
         prompt = prompts.longest() if chunks == "longest" else prompts.unique(chunks=chunks)
         expected = control.answer(prompt, ANSWER_TOKENS, engine=engine)
-        control.check_witness(prompts, prompt, expected, ANSWER_TOKENS)
+        control.require_input_sensitivity(prompts, prompt, expected, ANSWER_TOKENS)
         for _ in range(2):
-            stack.drop_gpu_copy(engine=engine)
-            again = control.ask(prompt, ANSWER_TOKENS, engine=engine)
+            stack.clear_prefix_cache(engine=engine)
+            again = control.complete(prompt, ANSWER_TOKENS, engine=engine)
             control.check_reloaded(again, prompt)
             control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=engine)
 
@@ -36,8 +36,8 @@ def test_a_reload_before_a_prefill_gives_the_same_answer_bit_for_bit(stack, prom
     for engine in stack.engines:
         prompt = prompts.unique(chunks=chunks, extra=control.suffix(suffix))
         expected = control.answer(prompt, ANSWER_TOKENS, engine=engine)
-        stack.drop_gpu_copy(engine=engine)
-        again = control.ask(prompt, ANSWER_TOKENS, engine=engine)
+        stack.clear_prefix_cache(engine=engine)
+        again = control.complete(prompt, ANSWER_TOKENS, engine=engine)
         control.check_reloaded(again, prompt)
         control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=engine)
 
@@ -47,21 +47,23 @@ def test_concurrent_reloads_do_not_mix(stack, prompts, control):
     """Sixteen reloads in flight at once: every request gets its own KV, and its own answer."""
     asked = [prompts.unique(chunks=4) for _ in range(16)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
-    stack.drop_gpu_copy()
+    stack.clear_prefix_cache()
     # Every fifth request is a new prompt: loads and computation have to share the engine.
     mixed = [prompt for at in range(0, 16, 4) for prompt in (*asked[at : at + 4], prompts.unique(chunks=4))]
-    together, tokens = stack.ask_together(mixed, at_once=16, max_tokens=ANSWER_TOKENS, logprobs=control.logprobs)
+    together, tokens = stack.complete_concurrently(
+        mixed, at_once=16, max_tokens=ANSWER_TOKENS, logprobs=control.logprobs
+    )
     control.check_loaded(tokens, asked)
     reloaded = [exchange for exchange in together if exchange.prompt in asked]
     for exchange, own in zip(reloaded, expected, strict=True):
-        nearest = control.nearest(exchange, expected)
+        nearest = control.closest_answer(exchange, expected)
         assert nearest is own, (
             f"expected the answer to {own.prompt} to be its own, it is that of {nearest.prompt}: "
             f"{exchange.text!r} against {own.text!r}"
         )
     # Answers of a batch may differ in their last bits; the KV that the reloads left on the GPU may not.
     for prompt, own in zip(asked, expected, strict=True):
-        control.assert_same(control.ask(prompt, ANSWER_TOKENS), prompt, own, ANSWER_TOKENS)
+        control.assert_same(control.complete(prompt, ANSWER_TOKENS), prompt, own, ANSWER_TOKENS)
 
 
 @requirement("COR-03")
@@ -75,8 +77,8 @@ def test_prompts_of_any_length_and_prefix_never_leak(stack, prompts, control):
     canaries += [base]
     expected = {prompt: control.answer(prompt, ANSWER_TOKENS) for prompt in canaries}
     for prompt in prompts.shuffled(canaries):
-        stack.drop_gpu_copy()
-        again = control.ask(prompt, ANSWER_TOKENS)
+        stack.clear_prefix_cache()
+        again = control.complete(prompt, ANSWER_TOKENS)
         control.check_reloaded(again, prompt)
         control.assert_same(again, prompt, expected[prompt], ANSWER_TOKENS, among=expected)
 
@@ -89,8 +91,8 @@ def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
     asked = [prompts.unique(chunks=8) for _ in range(4)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
     for prompt, own in zip(asked, expected, strict=True):
-        stack.drop_gpu_copy()
-        again = control.ask(prompt, ANSWER_TOKENS)
+        stack.clear_prefix_cache()
+        again = control.complete(prompt, ANSWER_TOKENS)
         control.check_reloaded(again, prompt)
         control.assert_same(again, prompt, own, ANSWER_TOKENS)
 
@@ -98,27 +100,27 @@ def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
 @requirement("COR-04")
 def test_a_prefix_half_on_the_gpu_half_in_the_tier_is_correct(stack, prompts, control):
     """A prompt whose first chunks are on the GPU and whose rest is in the tier gives the same answer as from the GPU alone."""
-    control.check_mixed(aligned=True)
+    control.require_partial_hit_control(aligned=True)
     prompt = prompts.unique(chunks=8)
     expected = control.answer(prompt, ANSWER_TOKENS)
-    stack.drop_gpu_copy()
-    stack.ask(prompt.first(2 * prompts.chunk_tokens + 1))
-    again = control.ask(prompt, ANSWER_TOKENS)
-    control.check_mixed_reload(again, prompt)
+    stack.clear_prefix_cache()
+    stack.complete(prompt.first(2 * prompts.chunk_tokens + 1))
+    again = control.complete(prompt, ANSWER_TOKENS)
+    control.require_partial_hit(again, prompt)
     control.assert_same(again, prompt, expected, ANSWER_TOKENS)
 
 
 @requirement("COR-04")
 def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(stack, prompts, control):
     """The same where the part on the GPU ends within a chunk; some tokens are computed anew then, so no bit is claimed."""
-    control.check_mixed(aligned=False)
+    control.require_partial_hit_control(aligned=False)
     prompt = prompts.unique(chunks=8)
     expected = control.answer(prompt, ANSWER_TOKENS)
-    witness = control.check_witness(prompts, prompt, expected, ANSWER_TOKENS)
-    stack.drop_gpu_copy()
-    stack.ask(prompt.first(5 * prompts.chunk_tokens // 2 + 1))
-    again = control.ask(prompt, ANSWER_TOKENS)
-    control.check_mixed_reload(again, prompt)
+    witness = control.require_input_sensitivity(prompts, prompt, expected, ANSWER_TOKENS)
+    stack.clear_prefix_cache()
+    stack.complete(prompt.first(5 * prompts.chunk_tokens // 2 + 1))
+    again = control.complete(prompt, ANSWER_TOKENS)
+    control.require_partial_hit(again, prompt)
     control.assert_near(again, prompt, expected, witness)
 
 
@@ -126,12 +128,12 @@ def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(stack, prompts,
 def test_kv_is_never_reused_across_a_cache_salt(stack, prompts, control):
     """What one tenant stored, another one (another cache salt, or none) never loads; the first one does."""
     prompt = prompts.unique(chunks=4)
-    stack.ask(prompt, cache_salt="tenant-a")
-    stack.drop_gpu_copy()
+    stack.complete(prompt, cache_salt="tenant-a")
+    stack.clear_prefix_cache()
     for who, salt in (("another salt", {"cache_salt": "tenant-b"}), ("no salt", {})):
-        other = stack.ask(prompt, **salt).sources
+        other = stack.complete(prompt, **salt).sources
         reused = other.loaded + other.gpu_hit
         assert reused == 0, f"expected a request with {who} to reuse nothing, got {reused} tokens of KV: {other}"
         control.check_total(other, prompt)
-    stack.drop_gpu_copy()
-    control.check_reloaded(stack.ask(prompt, cache_salt="tenant-a"), prompt)
+    stack.clear_prefix_cache()
+    control.check_reloaded(stack.complete(prompt, cache_salt="tenant-a"), prompt)

@@ -26,17 +26,17 @@ def test_the_model_is_listed(api):
 
 @requirement("API-02")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_answers_match_the_schema(api, texts, endpoint):
+def test_answers_match_the_schema(api, text_requests, endpoint):
     """The official client and the official schema accept an answer, plain and streamed."""
-    violations = api.schema_violations(texts.request(endpoint, max_tokens=8))
+    violations = api.schema_violations(text_requests.request(endpoint, max_tokens=8))
     assert not violations, f"expected an answer of OpenAI's schema, got {'; '.join(violations)}"
 
 
 @requirement("API-02")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stream_says_the_same_as_a_plain_answer(api, texts, endpoint):
+def test_a_stream_says_the_same_as_a_plain_answer(api, text_requests, endpoint):
     """At temperature 0 the pieces of a stream add up to the plain answer."""
-    request = texts.request(endpoint, max_tokens=16)
+    request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)  # from here on both are GPU hits of the same length
     plain, streamed = api.text(request), api.text(request.streamed())
     api.check_spoken([plain, streamed])
@@ -46,9 +46,9 @@ def test_a_stream_says_the_same_as_a_plain_answer(api, texts, endpoint):
 @requirement("API-03")
 @pytest.mark.parametrize("usage", [False, True], ids=["without-usage", "with-usage"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stream_is_well_formed_to_the_end(api, texts, endpoint, usage):
+def test_a_stream_is_well_formed_to_the_end(api, text_requests, endpoint, usage):
     """A stream has the right content type and framing, one final [DONE], and usage exactly when asked for."""
-    response = api.send(texts.request(endpoint, stream=True, max_tokens=8, include_usage=usage))
+    response = api.send(text_requests.request(endpoint, stream=True, max_tokens=8, include_usage=usage))
     assert response.content_type == "text/event-stream", f"expected text/event-stream, got {response.content_type!r}"
     assert response.cut is None, f"expected a whole stream, it broke off: {response.cut}"
     assert not response.stream.violations, f"expected a well-formed stream, got {'; '.join(response.stream.violations)}"
@@ -59,9 +59,9 @@ def test_a_stream_is_well_formed_to_the_end(api, texts, endpoint, usage):
 
 @requirement("API-03")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stream_comes_as_it_is_made(api, texts, endpoint):
+def test_a_stream_comes_as_it_is_made(api, text_requests, endpoint):
     """The first token comes when it is there, not when the last one is: nothing on the way collects the stream."""
-    late = api.collected(lambda: texts.request(endpoint, stream=True, max_tokens=96, ignore_eos=True))
+    late = api.collected(lambda: text_requests.request(endpoint, stream=True, max_tokens=96, ignore_eos=True))
     assert not late, (
         f"expected the first of 96 tokens well before the last, got it after {', '.join(late)} in every stream"
     )
@@ -70,9 +70,9 @@ def test_a_stream_comes_as_it_is_made(api, texts, endpoint):
 @requirement("API-04")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_usage_adds_up_and_the_end_is_named(api, texts, endpoint, stream):
+def test_usage_adds_up_and_the_end_is_named(api, text_requests, endpoint, stream):
     """Usage counts the tokens that came, and ``finish_reason`` says why no more did."""
-    request = texts.request(endpoint, stream=stream, max_tokens=7, include_usage=stream, ignore_eos=True)
+    request = text_requests.request(endpoint, stream=stream, max_tokens=7, include_usage=stream, ignore_eos=True)
     answer = api.answer(request)
     assert answer.finish_reason == "length", (
         f"expected finish_reason 'length' at max_tokens, got {answer.finish_reason!r}"
@@ -88,12 +88,12 @@ def test_usage_adds_up_and_the_end_is_named(api, texts, endpoint, stream):
 
 @requirement("API-04")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stop_string_ends_the_answer(api, texts, endpoint):
+def test_a_stop_string_ends_the_answer(api, text_requests, endpoint):
     """A stop string ends the answer before it, and ``finish_reason`` says so."""
-    request = texts.request(endpoint, max_tokens=24, ignore_eos=True)
+    request = text_requests.request(endpoint, max_tokens=24, ignore_eos=True)
     api.answer(request)  # from here on all answers come from the same source (API-06)
     whole = api.answer(request)
-    stop = api.word_inside(whole.text, seam=len(whole.reasoning))
+    stop = api.pick_stop_string(whole.text, seam=len(whole.reasoning))
     stopped = api.answer(request.with_options(stop=[stop]))
     assert stopped.finish_reason == "stop", f"expected finish_reason 'stop' at {stop!r}, got {stopped.finish_reason!r}"
     assert stopped.text == whole.text[: whole.text.index(stop)], (
@@ -103,20 +103,22 @@ def test_a_stop_string_ends_the_answer(api, texts, endpoint):
 
 @requirement("API-05")
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_request_is_refused_and_hurts_nobody(api, texts, bad):
+def test_a_bad_request_is_refused_and_hurts_nobody(api, text_requests, bad):
     """A bad request gets a 4xx with an error object, and the next good one is served."""
     response = api.send_bad(bad)
     assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.text[:200]}"
     message = api.error_message(response)
     assert message, f"expected an error object with a message, got {response.text[:200]}"
-    assert api.answer(texts.request("completions")).finish_reason, "expected the next good request to be answered"
+    assert api.answer(text_requests.request("completions")).finish_reason, (
+        "expected the next good request to be answered"
+    )
 
 
 @requirement("API-06")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_the_same_request_gives_the_same_answer(api, texts, endpoint):
+def test_the_same_request_gives_the_same_answer(api, text_requests, endpoint):
     """At temperature 0 the same request gives the same answer, three times from the same source."""
-    request = texts.request(endpoint, max_tokens=16)
+    request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)
     answers = [api.text(request) for _ in range(3)]
     api.check_spoken(answers)
@@ -125,11 +127,11 @@ def test_the_same_request_gives_the_same_answer(api, texts, endpoint):
 
 @requirement("API-07")
 @pytest.mark.parametrize("clients", [4, 16])
-def test_concurrent_clients_all_get_complete_answers(api, texts, clients):
+def test_concurrent_clients_all_get_complete_answers(api, text_requests, clients):
     """Every one of many concurrent clients gets an answer that is complete and its own."""
     # Every request has a length of its own, so the prompt tokens in its usage say whose answer it is.
     requests = [
-        texts.request(ENDPOINTS[n % 2], stream=n % 3 == 0, include_usage=True, max_tokens=8, ignore_eos=True)
+        text_requests.request(ENDPOINTS[n % 2], stream=n % 3 == 0, include_usage=True, max_tokens=8, ignore_eos=True)
         for n in range(clients)
     ]
     answers = api.answer_together(requests)
@@ -146,9 +148,9 @@ def test_concurrent_clients_all_get_complete_answers(api, texts, clients):
 
 @requirement("API-08")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_requests_without_the_key_are_refused(stack, texts, endpoint):
+def test_requests_without_the_key_are_refused(stack, text_requests, endpoint):
     """With an API key set, a request without it or with a wrong one is refused; with it, the router passes it on."""
-    request = texts.request(endpoint)
+    request = text_requests.request(endpoint)
     for whom, client in stack.without_key.items():
         for key in (None, "wrong"):
             status = client.post(request.path, request.payload, headers=bearer(key)).status
@@ -162,9 +164,9 @@ def test_requests_without_the_key_are_refused(stack, texts, endpoint):
 @pytest.mark.impact("asks")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_the_router_answers_as_the_engine_does(engine_apis, router_api, texts, endpoint, stream):
+def test_the_router_answers_as_the_engine_does(engine_apis, router_api, text_requests, endpoint, stream):
     """Through the router an answer is what an engine itself answers: status, body, text, content type."""
-    request = texts.request(endpoint, stream=stream, include_usage=stream, max_tokens=8, ignore_eos=True)
+    request = text_requests.request(endpoint, stream=stream, include_usage=stream, max_tokens=8, ignore_eos=True)
     for api in engine_apis:
         api.answer(request)  # from here on it is a GPU hit of the same length, whichever engine the router asks
     differences = min((router_api.differences(api, request) for api in engine_apis), key=len)

@@ -67,7 +67,7 @@ def exchanges(stack: Stack, prompts: Prompts, count: int = 50) -> float:
     """Observed exchanges per second, of prompts of one chunk."""
     begin = time.monotonic()
     for _ in range(count):
-        stack.ask(prompts.unique(chunks=1))
+        stack.complete(prompts.unique(chunks=1))
     return count / (time.monotonic() - begin)
 
 
@@ -77,7 +77,7 @@ def clock(stack: Stack, prompts: Prompts, count: int = 100) -> dict[str, float]:
     for _ in range(count):
         before = stack.engine.counters()
         round_trips.append(stack.engine.client.get("/version").total_s * 1e3)
-        exchange = stack.ask(prompts.unique(chunks=4), stream=True)
+        exchange = stack.complete(prompts.unique(chunks=4), stream=True)
         after = stack.engine.counters().delta(before)
         assert after.ttft_sum is not None
         assert after.ttft_count == 1
@@ -100,10 +100,10 @@ def sampler(stack: Stack, prompts: Prompts, seconds: float = 210.0, block: int =
         return {}
     prompt, memory = prompts.unique(chunks=16), stack.gpu_memory()
     payload = {"model": stack.model, "prompt": list(prompt.ids), "max_tokens": 1, "temperature": 0, "stream": True}
-    stack.ask(prompt)
+    stack.complete(prompt)
 
     def reload_s() -> float:
-        stack.drop_gpu_copy()
+        stack.clear_prefix_cache()
         found = stack.engine.client.post("/v1/completions", payload).ttft_s
         assert found is not None
         return found

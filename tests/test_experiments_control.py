@@ -66,7 +66,7 @@ class FakeStack:
     def record(self) -> Any:
         return SimpleNamespace(device=self.device)
 
-    def ask(self, prompt: Prompt, **options: Any) -> Exchange:
+    def complete(self, prompt: Prompt, **options: Any) -> Exchange:
         self.asked.append((prompt, options))
         return self.answers(len(self.asked), prompt)
 
@@ -129,7 +129,7 @@ def test_a_model_that_answers_the_same_whatever_it_read_cannot_testify(prompts: 
     stack = FakeStack(lambda number, prompt: exchange({"a": -0.1}))
     prompt = prompts.unique(chunks=4)
     with pytest.raises(NotJudged, match="does not depend on its prompt"):
-        control(stack).check_witness(prompts, prompt, exchange({"a": -0.1}), 4)
+        control(stack).require_input_sensitivity(prompts, prompt, exchange({"a": -0.1}), 4)
     (asked, options) = stack.asked[0]
     assert [at for at in range(65) if asked.ids[at] != prompt.ids[at]] == [1], "one early token is changed"
     assert options["logprobs"] == LOGPROBS
@@ -141,7 +141,7 @@ def test_a_model_that_answers_the_same_whatever_it_read_cannot_testify(prompts: 
 def test_a_model_that_depends_on_what_it_read_is_a_witness(prompts: Prompts, later: float) -> None:
     first = -0.2 if later == -1.0 else -0.1
     stack = FakeStack(lambda number, prompt: exchange({"a": first}, later=later))
-    control(stack).check_witness(prompts, prompts.unique(chunks=4), exchange({"a": -0.1}), 4)
+    control(stack).require_input_sensitivity(prompts, prompts.unique(chunks=4), exchange({"a": -0.1}), 4)
 
 
 # --- what may be compared ---------------------------------------------------------------------------------------------
@@ -186,10 +186,10 @@ def test_only_a_whole_reload_may_be_compared(prompts: Prompts, sources: TokenSou
 def test_a_mixed_prefix(cache: bool, device: str, aligned: bool, reason: str | None) -> None:
     made = control(FakeStack(lambda number, prompt: exchange({"a": -1.0}), cache, device))
     if reason is None:
-        made.check_mixed(aligned=aligned)
+        made.require_partial_hit_control(aligned=aligned)
     else:
         with pytest.raises(NotJudged, match=reason):
-            made.check_mixed(aligned=aligned)
+            made.require_partial_hit_control(aligned=aligned)
 
 
 # --- a suffix of more than one token ----------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_some_suffixes_do_not_exist(length: Any, block: int | None, chunk: int, 
 @pytest.mark.parametrize(("most", "asked"), [(20, 5), (5, 5), (4, 1), (1, 1)])
 def test_no_more_log_probabilities_are_asked_for_than_the_engine_gives(most: int, asked: int, prompts: Prompts) -> None:
     stack = FakeStack(lambda number, prompt: exchange({"a": -1.0}), logprobs=most)
-    control(stack).ask(prompts.unique(chunks=1), 2)
+    control(stack).complete(prompts.unique(chunks=1), 2)
     assert stack.asked[0][1]["logprobs"] == asked
 
 
@@ -307,27 +307,27 @@ def test_a_noisy_answer_is_still_nearest_to_its_own(seed: int) -> None:
         noisy = {name: value + source.uniform(-0.06, 0.06) for name, value in tops.items()}
         noisy.pop(min(noisy, key=lambda name: noisy[name]))  # the last of the five may be another one in a batch
         noisy["other"] = -7.0
-        assert made.nearest(exchange(noisy), candidates) is own
+        assert made.closest_answer(exchange(noisy), candidates) is own
 
 
 def test_of_answers_with_the_same_tokens_the_closest_wins() -> None:
     far, near = exchange({"a": -0.5, "b": -1.5}), exchange({"a": -0.12, "b": -2.1})
     made = control(FakeStack(lambda number, prompt: far))
-    assert made.nearest(exchange({"a": -0.1, "b": -2.0}), [far, near]) is near
-    assert made.nearest(exchange({"a": -0.1, "b": -2.0}), [near, far]) is near
+    assert made.closest_answer(exchange({"a": -0.1, "b": -2.0}), [far, near]) is near
+    assert made.closest_answer(exchange({"a": -0.1, "b": -2.0}), [near, far]) is near
 
 
 def test_a_token_that_only_one_has_is_far_away() -> None:
     other, same = exchange({"a": -0.1, "z": -2.0}), exchange({"a": -1.1, "b": -3.0})
     made = control(FakeStack(lambda number, prompt: same))
-    assert made.nearest(exchange({"a": -0.1, "b": -2.0}), [other, same]) is same
+    assert made.closest_answer(exchange({"a": -0.1, "b": -2.0}), [other, same]) is same
 
 
 def test_the_fake_depends_on_its_prompt(prompts: Prompts) -> None:
     """End to end: a model that reads passes the witness against the real change of a token."""
     stack = FakeStack(lambda number, prompt: depends_on_the_prompt(prompt))
     prompt = prompts.unique(chunks=4)
-    control(stack).check_witness(prompts, prompt, depends_on_the_prompt(prompt), 4)
+    control(stack).require_input_sensitivity(prompts, prompt, depends_on_the_prompt(prompt), 4)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_a_mixed_reload_counts_only_if_both_sides_brought_something(
 ) -> None:
     made, prompt = control(FakeStack(lambda number, prompt: exchange({"a": -1.0}))), prompts.unique(chunks=4)
     if counts:
-        made.check_mixed_reload(exchange({"a": -1.0}, sources), prompt)
+        made.require_partial_hit(exchange({"a": -1.0}, sources), prompt)
     else:
         with pytest.raises(NotJudged, match="did not bring the whole"):
-            made.check_mixed_reload(exchange({"a": -1.0}, sources), prompt)
+            made.require_partial_hit(exchange({"a": -1.0}, sources), prompt)

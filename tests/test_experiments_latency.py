@@ -70,7 +70,7 @@ class FakeStack:
     def expect_kept(self, prompts: Iterable[Prompt], tokens: TokenSources) -> None:
         self.kept.append((tuple(prompts), tokens))
 
-    def ask(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
+    def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
         assert stream, "without a stream there is no time to first token"
         if prompt.tokens == 1:
             seconds, sources = self.fixed_s, TokenSources(1, 0, 0)
@@ -86,15 +86,17 @@ class FakeStack:
         response = Response(200, {}, "", total_s=seconds, ttft_s=seconds)
         return Exchange(prompt, {}, response, "engine-0", None, tokens=sources)
 
-    def ask_together(self, prompts: list[Prompt], *, at_once: int, stream: bool) -> tuple[list[Exchange], TokenSources]:
+    def complete_concurrently(
+        self, prompts: list[Prompt], *, at_once: int, stream: bool
+    ) -> tuple[list[Exchange], TokenSources]:
         """All in one batch: each reaches its first token when all are computed."""
-        found = [self.ask(prompt, stream=stream) for prompt in prompts]
+        found = [self.complete(prompt, stream=stream) for prompt in prompts]
         assert at_once == len(prompts)
         whole = self.fixed_s + sum(one.ttft_s - self.fixed_s for one in found)
         found = [replace(one, response=replace(one.response, ttft_s=whole)) for one in found]
         return found, TokenSources(sum(prompt.tokens for prompt in prompts), 0, 0)
 
-    def drop_gpu_copy(self) -> None:
+    def clear_prefix_cache(self) -> None:
         self.dropped_before |= {prompt.ids for prompt in self.asked}
 
 
@@ -149,9 +151,9 @@ def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
     times = iter(cold_s if isinstance(cold_s, list) else [cold_s] * 10)
 
     class Varying(FakeStack):
-        def ask(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
+        def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
             self.cold_s = next(times)
-            return super().ask(prompt, stream=stream)
+            return super().complete(prompt, stream=stream)
 
     cost = latency.store_cost(Varying(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
     assert cost.allowed_s(0.4107) == pytest.approx(1.25 * 0.4107 + 0.05)
@@ -170,9 +172,9 @@ def test_a_machine_that_is_slower_now_is_not_the_store(slower: int) -> None:
     baseline = Baseline(pool_tokens=1, prompt_tokens=4097, cold_s=(0.4107,) * 8, unstored_s=(as_then,) * 8)
 
     class Slower(FakeStack):
-        def ask(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
+        def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
             self.cold_s = 200e-6 if prompt.tokens == 4097 else slower * 100e-6
-            return super().ask(prompt, stream=stream)
+            return super().complete(prompt, stream=stream)
 
     cost = latency.store_cost(Slower(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
     if slower == 1:
@@ -377,8 +379,8 @@ class Timed(FakeStack):
             client=SimpleNamespace(get=lambda path: None),
         )
 
-    def ask(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
-        exchange = super().ask(prompt, stream=stream)
+    def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
+        exchange = super().complete(prompt, stream=stream)
         inside = exchange.ttft_s + self.waits(prompt)
         self.ttft_sum += inside
         response = replace(exchange.response, ttft_s=inside + self.holds, total_s=inside + self.holds)
@@ -423,13 +425,15 @@ class Together:
 
     engine = SimpleNamespace(counters=lambda: EngineCounters(preemptions=0))
 
-    def drop_gpu_copy(self) -> None:
+    def clear_prefix_cache(self) -> None:
         pass
 
     def expect_kept(self, prompts: list[Prompt], tokens: TokenSources) -> None:
         self.kept.append(tokens)
 
-    def ask_together(self, prompts: list[Prompt], *, at_once: int, stream: bool) -> tuple[list[Exchange], TokenSources]:
+    def complete_concurrently(
+        self, prompts: list[Prompt], *, at_once: int, stream: bool
+    ) -> tuple[list[Exchange], TokenSources]:
         assert stream
         self.cold = not self.cold
         self.rounds += self.cold

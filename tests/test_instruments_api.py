@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.instruments.api import BAD_REQUESTS, WORDS, Api, BadRequest, Request, Texts, count_tokens
+from fixtures.instruments.api import BAD_REQUESTS, WORDS, Api, BadRequest, Request, TextRequests, count_tokens
 from fixtures.instruments.client import Client, Response
 from suite import test_serving
 
@@ -248,7 +248,7 @@ def api(server: Server, shared_api: Api) -> Api:
 
 
 def request(endpoint: str) -> Request:
-    return Texts(MODEL, 1, "t").request(endpoint)
+    return TextRequests(MODEL, 1, "t").request(endpoint)
 
 
 ENDPOINTS = pytest.mark.parametrize("endpoint", ["completions", "chat"])
@@ -262,7 +262,7 @@ def test_a_strict_server_refuses_every_bad_request(api: Api, bad: BadRequest) ->
     response = api.send_bad(bad)
     assert 400 <= response.status < 500
     assert api.error_message(response)
-    test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, Texts(MODEL, 1, "t"), bad)
+    test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, TextRequests(MODEL, 1, "t"), bad)
 
 
 @BAD
@@ -272,7 +272,7 @@ def test_a_server_that_accepts_a_bad_request_is_noticed(server: Server, api: Api
 
     server.judge = lenient
     with pytest.raises(AssertionError, match=f"expected a 4xx for {bad.name}, got 200"):
-        test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, Texts(MODEL, 1, "t"), bad)
+        test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, TextRequests(MODEL, 1, "t"), bad)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_server_that_accepts_a_bad_request_is_noticed(server: Server, api: Api
 def test_a_refusal_in_the_wrong_form_is_noticed(server: Server, api: Api, answer: tuple[int, Any]) -> None:
     server.judge = lambda *_: answer
     with pytest.raises(AssertionError, match=r"expected a 4xx|expected an error object"):
-        test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, Texts(MODEL, 1, "t"), BAD_REQUESTS[0])
+        test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, TextRequests(MODEL, 1, "t"), BAD_REQUESTS[0])
 
 
 def test_bad_requests_are_what_their_names_say(server: Server, api: Api) -> None:
@@ -519,7 +519,7 @@ def test_answers_together_come_in_order(server: Server, api: Api) -> None:
 
 
 def test_only_the_prompt_is_sent_to_the_tokenizer(server: Server, api: Api) -> None:
-    asked = Texts(MODEL, 1, "t").request("completions", max_tokens=3, ignore_eos=True)
+    asked = TextRequests(MODEL, 1, "t").request("completions", max_tokens=3, ignore_eos=True)
     assert api.count_tokens(asked) == len(asked.payload["prompt"].split())
     assert set(json.loads(server.seen[-1][2])) == {"model", "prompt"}
     for status, kind, words in (
@@ -590,7 +590,7 @@ def test_an_engine_with_a_reasoning_parser_conforms(server: Server, api: Api, na
         delta[name] = delta.pop("content")
     for piece in server.streams["/v1/chat/completions"]:
         piece["id"] = "chatcmpl-other"
-    texts = Texts(MODEL, 1, "t")
+    texts = TextRequests(MODEL, 1, "t")
     test_serving.test_answers_match_the_schema(api, texts, "chat")
     test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, texts, "chat")
     test_serving.test_the_same_request_gives_the_same_answer(api, texts, "chat")
@@ -603,7 +603,7 @@ def test_answers_without_text_prove_nothing(server: Server, api: Api, endpoint: 
     choice.update(text="") if endpoint == "completions" else choice["message"].update(content=None)
     for piece in server.streams[request(endpoint).path]:
         piece["choices"][0].update(text="") if endpoint == "completions" else piece["choices"][0].update(delta={})
-    texts = Texts(MODEL, 1, "t")
+    texts = TextRequests(MODEL, 1, "t")
     for test in (
         test_serving.test_a_stream_says_the_same_as_a_plain_answer,
         test_serving.test_the_same_request_gives_the_same_answer,
@@ -618,7 +618,7 @@ def test_a_stream_that_says_nothing_of_a_spoken_answer_is_found(server: Server, 
     for piece in server.streams["/v1/completions"]:
         piece["choices"][0]["text"] = ""
     with pytest.raises(AssertionError, match="expected the stream to say ' river stone', got ''"):
-        test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, Texts(MODEL, 1, "t"), "completions")
+        test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, TextRequests(MODEL, 1, "t"), "completions")
 
 
 # --- streams that are collected on the way ----------------------------------------------------------------------------
@@ -630,7 +630,7 @@ class Streams(Api):
     def __init__(self, *shares: float) -> None:
         self.shares = list(shares)
 
-    def send_spoken(self, make: Callable[[], Request], pieces: int = 16, attempts: int = 5) -> Response:
+    def stream_with_text(self, make: Callable[[], Request], pieces: int = 16, attempts: int = 5) -> Response:
         return Response(status=200, headers={}, text="", total_s=1.0, ttft_s=self.shares.pop(0))
 
 
@@ -667,23 +667,23 @@ def words_of(asked: Request) -> list[str]:
 @settings(max_examples=25, deadline=None)
 def test_texts_have_lengths_of_their_own_whatever_a_word_is_in_tokens(costs: list[int], seed: int) -> None:
     """API-07 tells whose answer it got by the number of prompt tokens."""
-    cost, source = dict(zip(WORDS, costs, strict=True)), Texts(MODEL, seed, "t")
+    cost, source = dict(zip(WORDS, costs, strict=True)), TextRequests(MODEL, seed, "t")
     lengths = [sum(cost[word] for word in words_of(source.request("completions"))) for _ in range(16)]
     assert len(set(lengths)) == len(lengths)
 
 
 def test_texts_are_fresh_from_their_first_words_on() -> None:
     """No two may share a block of the prefix cache, or nothing is cold."""
-    sources = [Texts(MODEL, seed, scope) for seed in (1, 2) for scope in ("a", "b")]
+    sources = [TextRequests(MODEL, seed, scope) for seed in (1, 2) for scope in ("a", "b")]
     asked = [source.request(endpoint) for source in sources for endpoint in ("completions", "chat") for _ in range(8)]
     assert len({tuple(words_of(one)[:8]) for one in asked}) == len(asked)
-    again = Texts(MODEL, 1, "a").request("completions")
+    again = TextRequests(MODEL, 1, "a").request("completions")
     assert words_of(again) == words_of(asked[0]), "the same seed asks the same"
 
 
 @ENDPOINTS
 def test_a_request_is_what_was_asked_for(endpoint: str) -> None:
-    source = Texts(MODEL, 1, "t")
+    source = TextRequests(MODEL, 1, "t")
     plain = source.request(endpoint, include_usage=True, stop=["x"])
     assert "stream_options" not in plain.payload, "a plain answer always has its usage"
     assert (plain.payload["stream"], plain.payload["stop"], plain.payload["temperature"]) == (False, ["x"], 0)
@@ -711,7 +711,7 @@ API = Api(Client("http://127.0.0.1:9"), MODEL, lambda: LONGEST)
 @settings(max_examples=200, deadline=None)
 def test_a_stop_string_is_new_where_it_is_found(text: str) -> None:
     with contextlib.suppress(NotJudged):
-        piece = API.word_inside(text)
+        piece = API.pick_stop_string(text)
         assert piece.strip()
         assert "\ufffd" not in piece, "half a character is no text that a client can send"
         assert len(text) // 2 <= text.index(piece)
@@ -721,7 +721,7 @@ def test_a_stop_string_is_new_where_it_is_found(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 def test_a_stop_string_does_not_reach_across_the_end_of_the_reasoning(text: str, seam: int) -> None:
     with contextlib.suppress(NotJudged):
-        piece = API.word_inside(text, seam)
+        piece = API.pick_stop_string(text, seam)
         assert not text.index(piece) < seam < text.index(piece) + len(piece)
 
 
@@ -729,7 +729,7 @@ def test_a_text_of_words_has_a_stop_string() -> None:
     source = random.Random(1)
     for _ in range(20):
         text = " ".join(source.choices(WORDS, k=24))
-        assert text.index(API.word_inside(text)) >= len(text) // 2
+        assert text.index(API.pick_stop_string(text)) >= len(text) // 2
 
 
 def test_the_state_of_the_pods_is_part_of_a_difference() -> None:
@@ -751,7 +751,7 @@ def test_an_engine_that_differs_from_itself_says_nothing_of_its_router() -> None
 
 def test_a_text_that_repeats_itself_is_no_fault() -> None:
     with pytest.raises(NotJudged, match="repeats itself"):
-        API.word_inside("\u4f60" * 24)
+        API.pick_stop_string("\u4f60" * 24)
 
 
 class Canned:

@@ -333,7 +333,7 @@ def test_a_body_that_is_cut_says_how_much_came(server: RawServer) -> None:
 def test_a_request_that_is_refused_is_not_abandoned(server: RawServer) -> None:
     server.script = lambda connection: connection.sendall(plain(b'{"error": {}}', "400 Bad Request"))
     with pytest.raises(SubjectFault, match="expected HTTP 200, got 400"):
-        Client(server.url).hang_up_after("/v1/completions", {}, 0.2)
+        Client(server.url).abort_after("/v1/completions", {}, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_hanging_up_closes_the_connection_early(server: RawServer, streams: bool
             server.hung_up_after.append(time.monotonic() - begin)
 
     server.script = trickle if streams else server.wait_for_the_hang_up
-    assert Client(server.url).hang_up_after("/v1/completions", {"stream": streams}, 0.15)
+    assert Client(server.url).abort_after("/v1/completions", {"stream": streams}, 0.15)
     until = time.monotonic() + 2
     while not server.hung_up_after and time.monotonic() < until:
         time.sleep(0.01)
@@ -478,13 +478,13 @@ def test_hanging_up_closes_the_connection_early(server: RawServer, streams: bool
 
 
 def test_an_answer_in_time_is_no_hang_up(server: RawServer) -> None:
-    assert not Client(server.url).hang_up_after("/v1/completions", {"stream": False}, 1.0)
+    assert not Client(server.url).abort_after("/v1/completions", {"stream": False}, 1.0)
 
 
 def test_hanging_up_at_once_does_not_wait_at_all(server: RawServer) -> None:
     server.script = server.wait_for_the_hang_up
     begin = time.monotonic()
-    assert Client(server.url).hang_up_after("/v1/completions", {}, 0.0)
+    assert Client(server.url).abort_after("/v1/completions", {}, 0.0)
     assert time.monotonic() - begin < 2.0
 
 

@@ -145,7 +145,7 @@ def test_a_stream_is_not_buffered(through: Any) -> None:
 
 def test_a_client_that_hangs_up_is_hung_up_on_at_the_engine(engine: ThreadingHTTPServer, through: Any) -> None:
     client, _ = through("none")
-    assert client.hang_up_after("/v1/completions", {"prompt": "x", "stream": True, "pieces": 100, "pause": 0.05}, 0.1)
+    assert client.abort_after("/v1/completions", {"prompt": "x", "stream": True, "pieces": 100, "pause": 0.05}, 0.1)
     assert engine.RequestHandlerClass.gone.wait(5.0)  # type: ignore[attr-defined]
 
 

@@ -74,9 +74,9 @@ def test_nothing_is_sent_that_is_not_allowed(tmp_path: Path, allowed: set[str], 
     prompts = Prompts(1, "x", 256, 4096)
     actions = {
         "ask": lambda: stack._post(stack.engine, "/v1/completions", {}),
-        "clear": stack.drop_gpu_copy,
+        "clear": stack.clear_prefix_cache,
         "fill": lambda: stack.fill_tier(prompts),
-        "abort": lambda: stack.hang_up_on([prompts.unique()]),
+        "abort": lambda: stack.abort_requests([prompts.unique()]),
     }
     for name in forbidden:
         with pytest.raises(NotJudged, match="--allow"):

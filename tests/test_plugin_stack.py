@@ -576,7 +576,7 @@ def test_alone(stack, note, k):
 @requirement("ACC-01")
 @pytest.mark.parametrize("k", range(4))
 def test_counts(stack, note, prompts, k):
-    tokens = stack.ask(prompts.unique(chunks=1)).tokens
+    tokens = stack.complete(prompts.unique(chunks=1)).tokens
     time.sleep(0.1)
     assert tokens.computed == 257
 
@@ -694,15 +694,15 @@ MEETS_IT = """
 @requirement("ACC-02")
 def test_many(stack, prompts):
     for _ in range(12):
-        stack.ask(prompts.unique(chunks=2))
+        stack.complete(prompts.unique(chunks=2))
 
 @requirement("COR-03")
 def test_after(stack, prompts):
-    stack.ask(prompts.unique(chunks=2))
+    stack.complete(prompts.unique(chunks=2))
 
 @requirement("API-06")
-def test_api(api, texts):
-    api.answer(texts.request("completions"))
+def test_api(api, text_requests):
+    api.answer(text_requests.request("completions"))
 
 @requirement("CFG-01")
 def test_needs_no_answer(stack):

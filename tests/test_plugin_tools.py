@@ -122,7 +122,7 @@ class Tier:
     def step(self, _: str) -> Any:
         return contextlib.nullcontext()
 
-    def ask(self, prompt: Any) -> None:
+    def complete(self, prompt: Any) -> None:
         self.asked.append(prompt)
 
     def holds(self, prompt: Any) -> bool:
@@ -166,6 +166,6 @@ def test_where_nobody_knows_what_the_tier_holds_nothing_is_claimed() -> None:
 
 def test_what_goes_wrong_while_it_is_stored_is_not_the_first_tests() -> None:
     stack, request = Tier(holds=[True]), request_of("early")
-    stack.ask = lambda _: (_ for _ in ()).throw(SubjectFault("500"))  # type: ignore[method-assign]
+    stack.complete = lambda _: (_ for _ in ()).throw(SubjectFault("500"))  # type: ignore[method-assign]
     plugin._store_early(request, stack)  # type: ignore[arg-type]
     assert request.config.stash[plugin.EARLY_KEY] == {}

@@ -133,10 +133,10 @@ def test_a_stack_comes_up_whole_and_goes_whole(place: Place) -> None:
 
     stack = Stack(record)
     prompt = Prompts(1, "test", stack.chunk_tokens, stack.max_model_len).unique(chunks=2)
-    first, second = stack.ask(prompt, logprobs=1), stack.ask(prompt)
+    first, second = stack.complete(prompt, logprobs=1), stack.complete(prompt)
     assert (first.tokens.computed, second.tokens.gpu_hit) == (513, 512)
-    stack.drop_gpu_copy()
-    assert stack.ask(prompt).tokens.loaded == 512
+    stack.clear_prefix_cache()
+    assert stack.complete(prompt).tokens.loaded == 512
 
     report = tear_down(record, place.registry)
     assert report.killed == report.left_running == report.left_in_shared_memory == ()

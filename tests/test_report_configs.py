@@ -50,7 +50,7 @@ from fixtures.experiments.control import Control
 def nothing(stack):
     return None
 
-MEASURING = "prompts early latency api engine_apis router_api texts host_memory tear_down last_user"
+MEASURING = "prompts early latency api engine_apis router_api text_requests host_memory tear_down last_user"
 for name in MEASURING.split():
     globals()[name] = pytest.fixture(nothing, name=name)
 
@@ -67,7 +67,7 @@ def control(stack):
 def pytest_pyfunc_call(pyfuncitem):
     if "on_gpu" in pyfuncitem.funcargs:  # what this test asks of its own control, before it measures
         on_gpu = pyfuncitem.funcargs["on_gpu"]
-        pyfuncitem.funcargs["control"].check_mixed(aligned=on_gpu == int(on_gpu))
+        pyfuncitem.funcargs["control"].require_partial_hit_control(aligned=on_gpu == int(on_gpu))
     return True
 """
 

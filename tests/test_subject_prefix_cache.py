@@ -78,7 +78,7 @@ def drop(
     reset_s: float = 30.0,
 ) -> str:
     facts = eviction.Pool(pool, tier, block, chunk, longest)
-    return eviction.drop_gpu_copy(fake, model="m", prefix_caching=caching, pool=lambda: facts, reset_s=reset_s)
+    return eviction.clear_prefix_cache(fake, model="m", prefix_caching=caching, pool=lambda: facts, reset_s=reset_s)
 
 
 def test_without_prefix_caching_nothing_is_sent() -> None:

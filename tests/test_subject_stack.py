@@ -183,7 +183,7 @@ def test_an_exchange_counts_its_own_tokens(tmp_path: Path, engine: FakeServer, p
     engine.finished = 7
     stack, seen = Stack(record(tmp_path, engine.url)), []
     stack.on_exchange = seen.append
-    asked = stack.ask(prompts.of_length(50), max_tokens=3, logprobs=5, cache_salt="x")
+    asked = stack.complete(prompts.of_length(50), max_tokens=3, logprobs=5, cache_salt="x")
     assert asked.tokens == TokenSources(50, 0, 0)
     assert seen == [asked]
     (payload,) = engine.posts
@@ -203,7 +203,7 @@ def test_an_exchange_counts_its_own_tokens(tmp_path: Path, engine: FakeServer, p
 def test_counters_that_come_late_are_waited_for(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     """vLLM counts a request after it has answered it."""
     engine.on_post = lambda payload: threading.Timer(0.2, engine.count, [payload]).start()
-    assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
+    assert Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
 
 
 def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -215,10 +215,10 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
     stack, seen = Stack(record(tmp_path, engine.url)), []
     stack.on_exchange = seen.append
     with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while this suite sent 1: it has other clients"):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     assert seen == [], "what is thrown away is nobody's evidence"
     with pytest.raises(NotJudged, match="engine-0 finished 6 requests while this suite sent 3"):
-        stack.ask_together([prompts.of_length(50) for _ in range(3)], at_once=3)
+        stack.complete_concurrently([prompts.of_length(50) for _ in range(3)], at_once=3)
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
@@ -232,7 +232,7 @@ def test_a_request_of_another_client_that_still_runs_is_not_judged(
 
     engine.on_post = another_begins
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(counted_s=0.2))
-    ask = (lambda prompt: stack.ask_together([prompt])) if together else stack.ask
+    ask = (lambda prompt: stack.complete_concurrently([prompt])) if together else stack.complete
     with pytest.raises(NotJudged, match=r"engine-0 is still busy \(1 running, 0 waiting\) when the 1 request\(s\)"):
         ask(prompts.of_length(50))
 
@@ -246,7 +246,7 @@ def test_another_engine_on_the_same_cache_server_is_watched(
             for name, one in (("engine-0", engine), ("engine-1", second))
         ]
         stack = Stack(record(tmp_path, engines=engines, cache_servers=[Server(name="kv", url=cache.url)]))
-        assert stack.ask(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
+        assert stack.complete(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
 
         def both(payload: dict[str, Any]) -> None:
             engine.count(payload)
@@ -256,7 +256,7 @@ def test_another_engine_on_the_same_cache_server_is_watched(
         with pytest.raises(
             NotJudged, match="engine engine-1 shares the cache server of engine-0 and served other clients"
         ):
-            stack.ask(prompts.of_length(50))
+            stack.complete(prompts.of_length(50))
 
 
 def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -264,23 +264,23 @@ def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts
     with pytest.raises(
         NotJudged, match=r"engine-0 is busy \(2 running, 1 waiting\) although this suite sends it nothing"
     ):
-        Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2)).ask(prompts.of_length(50))
+        Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2)).complete(prompts.of_length(50))
     assert engine.posts == []
 
 
 def test_requests_that_this_suite_abandoned_are_its_own(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2, at_rest_s=0.1))
     engine.on_post = lambda _: setattr(engine, "running", 1)
-    stack.hang_up_on([prompts.of_length(50)])
+    stack.abort_requests([prompts.of_length(50)])
     with pytest.raises(
         SubjectGone, match=r"busy \(1 running, 0 waiting\) with requests of this suite whose clients hung up"
     ):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     (incident,) = stack.incidents.of("MEM-03")
     assert "expected nothing to run" in incident.text
     engine.running, engine.on_post = 0, engine.count
-    stack.at_rest()
-    assert stack.ask(prompts.of_length(50)).sources.computed == 50
+    stack.wait_until_idle()
+    assert stack.complete(prompts.of_length(50)).sources.computed == 50
 
 
 # --- hangs --------------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_a_request_that_never_ends_costs_one_test_its_verdict(
 
     engine.on_post = hang
     with pytest.raises(NoAnswer) as raised:
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     text = str(raised.value)
     assert "no answer within" in text
     assert "engine engine-0: 1 running, 0 waiting, 1 fetching KV (in_progress)" in text
@@ -313,12 +313,12 @@ def test_a_request_that_never_ends_costs_one_test_its_verdict(
     for _ in range(2):
         begin = time.monotonic()
         with pytest.raises(SubjectGone, match="engine engine-0 hangs since a request that never ended"):
-            stack.ask(prompts.of_length(50))
+            stack.complete(prompts.of_length(50))
         assert time.monotonic() - begin < 1.0
     free.set()
     engine.running = engine.fetching = 0
     engine.on_post = engine.count
-    assert stack.ask(prompts.of_length(50)).sources.computed == 50, "it serves again"
+    assert stack.complete(prompts.of_length(50)).sources.computed == 50, "it serves again"
 
 
 def test_the_deadline_of_a_request_grows_with_its_tokens_and_the_measured_rate(
@@ -346,7 +346,7 @@ def test_a_verified_cold_prompt_shows_the_rate(tmp_path: Path, engine: FakeServe
         engine.count(payload)
 
     engine.on_post = slowly
-    stack.ask(Prompts(1, "rate", 256, 4000).of_length(1000))
+    stack.complete(Prompts(1, "rate", 256, 4000).of_length(1000))
     assert 500 < stack.subject.deadlines.tokens_per_s < 5000
 
 
@@ -364,7 +364,7 @@ def test_slow_metrics_are_told_and_not_stormed(
     engine.running = 1
     asked = engine.pages
     with pytest.raises(NotJudged, match="is busy"):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     assert engine.pages - asked <= 4
     engine.metrics_s = 0.0
     assert Stack(record(tmp_path, engine.url)).slow_metrics() == []
@@ -396,7 +396,7 @@ def test_metrics_that_fail_are_told_where_they_belong(
     stack = Stack(record(tmp_path, engine.url))
     engine.metrics_status, engine.page = status, page
     with pytest.raises(NotJudged, match="nothing that needs them can be judged"):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     (incident,) = stack.incidents.found
     assert incident.owner == "ACC-07"
     assert words in incident.text
@@ -405,7 +405,7 @@ def test_metrics_that_fail_are_told_where_they_belong(
 def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.running = 1
     threading.Timer(0.15, setattr, [engine, "running", 0]).start()
-    assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).sources.computed == 50
+    assert Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50)).sources.computed == 50
 
 
 def test_a_restart_during_a_request_is_told(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -417,11 +417,11 @@ def test_a_restart_during_a_request_is_told(tmp_path: Path, engine: FakeServer, 
     engine.on_post = restart
     stack = Stack(record(tmp_path, engine.url))
     with pytest.raises(SubjectGone, match=r"engine-0 restarted during the run: computed was 1000 and is 50"):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     assert [incident.owner for incident in stack.incidents.found] == ["ACT-04"]
     engine.counts["computed"], engine.finished = 1000, 0
     with pytest.raises(SubjectGone, match="engine-0 restarted during the run"):
-        stack.ask_together([prompts.of_length(50)])
+        stack.complete_concurrently([prompts.of_length(50)])
 
 
 def test_a_counter_that_falls_while_its_process_lives_is_no_restart(
@@ -431,7 +431,7 @@ def test_a_counter_that_falls_while_its_process_lives_is_no_restart(
     engine.on_post = lambda _: engine.counts.update(computed=5)
     stack = Stack(record(tmp_path, engines=[engine_of(process, engine.url, None)]), deadlines=Deadlines(counted_s=0.1))
     with pytest.raises(NotJudged, match="a counter of engine engine-0 fell"):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     assert [incident.owner for incident in stack.incidents.found] == ["ACC-07"]
 
 
@@ -439,14 +439,14 @@ def test_an_engine_that_counts_no_sources_is_not_judged(tmp_path: Path, engine: 
     engine.counts = {}
     engine.on_post = lambda payload: setattr(engine, "finished", engine.finished + 1)
     with pytest.raises(NotJudged, match="vllm:prompt_tokens_by_source_total"):
-        Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
+        Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50))
 
 
 def test_requests_together_are_known_in_sum(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     stack, seen = Stack(record(tmp_path, engine.url)), []
     stack.on_exchange = seen.append
     asked = [prompts.of_length(length) for length in (20, 30, 40, 50)]
-    exchanges, tokens = stack.ask_together(asked, at_once=3, max_tokens=2)
+    exchanges, tokens = stack.complete_concurrently(asked, at_once=3, max_tokens=2)
     assert tokens == TokenSources(140, 0, 0)
     assert [exchange.prompt for exchange in exchanges] == asked == [exchange.prompt for exchange in seen]
     assert sorted(len(payload["prompt"]) for payload in engine.posts) == [20, 30, 40, 50]
@@ -461,7 +461,7 @@ def test_requests_together_are_known_in_sum(tmp_path: Path, engine: FakeServer, 
 def test_a_server_error_is_a_fault(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.answer = (500, {"error": {"message": "boom"}})
     with pytest.raises(SubjectFault, match=r"POST /v1/completions: expected HTTP 200, got 500: .*boom"):
-        Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50))
+        Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50))
 
 
 def test_metrics_that_fail_name_their_server(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
@@ -516,7 +516,7 @@ def test_an_engine_that_died_says_why(
     why = "ValueError: No available memory for the cache blocks." if text == CRASH else "its log names no error"
     ended = f"engine engine-0 died during the run: {why}"
     with pytest.raises((NoAnswer, SubjectGone)) as raised:
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     behind = stack.explain(raised.value) if isinstance(raised.value, NoAnswer) else raised.value
     assert behind is not None
     assert str(behind).startswith(f"{ended}; not judged because of it")
@@ -547,7 +547,7 @@ def test_an_engine_that_lives_is_not_called_dead(
     engine.answer = (503, {})
     stack = Stack(record(tmp_path, engines=[engine_of(process, engine.url, None)]))
     with pytest.raises(SubjectFault, match="got 503"):
-        stack.ask(prompts.of_length(50))
+        stack.complete(prompts.of_length(50))
     assert stack.engine.pid == process.pid
 
 
@@ -590,7 +590,7 @@ def test_the_caches_own_counters_are_deltas_of_this_exchange(
         threading.Timer(0.1, cache.cache.__setitem__, ["l1_write_chunks_total", 103]).start()
 
     engine.on_post = store
-    asked = stack.ask(Prompts(1, "s", 64, 4000).unique(chunks=3))
+    asked = stack.complete(Prompts(1, "s", 64, 4000).unique(chunks=3))
     assert asked.stored_tokens == 3 * 64, "chunks of the size that the server says it has"
 
 
@@ -598,7 +598,7 @@ def test_a_cache_that_restarted_is_told(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
 ) -> None:
     cache.cache["l1_write_chunks_total"] = 100
-    asked = with_cache(tmp_path, engine, cache).ask(prompts.of_length(50))
+    asked = with_cache(tmp_path, engine, cache).complete(prompts.of_length(50))
     cache.cache["l1_write_chunks_total"] = 2
     with pytest.raises(
         SubjectGone, match="the cache behind engine engine-0 restarted during the run: stored_tokens was 6400"
@@ -632,7 +632,7 @@ def test_a_cache_that_counts_nothing(
     stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, argv=argv)]))
     with pytest.raises(kind, match=words):
         stack.cache_counters()
-    asked = stack.ask(prompts.of_length(50))
+    asked = stack.complete(prompts.of_length(50))
     assert asked.sources.computed == 50
     with pytest.raises(kind, match=words):
         asked.cache()
@@ -640,7 +640,7 @@ def test_a_cache_that_counts_nothing(
 
 def test_the_configuration_in_effect_is_the_servers_own(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
     stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=4096, requested=Requested(chunk_tokens=256))
-    assert (stack.in_effect.buffer_bytes, stack.in_effect.chunk_tokens) == (GIB, 64)
+    assert (stack.effective_config.buffer_bytes, stack.effective_config.chunk_tokens) == (GIB, 64)
     assert stack.chunk_tokens == 64
     assert stack.tier_tokens() == stack.tier_capacity_tokens() == GIB // 4096
 
@@ -655,7 +655,7 @@ def test_the_configuration_of_an_in_process_cache_is_in_the_log(tmp_path: Path) 
     log = tmp_path / "engine-0.log"
     stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url="http://127.0.0.1:9", log=log)]))
     log.write_text(CONFIGURATION)
-    assert (stack.in_effect.buffer_bytes, stack.in_effect.chunk_tokens) == (int(2.5 * GIB), 128)
+    assert (stack.effective_config.buffer_bytes, stack.effective_config.chunk_tokens) == (int(2.5 * GIB), 128)
 
 
 def test_where_no_program_says_the_chunk_it_is_the_one_asked_for(tmp_path: Path) -> None:
@@ -663,7 +663,7 @@ def test_where_no_program_says_the_chunk_it_is_the_one_asked_for(tmp_path: Path)
     assert stack.chunk_tokens == 512
     assert stack.tier_tokens() is None
     with pytest.raises(NotJudged, match="no LMCache on this stack says"):
-        _ = stack.in_effect
+        _ = stack.effective_config
     with pytest.raises(NotJudged, match="size of the CPU tier"):
         stack.tier_capacity_tokens()
 
@@ -713,10 +713,10 @@ def test_the_gpu_copy_is_dropped_once_at_a_time(tmp_path: Path, engine: FakeServ
         return contextlib.nullcontext()
 
     stack.step = step
-    assert stack.drop_gpu_copy() == "reset"
+    assert stack.clear_prefix_cache() == "reset"
     assert titles == ["drop the GPU copy of engine-0"]
     engine.info["enable_prefix_caching"] = "False"
-    assert Stack(record(tmp_path, engine.url)).drop_gpu_copy() == "nothing to drop"
+    assert Stack(record(tmp_path, engine.url)).clear_prefix_cache() == "nothing to drop"
 
 
 def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer) -> None:
@@ -724,17 +724,17 @@ def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer) -> None:
     engine.running, engine.usage = 1, 0.5
     threading.Timer(0.1, setattr, [engine, "running", 0]).start()
     threading.Timer(0.2, setattr, [engine, "usage", 0.0]).start()
-    assert (stack.at_rest().running, stack.at_rest().kv_usage) == (0, 0)
+    assert (stack.wait_until_idle().running, stack.wait_until_idle().kv_usage) == (0, 0)
     stack.subject.deadlines = Deadlines(at_rest_s=0.1)
     engine.usage = 0.25
-    assert stack.at_rest().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
+    assert stack.wait_until_idle().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
 
 
 def test_hanging_up_counts_those_that_were_left_without_an_answer(
     tmp_path: Path, engine: FakeServer, prompts: Prompts
 ) -> None:
     engine.on_post = lambda _: time.sleep(0.5)
-    abandoned = Stack(record(tmp_path, engine.url)).hang_up_on([prompts.of_length(20) for _ in range(4)])
+    abandoned = Stack(record(tmp_path, engine.url)).abort_requests([prompts.of_length(20) for _ in range(4)])
     assert abandoned == 4
     assert {payload["stream"] for payload in engine.posts} == {False, True}
 
@@ -762,10 +762,10 @@ def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine:
     engine.answer = (400, {"error": {"message": "no"}})
     asked = [prompts.of_length(20) for _ in range(4)]
     with pytest.raises(SubjectFault, match="got 400"):
-        stack.hang_up_on(asked)
+        stack.abort_requests(asked)
     engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
     with pytest.raises(NotJudged, match=r"of 4 clients hung up before they were answered"):
-        stack.hang_up_on(asked, at_least=4)
+        stack.abort_requests(asked, at_least=4)
 
 
 @pytest.mark.parametrize(("most", "given"), [(20, 5), (3, 1), (0, None)])
@@ -806,7 +806,7 @@ def test_what_was_stored_and_not_evicted_has_to_come_back(
 ) -> None:
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
     prompt, other = source.of_length(129), source.of_length(129)
-    stack.ask(prompt)
+    stack.complete(prompt)
     stack.expect_kept([prompt], TokenSources(1, 0, 128))
     stack.expect_kept([prompt], TokenSources(1, 64, 64))
     stack.expect_kept([other], TokenSources(129, 0, 0))
@@ -824,10 +824,10 @@ def test_what_may_have_been_evicted_need_not_come_back(
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
     stack.cache_servers[0].server.argv = ["lmcache", "server", "--eviction-policy", policy]
     old, new = source.of_length(129), source.of_length(129)
-    stack.ask(old)
+    stack.complete(old)
     for _ in range(14):
-        stack.ask(source.of_length(65))
-    stack.ask(new)
+        stack.complete(source.of_length(65))
+    stack.complete(new)
     assert not stack.holds(old), "more than half of the tier was sent since"
     assert stack.holds(new) == (policy == "LRU"), "the newest is what is evicted first by another policy"
 
@@ -837,13 +837,13 @@ def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
 ) -> None:
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
     prompt = source.of_length(129)
-    stack.ask(prompt)
+    stack.complete(prompt)
     assert stack.holds(prompt)
     cache.cache["l1_write_chunks_total"] += 16
     assert not stack.holds(prompt), "another client has stored 1024 tokens"
     cache.cache["l1_write_chunks_total"] = 0
     assert not stack.holds(prompt), "the server has begun again"
-    stack.ask(prompt)
+    stack.complete(prompt)
     assert stack.holds(prompt)
     cache.cache = {}
     assert not stack.holds(prompt)
@@ -854,7 +854,7 @@ def test_nothing_is_claimed_of_a_tier_whose_size_is_not_known(
 ) -> None:
     stack, source = with_cache(tmp_path, engine, cache), Prompts(1, "kept", 64, 4000)
     prompt = source.of_length(129)
-    stack.ask(prompt)
+    stack.complete(prompt)
     assert not stack.holds(prompt)
 
 
@@ -1137,7 +1137,7 @@ def test_a_log_window_begins_just_before_the_request(
         engine.count(payload)
 
     engine.on_post = store
-    asked = stack.ask(prompts.of_length(50))
+    asked = stack.complete(prompts.of_length(50))
     assert asked.stored_in(asked.log.facts()) == 128
 
 
@@ -1200,7 +1200,7 @@ def test_a_cache_that_counts_too_much_is_watched_for_others(
         cache.cache["l1_write_chunks_total"] += 9
 
     engine.on_post = store
-    asked = with_cache(tmp_path, engine, cache).ask(Prompts(1, "x", 64, 4000).of_length(65))
+    asked = with_cache(tmp_path, engine, cache).complete(Prompts(1, "x", 64, 4000).of_length(65))
     if not busy:
         assert asked.stored_tokens == 9 * 64, "a fault of its own stays one"
         return
@@ -1362,7 +1362,7 @@ def test_two_ranks_behind_a_server_count_once(
         engine.count(payload)
 
     engine.on_post = store
-    asked = stack.ask(prompts.of_length(50))
+    asked = stack.complete(prompts.of_length(50))
     assert (asked.stored_in(asked.log.facts()), asked.stored_tokens) == (64, 64)
     assert stack.kv_shape(stack.engine) == KvShape(2, 2, source="GET /status")
 
@@ -1381,7 +1381,7 @@ def test_two_ranks_in_process_count_once(tmp_path: Path, engine: FakeServer, pro
         engine.count(payload)
 
     engine.on_post = store
-    asked = stack.ask(prompts.of_length(70))
+    asked = stack.complete(prompts.of_length(70))
     assert (asked.stored_in(asked.log.facts()), asked.stored_tokens) == (64, 64)
 
 
