@@ -30,11 +30,12 @@ from fixtures.core.record import (
     forget,
     orphans,
     process_tree,
+    read_all,
     runs,
     uninterrupted,
-    unreadable,
 )
 from fixtures.provide.process.launch import remove_orphans
+from fixtures.provide.release import kind as kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,8 +168,9 @@ def test_stacks_of_other_hosts_users_and_versions_are_left_alone(tmp_path: Path)
         ("mine", here),
     ):
         make(tmp_path, id=name, owner=gone(), maker=maker).save(registry)
-    assert [record.id for record in orphans(registry)] == ["before-reboot", "mine"]
-    assert [record.id for record in foreign(registry)] == ["container", "host", "old-version", "user"]
+    records, _ = read_all(registry, StackRecord)
+    assert [record.id for record in orphans(records)] == ["before-reboot", "mine"]
+    assert [record.id for record in foreign(records)] == ["container", "host", "old-version", "user"]
 
 
 def test_a_process_of_another_owner_in_the_group_is_spared() -> None:
@@ -212,8 +214,8 @@ def test_orphans_are_the_stacks_of_dead_owners_that_nobody_keeps(tmp_path: Path)
     ):
         make(tmp_path, id=name, owner=owner, keep=keep, maker=Maker.here()).save(registry)
     (registry / "torn.json").write_text("{")
-    assert [record.id for record in orphans(registry)] == ["dead", "reused"]
-    assert orphans(tmp_path / "nowhere") == []
+    assert [record.id for record in orphans(read_all(registry, StackRecord)[0])] == ["dead", "reused"]
+    assert read_all(tmp_path / "nowhere", StackRecord) == ([], [])
 
 
 def test_a_record_that_cannot_be_read_is_kept_and_named_once(tmp_path: Path) -> None:
@@ -224,11 +226,11 @@ def test_a_record_that_cannot_be_read_is_kept_and_named_once(tmp_path: Path) -> 
     newer.write_text(json.dumps(json.loads(newer.read_text()) | {"new_field": {"password": "not-to-be-shown"}}))
     torn.write_text(torn.read_text()[:100])
     before = {path: path.read_bytes() for path in registry.iterdir()}
-    assert [path for path, _ in unreadable(registry)] == [newer, torn]
-    assert unreadable(tmp_path / "nowhere") == []
+    assert [path for path, _ in read_all(registry, StackRecord)[1]] == [newer, torn]
     said = io.StringIO()
+    progress = Progress(said, live=False)
     for _ in range(2):
-        remove_orphans(registry, Progress(said, live=False))
+        remove_orphans(registry, progress)
     lines = said.getvalue().splitlines()
     assert len(lines) == 2
     assert f"{newer} cannot be read (new_field: Extra inputs are not permitted)" in lines[0]
@@ -236,6 +238,22 @@ def test_a_record_that_cannot_be_read_is_kept_and_named_once(tmp_path: Path) -> 
     assert all(f"python -m fixtures stop {registry}" in line and "may still run" in line for line in lines)
     assert "not-to-be-shown" not in said.getvalue()
     assert {path: path.read_bytes() for path in registry.iterdir()} == before
+
+
+def test_a_cluster_record_that_cannot_be_read_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path))
+    torn = kinds.records() / "kv-offload-0123456789.json"
+    torn.parent.mkdir(parents=True)
+    torn.write_text('{"name"')
+    for only_name in (True, False):
+        said: list[str] = []
+        kinds.remove_orphans(said.append, only_name=only_name)
+        (line,) = said
+        assert f"the cluster record {torn} cannot be read (Invalid JSON: EOF while parsing" in line
+        assert "kind delete cluster --name kv-offload-0123456789, then delete the file" in line
+    assert torn.exists()
 
 
 def test_a_clock_that_is_set_does_not_make_an_owner_dead() -> None:

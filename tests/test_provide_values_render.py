@@ -537,6 +537,13 @@ def test_members_of_a_multi_connector_get_the_local_address(render, device, firs
     assert local.needs_local_cache_server(command)
 
 
+def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render):
+    command = render(lmcache().replace("{", "{extraArgs: [--kv-offloading-size, '1'], ", 1))
+    assert command.connector["kv_connector"] == "LMCacheConnectorV1"
+    assert not local.needs_local_cache_server(command), "vLLM's own connector takes its place"
+    assert "connector" not in {change.what for change in localise(command, cache_server=None).substitutions}
+
+
 def test_a_multi_process_connector_without_a_server_is_refused():
     with pytest.raises(ConfigurationError, match="add one with 'lmcache server' to extraObjects"):
         localise(chart.render_engine(chart.load_values(DATA / "multi-process.yaml")), cache_server=None)
