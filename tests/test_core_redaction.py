@@ -146,6 +146,27 @@ def test_every_kind_is_masked_inside_json_twice_escaped(kind: str) -> None:
     assert secret not in redact(json.dumps(text))
 
 
+def test_a_token_of_yaml_needs_no_digit() -> None:
+    assert mask("user:\n  token: 'justletters'\n") == f"user:\n  token: '{MASK}'\n"
+    assert mask("- token: justletters # mine\n") == f"- token: {MASK} # mine\n"
+    assert mask("Unexpected token: 'justletters'") == "Unexpected token: 'justletters'"
+
+
+def test_the_password_of_curl_is_known_by_its_place_in_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.core.redaction._KNOWN", set())
+    words = ["/usr/bin/curl", "-u", "somebody:planted-place", "h"]
+    assert redact_tree(words) == ["/usr/bin/curl", "-u", MASK, "h"]
+    remember_all(words)
+    remember_all({"token": "planted-place-2", "nested": {"token": "Hello"}})
+    told = "planted-place of somebody, planted-place-2, Hello"
+    assert mask(told) == f"{MASK} of somebody, {MASK}, Hello"
+    assert redact_tree(["docker", "-u", "somebody:x", "--user", "1000:1000"])[2:] == [
+        "somebody:x",
+        "--user",
+        "1000:1000",
+    ]
+
+
 @pytest.mark.parametrize("index", range(len(_FORMS)))
 def test_no_rule_is_idle(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixtures.core.redaction._FORMS", _FORMS[:index] + _FORMS[index + 1 :])
