@@ -459,6 +459,8 @@ def test_the_state_of_a_pod_in_words() -> None:
         f"Running, not Ready since {BEGAN} (ContainersNotReady)"
     )
     assert pods.state_of(pending(conditions=[{"type": "Ready", "status": "True"}])) == "Ready"
+    waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
+    assert pods.state_of(pending(conditions=[waits])) == "Unschedulable: 0/1 nodes are available"
 
 
 def test_rows_show_why() -> None:

@@ -105,9 +105,7 @@ def test_a_pod_that_is_deleted_is_a_change_of_the_release(site: Site, access: Ac
     name = engine(access).pod.name  # type: ignore[union-attr]
     about = {"kind": "ReplicaSet", "name": "rs", "uid": "2"}
     told = {"reason": "SuccessfulDelete", "message": f"Deleted pod: {name}", "involvedObject": about}
-    site.cluster.put(
-        "api/v1/events", "mine", {**told, "metadata": {"name": "e"}, "lastTimestamp": "2026-11-25T14:00:00Z"}
-    )
+    site.cluster.put("api/v1/events", "mine", {**told, "metadata": {"name": "e"}, "lastTimestamp": in_an_hour()})
     pod_of(site, access)["metadata"]["deletionTimestamp"] = "2026-11-25T14:00:00Z"
     with pytest.raises(
         NotJudged, match=rf"the release was changed meanwhile: pod {name} is being deleted \(SuccessfulDelete"
@@ -118,6 +116,41 @@ def test_a_pod_that_is_deleted_is_a_change_of_the_release(site: Site, access: Ac
         access.check(engine(access))
     with pytest.raises(NotJudged, match="the release was changed meanwhile"):
         access.resident_bytes(engine(access))
+
+
+def in_an_hour() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+
+
+def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Site, access: Access) -> None:
+    """Recorded on a node that was drained: no event says so, and that of the installation is an old story."""
+    pod = pod_of(site, access)
+    name = pods.name_of(pod)
+    made = {"reason": "ScalingReplicaSet", "involvedObject": {"kind": "Deployment", "name": name.rsplit("-", 2)[0]}}
+    for number, (message, when) in enumerate(
+        [
+            (f"Scaled up replica set {name.rpartition('-')[0]} from 0 to 1", in_an_hour()),
+            (f"Scaled down replica set {name.rpartition('-')[0]} from 1 to 0", "2026-11-25T14:00:00Z"),
+        ]
+    ):
+        event = {**made, "message": message, "metadata": {"name": f"e{number}"}, "lastTimestamp": when}
+        site.cluster.put("api/v1/events", "mine", event)
+    pod["metadata"]["deletionTimestamp"] = "2026-11-29T02:24:16Z"
+    evicted = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting"}
+    pod["status"]["conditions"].append(evicted)
+    with pytest.raises(NotJudged, match=rf"pod {name} is being deleted \(Eviction API: evicting\); keep scale-downs"):
+        access.check(engine(access))
+    site.cluster._drop("api/v1/pods", "mine", name)
+    waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 fit"}
+    other = f"{name.rpartition('-')[0]}-other"
+    site.cluster.put(
+        "api/v1/pods", "mine", {"metadata": {"name": other, "uid": "o"}, "status": {"conditions": [waits]}}
+    )
+    with pytest.raises(
+        NotJudged,
+        match=rf"pod {name} was deleted \(Eviction API: evicting; in its place {other} is Unschedulable: 0/1 fit\)",
+    ):
+        access.check(engine(access))
 
 
 def test_an_evicted_pod_is_a_change_unless_it_broke_its_own_limit(site: Site, access: Access) -> None:
