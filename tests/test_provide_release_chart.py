@@ -434,10 +434,10 @@ def test_a_failed_release_in_a_namespace_of_others_is_waited_for(project: Projec
 
 
 def test_what_is_missing_is_told_before_anything_is_made(project: Project) -> None:
-    project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
+    project.values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
     result = project.run()
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*1 of * checks fail; nothing was installed:", "*no node offers GPUs*"])
+    result.stderr.fnmatch_lines(["*1 of * checks fail; nothing was installed:", "*there is no RuntimeClass nvidia*"])
     assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
 
 
@@ -509,13 +509,22 @@ def test_a_repository_that_cannot_be_reached_names_the_remedy(project: Project) 
 
 
 def test_a_check_is_overridden_by_its_name(project: Project) -> None:
-    project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
-    result = project.apart("--no-preflight=room", "-k", "test_engine")
+    project.values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
+    result = project.apart("--no-preflight=references", "-k", "test_engine")
     result.assert_outcomes(passed=1)
-    result.stderr.fnmatch_lines(["*override room: Deployment vllm-m-deployment-vllm*"])
-    result = project.apart("--no-preflight=rooms")
+    result.stderr.fnmatch_lines(["*override references: there is no RuntimeClass nvidia*"])
+    result = project.apart("--no-preflight=reference")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*--no-preflight rooms: choose from cluster, helm*"])
+    result.stderr.fnmatch_lines(["*--no-preflight reference: choose from cluster, helm*"])
+
+
+def test_the_scheduler_has_the_last_word_on_room(project: Project) -> None:
+    project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
+    project.cluster.fates["vllm-m-"] = "gpu"
+    result = project.apart("-k", "test_engine")
+    result.assert_outcomes(errors=1)
+    result.stderr.fnmatch_lines(["*warning  room: no node seems to be large enough for *1 nvidia.com/gpu*"])
+    result.stdout.fnmatch_lines(["*Unschedulable*Insufficient nvidia.com/gpu*"])
 
 
 def test_refused_objects_are_all_told(project: Project) -> None:
@@ -697,15 +706,15 @@ def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Pr
 
 
 def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Project, kind_log: Path) -> None:
-    project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
+    project.values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
     result = project.apart("--cluster=kind")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*no node offers GPUs*"])
+    result.stderr.fnmatch_lines(["*there is no RuntimeClass nvidia*"])
     assert kind_log.read_text().split() == ["create", "delete"]
     kind_log.with_name("broken").touch()  # what cannot be deleted hides nothing
     result = project.apart("--cluster=kind")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*no node offers GPUs*"])
+    result.stderr.fnmatch_lines(["*there is no RuntimeClass nvidia*"])
     result.stderr.fnmatch_lines(["*could not be deleted*kind delete cluster --name kv-offload-*"])
 
 
