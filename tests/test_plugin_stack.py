@@ -808,3 +808,18 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str, monkeypatch: pyte
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_of_the_ordinary_tests_those_of_the_configuration_come_first() -> None:
+    def item(id_: str, *marks: str) -> types.SimpleNamespace:
+        judged = pytest.mark.requirement(id_).mark
+        return types.SimpleNamespace(
+            name=id_,
+            get_closest_marker=lambda name: name if name in marks else None,
+            iter_markers=lambda name: [judged] if name == "requirement" else [],
+        )
+
+    items = [item("ACC-01"), item("MEM-01", "alone"), item("ACT-01"), item("CFG-01"), item("CFG-02", "late")]
+    config = types.SimpleNamespace(stash={plugin.RUN_KEY: types.SimpleNamespace(configs=[])})
+    plugin.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
+    assert [one.name for one in items] == ["CFG-01", "ACC-01", "ACT-01", "MEM-01", "CFG-02"]
