@@ -159,6 +159,8 @@ class Healthy:
     setting: Injection | None = None
     slow: bool = False
     """Run the timing and memory tests too; without a setting, everything is run."""
+    tests: tuple[str, ...] = ()
+    """Only tests of these requirements: for variants in which every exchange takes its time."""
     without: tuple[str, ...] = ()
     """Requirements that a known defect of engine or cache keeps from being met; a fault of the catalogue shows it, or a report
     in ``docs/evidence``."""
@@ -1140,6 +1142,12 @@ def _args(*words: str, shows: str = "") -> Values:
 HEALTHY: tuple[Healthy, ...] = (
     Healthy("as-published", "the embedded configuration as it is, GPU prefix cache on", None),
     Healthy("busy-network", "50 ms more on every request", Proxy("delay", {"seconds": 0.05})),
+    Healthy(
+        "metrics-slow",
+        "/metrics takes eight seconds, as on an engine with many series and a busy API server",
+        Proxy("delay", {"seconds": 8.0, "path": "/metrics"}),
+        tests=tuple(sorted(SENTINELS | {"ACC-07"})),
+    ),
     Healthy("busy-machine", "another program computes on one core", Process("cpu-load"), slow=True),
     Healthy("overloaded-machine", "thirty other programs compute", Process("cpu-load", count=30)),
     Healthy("other-clients", "another client asks once a second", Process("other-clients")),

@@ -534,12 +534,13 @@ def _doubled(line: str, series: str) -> str:
 
 
 class Delay(Fault):
-    """Every request waits ``seconds``, as on a busy network; ``endpoint`` and ``streams`` narrow it."""
+    """Every request waits ``seconds``, as on a busy network; with ``path``, every request for that."""
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Waits, then passes on."""
-        self.acts()
-        time.sleep(self.params["seconds"])
+        if request.path == self.params.get("path", request.path):
+            self.acts()
+            time.sleep(self.params["seconds"])
         return forward(request)
 
 

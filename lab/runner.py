@@ -261,7 +261,7 @@ class Lane:
 
     def _judge(self, entry: Entry) -> Verdicts:
         folder, needs = self.runner.folder / entry.id, needs_of(entry)
-        cases, tests = "fast", entry.scope if isinstance(entry, Fault) else ()
+        cases, tests = "fast", entry.scope if isinstance(entry, Fault) else entry.tests
         kept_s = entry.kept_s if isinstance(entry, Fault) else 0.1
         if isinstance(entry, Healthy):
             cases = "full" if entry.setting is None else "slow" if entry.slow else "fast"

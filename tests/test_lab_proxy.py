@@ -320,6 +320,13 @@ def test_delay(through: Any) -> None:
     assert ask(client).total_s > 0.2
 
 
+def test_delay_of_one_path(through: Any) -> None:
+    client, proxy = through("delay", seconds=0.2, path="/metrics")
+    assert client.get("/metrics").total_s > 0.2
+    ask(client)
+    assert proxy.fired == 1
+
+
 def test_an_engine_that_is_gone_breaks_the_connection() -> None:
     with Proxy("http://127.0.0.1:9", Fault()) as proxy, pytest.raises(SubjectFault):
         Client(proxy.url).get("/health")
