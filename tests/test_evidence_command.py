@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged
+from fixtures.core.geometry import Parallel
 from fixtures.evidence import command, startup
 from fixtures.evidence.command import (
     Connector,
     Options,
-    Parallel,
     connector_of,
     fault_of,
     in_effect,

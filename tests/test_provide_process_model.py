@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.geometry import Geometry
 from fixtures.provide.process import environment as engine_env
 from fixtures.provide.process.environment import EngineEnv
-from fixtures.provide.process.model import Geometry, Recipe, check_model, ensure_model, weights_sha256
+from fixtures.provide.process.model import Recipe, check_model, ensure_model, weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -39,57 +40,6 @@ def test_every_part_of_the_recipe_names_another_model():
     recipe = Recipe()
     others = [replace(recipe, seed=1), replace(recipe, geometry=replace(recipe.geometry, kv_heads=4))]
     assert len({recipe.hash, *(other.hash for other in others)}) == 3
-
-
-MISTRAL_7B = {  # mistralai/Mistral-7B-v0.3
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "max_position_embeddings": 32768,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 8,
-    "torch_dtype": "bfloat16",
-    "vocab_size": 32768,
-}
-
-
-def test_geometry_of_a_known_model():
-    geometry = Geometry.from_config(MISTRAL_7B)
-    assert geometry.kv_bytes_per_token == 128 * 1024
-    assert geometry.parameters == 7_248_023_552  # as its model card's safetensors header counts them
-
-
-@pytest.mark.parametrize(
-    ("change", "dtype", "kv_bytes"),
-    [
-        ({"num_key_value_heads": None}, "auto", 4 * 128 * 1024),
-        ({"head_dim": 256}, "auto", 2 * 128 * 1024),
-        ({"torch_dtype": "float32"}, "auto", 128 * 1024),
-        ({"torch_dtype": None, "dtype": "float16"}, "auto", 128 * 1024),
-        ({}, "float32", 2 * 128 * 1024),
-        ({}, "fp8", 64 * 1024),
-    ],
-)
-def test_defaults_of_hugging_face_configurations(change, dtype, kv_bytes):
-    assert Geometry.from_config({**MISTRAL_7B, **change}, dtype).kv_bytes_per_token == kv_bytes
-
-
-def test_a_multimodal_configuration_is_read_from_its_text_part():
-    assert Geometry.from_config({"model_type": "mistral3", "text_config": MISTRAL_7B}).layers == 32
-
-
-@pytest.mark.parametrize(
-    ("config", "dtype", "message"),
-    [
-        ({**MISTRAL_7B, "kv_lora_rank": 512}, "auto", "full attention"),
-        ({**MISTRAL_7B, "layer_types": ["linear_attention", "full_attention"]}, "auto", "full attention"),
-        ({"model_type": "gpt2", "n_layer": 12}, "auto", "gpt2 has no num_attention_heads"),
-        (MISTRAL_7B, "int3", "'int3' is not one of"),
-    ],
-)
-def test_configurations_whose_kv_cache_cannot_be_sized(config, dtype, message):
-    with pytest.raises(ConfigurationError, match=message):
-        Geometry.from_config(config, dtype)
 
 
 def a_model(folder: Path) -> Path:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import NotJudged
+from fixtures.core.geometry import Parallel
 from fixtures.core.record import EngineServer, Requested, Server, StackRecord
-from fixtures.evidence.command import Parallel
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
