@@ -379,7 +379,7 @@ def test_a_page_of_20_mb_is_read_like_any_other(
     page = engine.metrics
     monkeypatch.setattr(engine, "metrics", lambda: page() + more)
     began = time.process_time()
-    assert Stack(record(tmp_path, engine.url)).ask(prompts.of_length(50)).sources.computed == 50
+    assert Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50)).sources.computed == 50
     assert time.process_time() - began < 30
 
 
