@@ -35,6 +35,7 @@ from fixtures.core.waiting import poll
 from fixtures.plugin import stack as plugin
 from fixtures.plugin.stack import machine
 from fixtures.provide.process import launch as process
+from fixtures.provide.provider import TearDown
 from tests import fakes
 
 if TYPE_CHECKING:
@@ -463,9 +464,9 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
 ) -> None:
     real = process.tear_down
 
-    def fails(record: StackRecord, registry: Path) -> process.TearDown:
+    def fails(record: StackRecord, registry: Path) -> TearDown:
         real(record, registry)
-        return process.TearDown(1, 1, 0.0, (), (4711,), ())
+        return TearDown(1, 1, 0.0, (), (4711,), ())
 
     monkeypatch.setattr(process, "tear_down", fails)
     assert project.run(*project.subject).ret == 1
