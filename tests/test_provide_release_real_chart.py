@@ -15,7 +15,7 @@ import pytest
 from fixtures.provide.kube import helm as helms
 from fixtures.provide.kube.helm import Chart, Helm
 from fixtures.provide.release.under_test import idle_keys
-from fixtures.provide.values import render as chart_values
+from fixtures.provide.values.yaml import read_yaml
 from tests.helm_binaries import helm as binary
 
 ROOT = Path(__file__).parents[1]
@@ -48,12 +48,12 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> tuple[Helm, Chart]:
 
 
 def seed() -> dict[str, Any]:
-    return chart_values.read_yaml(ROOT / "configs/cpu-offload/values.yaml")
+    return read_yaml(ROOT / "configs/cpu-offload/values.yaml")
 
 
 @pytest.mark.parametrize("config", ["cpu-offload", "embedded", "cpu-cluster"])
 def test_our_own_values_have_no_key_without_effect(tools: tuple[Helm, Chart], config: str) -> None:
-    values = chart_values.read_yaml(ROOT / "configs" / config / "values.yaml")
+    values = read_yaml(ROOT / "configs" / config / "values.yaml")
     assert idle_keys(*tools, "vllm", "n", values, KNOWN) == []
 
 

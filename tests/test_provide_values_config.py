@@ -30,7 +30,7 @@ def test_every_shipped_configuration_loads_and_renders(name):
     config = load_config(name, CONFIGS)
     assert config.name == name
     assert config.values_path == CONFIGS / name / "values.yaml"
-    assert render_engine(config.values).requested.connector_enabled
+    assert render_engine(config.values).connector
     assert set(PROFILES) <= set(config.expect.profiles)
     assert config.describe().startswith(f"{name} (")
     assert "\n" not in config.describe()

@@ -12,9 +12,13 @@ import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.provide.values import keys as chart_keys
-from fixtures.provide.values import render as chart
+from fixtures.provide.values.chart_reader import of_chart
+from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.key_table import NEWEST, ROWS, VERSIONS
+from fixtures.provide.values.keys import of_version, order_of, rows, since
+from fixtures.provide.values.layers import merged, parse_set
+from fixtures.provide.values.load import load_values
+from fixtures.provide.values.render import render_engine
 
 MODEL: dict[str, Any] = {
     "name": "m",
@@ -37,8 +41,8 @@ def load(tmp_path):
         path = tmp_path / "values.yaml"
         text = over if isinstance(over, str) else yaml.safe_dump(over)
         path.write_text(text, encoding="utf-8")
-        keys = more.pop("keys", chart_keys.of_version(version))
-        return chart.load_values(path, sets=sets, keys=keys, **more)
+        keys = more.pop("keys", of_version(version))
+        return load_values(path, sets=sets, keys=keys, **more)
 
     return _load
 
@@ -105,14 +109,14 @@ def test_an_unknown_version_names_the_known_ones():
     with pytest.raises(
         ConfigurationError, match=f"known for 0.0.2 to {NEWEST}; give one of these, or the chart itself"
     ):
-        chart_keys.of_version("9.9.9")
-    assert chart_keys.of_version("v0.1.3").version == chart_keys.of_version("vllm-stack-0.1.3").version == "0.1.3"
+        of_version("9.9.9")
+    assert of_version("v0.1.3").version == of_version("vllm-stack-0.1.3").version == "0.1.3"
 
 
 def test_the_table_is_in_order():
     rows = ROWS.strip().splitlines()
     assert rows == sorted(rows)
-    assert all(versions for versions in chart_keys.since().values())
+    assert all(versions for versions in since().values())
     assert NEWEST in VERSIONS
 
 
@@ -338,7 +342,7 @@ def test_a_holder_of_anchors_at_the_top_is_ignored_as_helm_does(load):
     text = yaml.safe_dump(values())
     found = load(f"x-env: &env [{{name: A, value: b}}]\nx-more: 1\n{text}  env: *env\n")
     assert found.serving_engine_spec.env is not None
-    assert chart.ignored(found) == [line for line in chart.ignored(load(values())) if "x-" not in line]
+    assert ignored(found) == [line for line in ignored(load(values())) if "x-" not in line]
     load(f"common: &env [{{name: A, value: b}}]\n{text}  env: *env\n")
     assert "common is not a key of the chart" in refusal(load, f"common: [{{name: A, value: b}}]\n{text}")
 
@@ -357,7 +361,7 @@ def test_an_overlay_is_checked_like_the_file(load, tmp_path):
 
 def test_values_lie_over_each_other():
     below, above = {"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}, "d": {"e": 2}}
-    assert chart.merged([below, above]) == {"a": {"b": 1, "c": [3]}, "d": {"e": 2}}
+    assert merged([below, above]) == {"a": {"b": 1, "c": [3]}, "d": {"e": 2}}
 
 
 def test_an_overlay_is_merged_as_helm_does_it(load, tmp_path):
@@ -366,7 +370,7 @@ def test_an_overlay_is_merged_as_helm_does_it(load, tmp_path):
     found = load(
         values(cacheserverSpec={"servicePort": 81}), overlays=(overlay,), sets=("cacheserverSpec.enabled=true",)
     )
-    assert chart.render_engine(found).name == "other"
+    assert render_engine(found).name == "other"
     assert found.cacheserver_spec.enabled is True
     assert found.cacheserver_spec.service_port == 81
     assert found.data["cacheserverSpec"] == {"servicePort": 81, "enabled": True}
@@ -430,7 +434,7 @@ def test_a_secret_by_set_is_not_told(load):
     ],
 )
 def test_set_is_read_as_helm_reads_it(text, parsed):
-    assert chart.parse_set(text) == parsed
+    assert parse_set(text) == parsed
 
 
 # ---- a chart at hand
@@ -460,7 +464,7 @@ def fork(tmp_path):
 
 
 def test_a_chart_at_hand_is_read_by_its_own_templates(fork):
-    paths = {"/".join(path) for path in chart_keys.of_chart(fork).top.paths()}
+    paths = {"/".join(path) for path in of_chart(fork).top.paths()}
     assert paths == {
         *("servingEngineSpec", "servingEngineSpec/documented", "servingEngineSpec/free", "servingEngineSpec/free/**"),
         *("servingEngineSpec/modelSpec", "servingEngineSpec/modelSpec/*", "servingEngineSpec/modelSpec/*/name"),
@@ -472,7 +476,7 @@ def test_a_chart_at_hand_is_read_by_its_own_templates(fork):
 
 
 def test_a_chart_at_hand_decides(load, fork):
-    keys = chart_keys.of_chart(fork.parent)
+    keys = of_chart(fork.parent)
     load({"servingEngineSpec": {"modelSpec": [{"name": "m", "vllmConfig": {"myOwn": 1}}], "free": {"a": 1}}}, keys=keys)
     message = refusal(load, {"servingEngineSpec": {"modelSpec": [{"name": "m", "tag": "t"}]}}, keys=keys)
     assert "modelSpec[0].tag is not a key of the chart" in message
@@ -482,8 +486,8 @@ def test_a_packed_chart_is_read_alike(fork, tmp_path):
     packed = tmp_path / "vllm-stack-7.0.0.tgz"
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(fork, "vllm-stack")
-    assert list(chart_keys.of_chart(packed).top.paths()) == list(chart_keys.of_chart(fork).top.paths())
-    assert chart_keys.of_chart(packed).version == "7.0.0"
+    assert list(of_chart(packed).top.paths()) == list(of_chart(fork).top.paths())
+    assert of_chart(packed).version == "7.0.0"
 
 
 @pytest.mark.parametrize("content", [None, b"no archive"])
@@ -492,11 +496,11 @@ def test_what_is_no_chart_is_one_sentence(tmp_path, content):
     if content:
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"--chart .*x.tgz"):
-        chart_keys.of_chart(path)
+        of_chart(path)
 
 
 @needs_charts
 def test_the_table_says_what_the_charts_say():
-    folders = sorted(Path(str(CHARTS)).iterdir(), key=chart_keys.order_of)
+    folders = sorted(Path(str(CHARTS)).iterdir(), key=order_of)
     assert [folder.name for folder in folders] == list(VERSIONS)
-    assert chart_keys.rows({folder.name: chart_keys.of_chart(folder).top for folder in folders}) == ROWS.strip()
+    assert rows({folder.name: of_chart(folder).top for folder in folders}) == ROWS.strip()

@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -14,9 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.core.errors import ConfigurationError
+from fixtures.core.record import Requested
 from fixtures.evidence.manifest import flag_value
 from fixtures.provide.process import command as local
-from fixtures.provide.values import render as chart
+from fixtures.provide.values.go import go_int, go_text
+from fixtures.provide.values.ignored import ignored
+from fixtures.provide.values.load import load_values
+from fixtures.provide.values.render import render_engine, secrets
+from fixtures.provide.values.schema import Values
+from fixtures.provide.values.tiers import cache_servers
+from fixtures.provide.values.yaml import digest, read_yaml
+
+if TYPE_CHECKING:
+    from fixtures.provide.values.engine import EngineCommand
 
 DATA = Path(__file__).parent / "data" / "values"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -49,15 +59,15 @@ def values_text(model: str = "", top: str = "", tail: str = "") -> str:
 
 @pytest.fixture
 def load(tmp_path):
-    def _load(model: str = "vllmConfig: {maxModelLen: 16384}", top: str = "", tail: str = "") -> chart.Values:
-        return chart.load_values(write(tmp_path, values_text(model, top, tail)))
+    def _load(model: str = "vllmConfig: {maxModelLen: 16384}", top: str = "", tail: str = "") -> Values:
+        return load_values(write(tmp_path, values_text(model, top, tail)))
 
     return _load
 
 
 @pytest.fixture
 def render(load):
-    return lambda *args, **kwargs: chart.render_engine(load(*args, **kwargs))
+    return lambda *args, **kwargs: render_engine(load(*args, **kwargs))
 
 
 def lmcache(**keys: Any) -> str:
@@ -72,9 +82,9 @@ def test_a_case_renders_as_helm_renders_it_or_is_refused(tmp_path, case):
     path = write(tmp_path, case["values"])
     if "helm" in case or case.get("refused_here"):
         with pytest.raises(ConfigurationError):
-            chart.render_engine(chart.load_values(path))
+            render_engine(load_values(path))
         return
-    command = chart.render_engine(chart.load_values(path))
+    command = render_engine(load_values(path))
     assert list(command.argv) == case["argv"]
     assert [list(entry) for entry in command.env] == case["env"]
 
@@ -85,9 +95,9 @@ def test_buffer_size_as_helm_prints_it(tmp_path, written, printed):
     path = write(tmp_path, text)
     if printed == "error":
         with pytest.raises(ConfigurationError, match="infinite"):
-            chart.load_values(path)
+            load_values(path)
         return
-    env = chart.render_engine(chart.load_values(path)).effective_env
+    env = render_engine(load_values(path)).effective_env
     assert env.get("LMCACHE_MAX_LOCAL_CPU_SIZE") == printed
     assert env.get("LMCACHE_LOCAL_CPU") == (None if printed is None else "True")
 
@@ -97,9 +107,9 @@ def test_enabled_as_helm_takes_it(tmp_path, written, connected):
     path = write(tmp_path, values_text(f"vllmConfig: {{v0: 0}}\nlmcacheConfig: {{enabled: {written}}}"))
     if connected == "error":
         with pytest.raises(ConfigurationError, match="infinite"):
-            chart.load_values(path)
+            load_values(path)
         return
-    assert (chart.render_engine(chart.load_values(path)).connector is not None) is connected
+    assert (render_engine(load_values(path)).connector is not None) is connected
 
 
 @pytest.mark.parametrize(("written", "printed"), HELM["logLevel"].items())
@@ -112,7 +122,7 @@ def test_log_level_as_helm_prints_it(render, written, printed):
 
 
 def test_the_reference_configuration_renders_exactly():
-    command = chart.render_engine(chart.load_values(CONFIGS / "cpu-offload" / "values.yaml"))
+    command = render_engine(load_values(CONFIGS / "cpu-offload" / "values.yaml"))
     assert list(command.argv) == [
         *shlex.split("/opt/venv/bin/vllm serve mistralai/Mistral-7B-Instruct-v0.3 --host 0.0.0.0 --port 8000"),
         *shlex.split("--no-enable-chunked-prefill --enable-prefix-caching --max-model-len 16384 --kv-transfer-config"),
@@ -132,11 +142,13 @@ def test_the_reference_configuration_renders_exactly():
     )
     assert command.served_model_name == command.model == "mistralai/Mistral-7B-Instruct-v0.3"
     assert (command.replicas, command.workers, command.duplicates) == (1, 1, ())
-    assert command.requested == chart.Requested("20", 20.0, None, None, None, 256, True, 48 * 1024**3)
+    assert command.requested == Requested(
+        buffer_text="20", buffer_gb=20.0, chunk_tokens=256, memory_limit_bytes=48 * 1024**3
+    )
 
 
 def test_the_embedded_tier_exceeds_the_pool():
-    command = chart.render_engine(chart.load_values(CONFIGS / "embedded" / "values.yaml"))
+    command = render_engine(load_values(CONFIGS / "embedded" / "values.yaml"))
     pool = int(flag_value(command.argv, "--num-gpu-blocks-override")) * 128
     assert command.requested.buffer_gb * 1024**3 / 4096 > 2 * pool
     assert command.duplicates == ()
@@ -197,13 +209,13 @@ def test_variables_from_configs_are_shadowed_by_env(render):
 )
 def test_replicas(tmp_path, model, replicas):
     text = values_text(model).replace("    replicaCount: 1\n", "", "replicaCount" in model)
-    assert chart.render_engine(chart.load_values(write(tmp_path, text))).replicas == replicas
+    assert render_engine(load_values(write(tmp_path, text))).replicas == replicas
 
 
 def test_a_second_model_is_rendered_by_its_index(tmp_path):
     second = "  - {name: n, repository: r, tag: t, modelURL: z, requestCPU: 1, requestMemory: 1Gi}\n"
-    values = chart.load_values(write(tmp_path, values_text("enabled: false") + second))
-    assert chart.render_engine(values, 1).argv[:3] == ("vllm", "serve", "z")
+    values = load_values(write(tmp_path, values_text("enabled: false") + second))
+    assert render_engine(values, 1).argv[:3] == ("vllm", "serve", "z")
     assert len(values.models) == 2
 
 
@@ -213,8 +225,8 @@ def test_workers_are_counted_from_the_command(render):
 
 def test_secrets_are_named_but_never_part_of_a_command(load):
     values = load("hf_token: hf_abc", top="vllmApiKey: {secretName: s, secretKey: k}")
-    assert chart.secrets(values) == {"HF_TOKEN": "hf_abc"}
-    assert "hf_abc" not in repr(chart.render_engine(values))
+    assert secrets(values) == {"HF_TOKEN": "hf_abc"}
+    assert "hf_abc" not in repr(render_engine(values))
 
 
 # ---- what is asked
@@ -242,21 +254,6 @@ def test_the_buffer_asked_for(render, model, text, number):
 def test_the_chunk_asked_for(render, written, tokens):
     env = "" if written is None else f'\nenv: [{{name: LMCACHE_CHUNK_SIZE, value: "{written}"}}]'
     assert render(lmcache() + env).requested.chunk_tokens == tokens
-
-
-@pytest.mark.parametrize(
-    ("model", "wanted"),
-    [
-        ("lmcacheConfig: {enabled: true}", True),
-        ('lmcacheConfig: {enabled: "false"}', False),
-        ("lmcacheConfig: {enabled: false, cpuOffloadingBufferSize: '5'}", False),
-        ("lmcacheConfig: {cpuOffloadingBufferSize: '5'}", True),
-        ("lmcacheConfig: {logLevel: INFO}", False),
-        ("", False),
-    ],
-)
-def test_whether_offload_is_asked_for(render, model, wanted):
-    assert render("vllmConfig: {v0: 0}\n" + model).requested.connector_enabled is wanted
 
 
 @pytest.mark.parametrize(
@@ -321,7 +318,7 @@ def test_the_memory_limit(render, model, size):
 )
 def test_a_wrong_file_is_one_sentence_with_the_remedy(tmp_path, text, sentence):
     with pytest.raises(ConfigurationError) as error:
-        chart.load_values(write(tmp_path, text))
+        load_values(write(tmp_path, text))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -353,21 +350,21 @@ def test_a_misplaced_key_is_named_with_its_place(load, model, sentence):
 
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(ConfigurationError, match="does not exist; give the path"):
-        chart.load_values(tmp_path / "none.yaml")
+        load_values(tmp_path / "none.yaml")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        chart.load_values(tmp_path)
+        load_values(tmp_path)
 
 
 def test_a_missing_model(load):
     with pytest.raises(ConfigurationError, match=r"modelSpec\[1\] does not exist, the list holds 1 models; add one"):
-        chart.render_engine(load(), 1)
+        render_engine(load(), 1)
 
 
 def test_the_digest_ignores_comments_order_and_quotes(tmp_path):
     first = write(tmp_path, "a: 'x'\nb: 1\n")
-    one = chart.digest(chart.read_yaml(first))
-    assert chart.digest(chart.read_yaml(write(tmp_path, "# c\nb: 1\na: x\n"))) == one
-    assert chart.digest(chart.read_yaml(write(tmp_path, "b: '1'\na: x\n"))) != one
+    one = digest(read_yaml(first))
+    assert digest(read_yaml(write(tmp_path, "# c\nb: 1\na: x\n"))) == one
+    assert digest(read_yaml(write(tmp_path, "b: '1'\na: x\n"))) != one
 
 
 # ---- properties
@@ -379,29 +376,29 @@ SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(a
 def test_no_scalar_breaks_the_rendering(size, enabled, level):
     spec = {**yaml.safe_load(MODEL), "vllmConfig": {"v0": 0}}
     spec["lmcacheConfig"] = {"enabled": enabled, "cpuOffloadingBufferSize": size, "logLevel": level}
-    command = chart.render_engine(chart.Values.model_validate({"servingEngineSpec": {"modelSpec": [spec]}}))
+    command = render_engine(Values.model_validate({"servingEngineSpec": {"modelSpec": [spec]}}))
     assert all(isinstance(word, str) for word in command.argv)
     assert all(isinstance(value, str) for _, value in command.env)
     assert (command.connector is not None) is bool(enabled)
-    assert ("LMCACHE_LOCAL_CPU" in command.effective_env) is (chart.go_int(size) > 0)
+    assert ("LMCACHE_LOCAL_CPU" in command.effective_env) is (go_int(size) > 0)
 
 
 @given(st.integers(-(10**5), 10**5))
 def test_a_whole_number_and_its_text_mean_the_same(number):
-    assert chart.go_int(number) == chart.go_int(str(number)) == chart.go_int(f"{number}.0") == number
-    assert chart.go_text(number) == chart.go_text(float(number)) == str(number)
+    assert go_int(number) == go_int(str(number)) == go_int(f"{number}.0") == number
+    assert go_text(number) == go_text(float(number)) == str(number)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_is_printed_without_loss(number):
-    assert float(chart.go_text(number)) == number
+    assert float(go_text(number)) == number
 
 
 # ---- cache servers and what is left out
 
 
 def test_a_cache_server_among_the_extra_objects_is_found():
-    (server,) = chart.cache_servers(chart.load_values(DATA / "multi-process.yaml"), release="rel")
+    (server,) = cache_servers(load_values(DATA / "multi-process.yaml"), release="rel")
     assert (server.name, server.service, server.port) == ("rel-kv-server", "rel-kv-server", 5555)
     assert (server.l1_size_gb, server.chunk_tokens, server.replicas) == (2.0, 256, 1)
     assert dict(server.env)["LMCACHE_TRACK_USAGE"] == "false"
@@ -410,9 +407,9 @@ def test_a_cache_server_among_the_extra_objects_is_found():
 def test_extra_objects_may_be_text(load):
     objects = "extraObjects:\n- |\n  kind: Deployment\n  metadata: {name: '{{ .Release.Name }}-kv'}\n"
     objects += "  spec: {template: {spec: {containers: [{command: [lmcache], args: [server, --port, '1']}]}}}\n"
-    (server,) = chart.cache_servers(load(tail=objects))
+    (server,) = cache_servers(load(tail=objects))
     assert (server.name, server.service, server.port, server.l1_size_gb) == ("vllm-kv", None, 1, None)
-    assert chart.cache_servers(load(tail="extraObjects: [5, {kind: ConfigMap}]\n")) == ()
+    assert cache_servers(load(tail="extraObjects: [5, {kind: ConfigMap}]\n")) == ()
 
 
 @pytest.mark.parametrize(
@@ -430,7 +427,7 @@ def test_nulls_in_extra_objects_are_read_as_nothing(load, container, service):
         f"        - {{command: [lmcache, server], {container}}}\n"
         "- {kind: Deployment, spec: {template: {spec: {containers: null}}}}\n- null\n"
     )
-    found = chart.cache_servers(load(tail=text))
+    found = cache_servers(load(tail=text))
     assert [(one.service, one.port, one.env) for one in found] == [(None, 5555, ())]
 
 
@@ -453,12 +450,12 @@ def test_an_extra_object_that_is_no_text_of_yaml_says_why(load, text, says):
     values.extra_objects = [text]
     began = time.process_time()
     with pytest.raises(ConfigurationError, match=rf"extraObjects\[0\] is a text that {says}"):
-        chart.cache_servers(values)
+        cache_servers(values)
     assert time.process_time() - began < 1.0
 
 
 def test_what_a_local_process_leaves_out_is_listed_by_path(load):
-    assert chart.ignored(load("requestGPU: 1\npvcStorage: 50Gi\naffinity: {}", tail="routerSpec: {tag: x}\n")) == [
+    assert ignored(load("requestGPU: 1\npvcStorage: 50Gi\naffinity: {}", tail="routerSpec: {tag: x}\n")) == [
         "routerSpec: read only when a router is started",
         "servingEngineSpec.modelSpec[0].requestGPU: a local process is neither limited nor given a share",
         "servingEngineSpec.modelSpec[0].repository: no image is pulled; the engine is the one of the local Python "
@@ -475,7 +472,7 @@ def test_what_a_local_process_leaves_out_is_listed_by_path(load):
 PYTHON = Path("/env/bin/python")
 
 
-def localise(command: chart.EngineCommand, **changes: Any) -> local.LocalCommand:
+def localise(command: EngineCommand, **changes: Any) -> local.LocalCommand:
     given = {"device": "cpu", "cache_server": ("127.0.0.1", 6000), "model_dir": Path("/m"), **changes}
     return local.localise(command, python=PYTHON, host="127.0.0.1", port=8100, prom_dir=Path("/p"), **given)
 
@@ -511,7 +508,7 @@ def test_on_a_gpu_the_connector_stays_word_for_word(render):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_explicit_multi_process_connector_gets_the_local_address_only(device):
-    command = chart.render_engine(chart.load_values(DATA / "multi-process.yaml"))
+    command = render_engine(load_values(DATA / "multi-process.yaml"))
     done = localise(command, device=device)
     used = json.loads(done.argv[-1])
     assert used["kv_connector_extra_config"] == {
@@ -546,7 +543,7 @@ def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render):
 
 def test_a_multi_process_connector_without_a_server_is_refused():
     with pytest.raises(ConfigurationError, match="add one with 'lmcache server' to extraObjects"):
-        localise(chart.render_engine(chart.load_values(DATA / "multi-process.yaml")), cache_server=None)
+        localise(render_engine(load_values(DATA / "multi-process.yaml")), cache_server=None)
 
 
 @pytest.mark.parametrize("model", ["vllmConfig: {v0: 0}", lmcache(enablePD=False), lmcache(kvRole='"')])
@@ -639,7 +636,7 @@ def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(render, tmp_pat
 
 
 def test_a_server_of_the_values_keeps_its_flags_but_the_addresses():
-    (server,) = chart.cache_servers(chart.load_values(DATA / "multi-process.yaml"))
+    (server,) = cache_servers(load_values(DATA / "multi-process.yaml"))
     argv = local.local_cache_server(server, python=PYTHON, host="127.0.0.1", port=1, http_port=2, device="cuda")
     assert argv == tuple(
         shlex.split(

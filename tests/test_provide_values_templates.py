@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,19 +13,24 @@ from fixtures.core.errors import ConfigurationError
 from fixtures.provide.kube.helm import Helm, HelmError, chart_of
 from fixtures.provide.process import launch as process
 from fixtures.provide.release.chart import Target
-from fixtures.provide.values import key_check as chart_check
-from fixtures.provide.values import keys as chart_keys
-from fixtures.provide.values import render as chart
 from fixtures.provide.values.config import load_config
+from fixtures.provide.values.key_check import check
 from fixtures.provide.values.key_table import VERSIONS
+from fixtures.provide.values.keys import of_version
+from fixtures.provide.values.layers import Layer
+from fixtures.provide.values.load import values_of
+from fixtures.provide.values.render import render_engine
 from fixtures.provide.values.templates import RULES_SINCE, engine_of, rendered
-from fixtures.provide.values.yaml import Layer, load_all
+from fixtures.provide.values.yaml import load_all, read_yaml
 from tests.helm_binaries import helm as binary
+
+if TYPE_CHECKING:
+    from fixtures.provide.values.engine import EngineCommand
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data/values/rendered.json").read_text(encoding="utf-8"))["cases"]
 CHARTS = os.environ.get("KV_OFFLOAD_TEST_CHARTS")
-OURS = {path.parent.name: chart.read_yaml(path) for path in sorted(CONFIGS.glob("*/values.yaml"))}
+OURS = {path.parent.name: read_yaml(path) for path in sorted(CONFIGS.glob("*/values.yaml"))}
 CASES: dict[str, dict[str, Any]] = OURS | {
     name: load_all(case["values"])[0]
     for name, case in RECORDED.items()
@@ -45,9 +50,9 @@ def deployment(**container: Any) -> list[dict[str, Any]]:
     ]
 
 
-def of(objects: list[dict[str, Any]]) -> chart.EngineCommand:
+def of(objects: list[dict[str, Any]]) -> EngineCommand:
     spec = {"name": "m", "lmcacheConfig": {"enabled": True, "cpuOffloadingBufferSize": "5"}}
-    return engine_of(objects, chart.values_of({"servingEngineSpec": {"modelSpec": [spec]}}))
+    return engine_of(objects, values_of({"servingEngineSpec": {"modelSpec": [spec]}}))
 
 
 def test_the_command_is_the_deployments_own():
@@ -146,9 +151,9 @@ def test_the_rules_say_what_the_chart_renders(tmp_path, helm, version):
     at = chart_of(str(Path(str(CHARTS)) / version), None, tmp_path)
     same = 0
     for name, data in CASES.items():
-        if chart_check.check(Layer(name, data), chart_keys.of_version(version)).problems:
+        if check(Layer(name, data), of_version(version)).problems:
             continue  # refused where this version is named
-        values = chart.values_of(json.loads(json.dumps(data)))
+        values = values_of(json.loads(json.dumps(data)))
         try:
             objects = helm.render_values(at, "vllm", "default", data)
         except HelmError:
@@ -156,7 +161,7 @@ def test_the_rules_say_what_the_chart_renders(tmp_path, helm, version):
             continue
         theirs = engine_of(objects, values)
         if VERSIONS.index(version) >= VERSIONS.index(RULES_SINCE):
-            mine = chart.render_engine(values)
+            mine = render_engine(values)
             assert (mine.argv, mine.env, dict(mine.env_from)) == (theirs.argv, theirs.env, dict(theirs.env_from)), name
             assert mine.replicas == theirs.replicas, name
         same += 1

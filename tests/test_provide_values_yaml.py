@@ -8,15 +8,22 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.provide.values import render as chart
-from fixtures.provide.values import yaml as values_yaml
+from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.key_table import ROWS
+from fixtures.provide.values.load import load_values, values_of
+from fixtures.provide.values.render import render_engine, secrets
+from fixtures.provide.values.tiers import cache_servers
+from fixtures.provide.values.yaml import digest, load_all, read_yaml
+
+if TYPE_CHECKING:
+    from fixtures.provide.values.schema import Values
 
 GOOD = (Path(__file__).parents[1] / "configs" / "embedded" / "values.yaml").read_text(encoding="utf-8")
 EXAMPLES = int(os.environ.get("KV_OFFLOAD_FUZZ") or (10_000 if os.environ.get("CI") else 2_500))
@@ -68,7 +75,7 @@ def test_bad_input_is_one_sentence_within_two_seconds(tmp_path, content, sentenc
     path.write_bytes(content)
     begin = time.process_time()
     with pytest.raises(ConfigurationError) as error:
-        chart.load_values(path)
+        load_values(path)
     assert time.process_time() - begin < 2
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
@@ -78,17 +85,17 @@ def test_bad_input_is_one_sentence_within_two_seconds(tmp_path, content, sentenc
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/zero", "."])
 def test_what_is_no_file_is_refused(place):
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        chart.load_values(Path(place))
+        load_values(Path(place))
 
 
 def test_a_file_of_many_aliases_within_the_limit_is_read(tmp_path):
     path = tmp_path / "values.yaml"
     path.write_text("\ufeffa: &a [1, 2]\nb: [*a, *a]\nc: {<<: {d: 1}, e: 2}\n", encoding="utf-8")
-    assert chart.read_yaml(path) == {"a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"d": 1, "e": 2}}
+    assert read_yaml(path) == {"a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"d": 1, "e": 2}}
 
 
 def test_every_document_of_a_text_is_read():
-    assert values_yaml.load_all("a: 1\n---\nb: 010\n") == [{"a": 1}, {"b": 8}]
+    assert load_all("a: 1\n---\nb: 010\n") == [{"a": 1}, {"b": 8}]
 
 
 # ---- fuzzing
@@ -166,16 +173,16 @@ class Maker:
         )
 
 
-def everything(values: chart.Values) -> None:
+def everything(values: Values) -> None:
     """All that is read from values, each refused by itself."""
     for number in range(len(values.models)):
         with contextlib.suppress(ConfigurationError):
-            chart.render_engine(values, number)
-            chart.secrets(values, number)
+            render_engine(values, number)
+            secrets(values, number)
     with contextlib.suppress(ConfigurationError):
-        chart.cache_servers(values)
-    chart.ignored(values)
-    chart.digest(values.data)
+        cache_servers(values)
+    ignored(values)
+    digest(values.data)
 
 
 @pytest.mark.timeout(0)
@@ -188,16 +195,16 @@ def test_whatever_is_given_is_read_or_refused(tmp_path_factory, seed):
         data = maker.values()
         path.write_text(json.dumps(data), encoding="utf-8")
         for read in (
-            lambda: chart.load_values(path),
-            lambda: chart.load_values(path, overlays=(path,), sets=[maker.assignment()]),
-            lambda data=data: chart.values_of(data),
+            lambda: load_values(path),
+            lambda: load_values(path, overlays=(path,), sets=[maker.assignment()]),
+            lambda data=data: values_of(data),
         ):
             with contextlib.suppress(ConfigurationError):
                 everything(read())
         for content in (maker.text(), _damaged(maker)):
             path.write_text(content, encoding="utf-8")
             with contextlib.suppress(ConfigurationError):
-                everything(chart.load_values(path))
+                everything(load_values(path))
 
 
 def _damaged(maker: Maker) -> str:
