@@ -150,6 +150,8 @@ def test_what_a_switched_off_section_holds_is_no_mistake(site4: Site) -> None:
     found = site4.install(values).keys_without_effect(None)
     assert found == ["servingEngineSpec.modelSpec[0].keda.enabled"], "this chart does not read the section at all"
     assert switched_off(("a", "b"), {"a": {"b": 1}}, {"a": {"enabled": False}}), "the chart's own default counts"
+    example = {"models": [{"enabled": False, "b": 2}]}
+    assert not switched_off(("models", 0, "b"), {"models": [{"b": 1}]}, example), "Helm replaces lists as a whole"
     assert not switched_off(("a", "enabled"), {"a": {"enabled": False}}, {})
     assert not switched_off(("a", "b"), {"a": {"enabled": True, "b": 1}}, {"a": {"enabled": False}})
 

@@ -116,7 +116,7 @@ def test_a_report_is_kept_whatever_came_of_it(path: Path) -> None:
 )
 def test_options_and_files_exist(path: Path, options: set[str]) -> None:
     text = path.read_text()
-    own = {"--quiet", "--editable", "--yes", "--for", "--timeout", "--ignore-not-found"}
+    own = {"--quiet", "--editable", "--yes", "--for", "--timeout", "--ignore-not-found", "--sample"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - own <= options
     for name in re.findall(r"'(fixtures/[^']+)'", text):
         assert (ROOT / name).is_file(), name
