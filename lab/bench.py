@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -32,7 +31,7 @@ from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process import launch as process
 from fixtures.provide.values.config import Config, Model, load_config
 from fixtures.subject.stack import Stack
-from lab import selection
+from lab import forked, selection
 from lab.proxy import FAULTS as PROXY_FAULTS
 from lab.proxy import Proxy as FaultProxy
 
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 HOOKS = Path(__file__).parent / "hooks"
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["lab.warm"])
 RUN_DEADLINE_S = 1200.0
 """One run of the suite; what takes longer hangs. The embedded suite takes 2 min, and 10 where bfloat16 is emulated."""
 TEST_DEADLINE_S = 200
@@ -344,8 +341,7 @@ def judge(
     ]
     variables = os.environ | {selection.ENV_CASES: cases, selection.ENV_TESTS: " ".join(tests)} | (environment or {})
     log = folder / "pytest.log"
-    run = FORKS.Process(target=_pytest, args=(arguments, variables, log))
-    run.start()
+    run = forked.start("pytest", arguments, ROOT, log, variables=variables)
     try:
         if meanwhile is not None:
             _wait_for_first_test(folder, run)
@@ -375,19 +371,6 @@ def read_verdicts(report: dict[str, Any]) -> Verdicts:
         not_judged=frozenset(e["id"] for e in entries if e["verdict"] in {"not judged", "partly judged"}),
         errors={e["id"]: e["reason"] for e in entries if e["errored"]},
     )
-
-
-def _pytest(arguments: list[str], variables: dict[str, str], log: Path) -> None:
-    """``python -m pytest`` in a process of its own, forked from one that has imported what takes long (``lab.warm``)."""
-    import pytest
-
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.chdir(ROOT)
-    os.environ.clear()
-    os.environ.update(variables)
-    sys.exit(pytest.main(arguments))
 
 
 def _wait_for_first_test(folder: Path, run: BaseProcess) -> None:

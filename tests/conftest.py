@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,24 @@ from fixtures.core import redaction as redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# Helm runs for a tenth of a second, hundreds of times: a fifth of that is the collection of garbage.
+os.environ.setdefault("GOGC", "off")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: a further case, or a slow one; run by tox -e tests-long only")
+    config.addinivalue_line("markers", "fuzz: reads arbitrary input; tox -e tests-long makes more of it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without ``-m``, what is marked ``long`` does not run; pytest says how many were deselected."""
+    if config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(autouse=True)

@@ -27,13 +27,17 @@ PACKAGES = {
 }
 
 
+FOLDER = cache_dir() / "test-tools"
+"""Of the user, whatever cache folder a test gives to what it runs."""
+
+
 @functools.cache
 def helm(major: int) -> Path:
     """The path of a Helm of this major; skips the test where there is none."""
     named = os.environ.get(f"KV_OFFLOAD_TEST_HELM{major}")
     if named:
         return Path(named)
-    path = cache_dir() / "test-tools" / f"helm{major}"
+    path = FOLDER / f"helm{major}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import random
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
@@ -24,13 +24,14 @@ from fixtures.instruments.api import Answer, Api, _different, _own_out, _text_of
 from fixtures.instruments.client import Client, Response, _has_content
 from fixtures.subject.exchange import Exchange, first_difference, summary
 from fixtures.subject.stack import _tokens_at_most
+from tests.fuzzing import FEW
 from tests.test_instruments_api import CHAT, COMPLETION, DELTAS, PIECES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXAMPLES = int(os.environ.get("KV_OFFLOAD_FUZZ") or (10_000 if os.environ.get("CI") else 1_000))
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, database=None)
+FUZZ = settings(max_examples=FEW, deadline=None, database=None)
+pytestmark = pytest.mark.fuzz
 SEEDS = given(seed=st.integers(0, 2**64))
 LEAVES = (
     None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import io
 import json
 import os
@@ -37,6 +36,7 @@ from fixtures.plugin.stack import machine
 from fixtures.provide.process import launch as process
 from fixtures.provide.provider import TearDown
 from tests import fakes
+from tests.apart import ADDOPTS, Started, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ class Project:
         self.path = pytester.path
         self.fake = fakes.make(self.path / "env")
         self.config = fakes.make_config(self.path / "one")
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Started] = []
 
     @property
     def subject(self) -> tuple[str, ...]:
@@ -102,17 +102,13 @@ class Project:
     def run(self, *args: str, apart: bool = False) -> pytest.RunResult:
         arguments = ("-p", "no:cacheprovider", *args)
         if apart:
-            return self.pytester.runpytest_subprocess(*arguments)
+            return run(self.path, "pytest", *arguments)
         return self.pytester.runpytest_inprocess(*arguments)
 
-    def start(self, name: str, *args: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *args: str) -> Started:
         """Run pytest beside this process; its output is in ``<name>.out``, its report in ``<name>/reports``."""
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--run-dir={name}/runs"]
-        command += [f"--report-dir={name}/reports", *args]
-        with (self.path / f"{name}.out").open("wb") as out:
-            # Under nohup SIGHUP is ignored, and so it would be in every process started from here.
-            heard = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
-            started = subprocess.Popen(command, cwd=self.path, stdout=out, stderr=subprocess.STDOUT, preexec_fn=heard)
+        arguments = ["-p", "no:cacheprovider", f"--run-dir={name}/runs", f"--report-dir={name}/reports", *args]
+        started = Started("pytest", arguments, self.path, self.path / f"{name}.out")
         self.started.append(started)
         return started
 
@@ -153,14 +149,13 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     pytester.syspathinsert(ROOT)
     plugins = ("fixtures.plugin.verdicts", "fixtures.plugin.stack", "fixtures.plugin.tools")
     pytester.makeconftest(f"pytest_plugins = {plugins}")
-    pytester.makeini("[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n")
+    pytester.makeini(f"[pytest]\ntestpaths = suite\naddopts = {ADDOPTS}\n")
     project = Project(pytester)
     project.suite(PASSES)
     yield project
     for started in project.started:
-        if started.poll() is None:
-            started.kill()
-        started.wait()
+        started.kill()
+        started.wait(WITHIN_S)
     left = project.running()
     for one in left:
         one.kill()
@@ -179,7 +174,7 @@ def until(what: Callable[[], object], seconds: float = 20.0) -> None:
 
 def ini(project: Project, **values: object) -> None:
     project.pytester.makeini(
-        "[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n"
+        f"[pytest]\ntestpaths = suite\naddopts = {ADDOPTS}\n"
         + "".join(f"{name} = {value}\n" for name, value in values.items())
     )
 
@@ -355,17 +350,18 @@ def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureF
     ini(project)
     assert len(project.running()) == 3, "attaching stops nothing"
 
-    stop = [sys.executable, "-m", "fixtures", "stop"]
+    stop = ("fixtures", "stop")
     for _ in range(2):
-        done = subprocess.run([*stop, str(path)], capture_output=True, text=True)
-        assert done.returncode == 0
-        assert re.fullmatch(rf"{record.id} is gone: \d+ MiB given back in [\d.]+ s\n", done.stdout)
+        done = run(project.path, *stop, str(path))
+        assert done.ret == 0
+        assert re.fullmatch(rf"{record.id} is gone: \d+ MiB given back in [\d.]+ s", done.stdout.str())
     assert project.running() == []
     assert project.registered() == []
     for wrong in ([], ["--help"], [str(project.path / "none.json")]):
-        done = subprocess.run([*stop, *wrong], capture_output=True, text=True)
-        assert done.returncode == 2
-        assert "python -m fixtures stop RECORD" in done.stderr or "no stack record at" in done.stderr
+        done = run(project.path, *stop, *wrong)
+        assert done.ret == 2
+        said = done.stderr.str()
+        assert "python -m fixtures stop RECORD" in said or "no stack record at" in said
 
     result = project.run(*attach)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -546,7 +542,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(project: Project) -> None
     assert owners == {ProcessRef.of(one.pid) for one in killed}
     for one in killed:
         one.kill()
-        one.wait()
+        one.wait(WITHIN_S)
     left = project.running()
     assert len(left) == 6
     assert len(project.registered()) == 2

@@ -1,17 +1,15 @@
 """What a run leaves that is ended at some point by some signal, and what removes it; the table of ``docs/clean-up.md``.
 
-A sample runs always. ``KV_OFFLOAD_TEST_SIGNALS=FILE`` runs all points and adds a row of JSON to FILE for each;
-``python -m tests.test_provide_clean_up FILE`` writes the page.
+A sample runs always, all points with ``tox -e tests-long``. ``KV_OFFLOAD_TEST_SIGNALS=FILE`` adds a row of JSON to FILE
+for each; ``python -m tests.test_provide_clean_up FILE`` writes the page.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -23,11 +21,12 @@ import pytest
 from fixtures.core.progress import Progress
 from fixtures.provide.process.launch import remove_orphans
 from fixtures.provide.release import chart
+from tests.apart import Started
 from tests.test_plugin_stack import project as process_project
 from tests.test_provide_release_chart import project as chart_project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fixtures.core.record import StackRecord
 
@@ -38,7 +37,7 @@ __all__ = ["chart_project", "process_project"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/clean-up.md"
-ALL = os.environ.get("KV_OFFLOAD_TEST_SIGNALS")
+ROWS = os.environ.get("KV_OFFLOAD_TEST_SIGNALS")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 CHART = {
     # point: the first words of it in the output
@@ -70,13 +69,6 @@ SAMPLE = {
     ("chart", "uninstalling begins", "SIGTERM"),
     ("process", "engine starts", "SIGHUP"),
 }
-CASES = [
-    (kind, point, name)
-    for kind, points in (("chart", CHART), ("process", PROCESS))
-    for point in points
-    for name in SIGNALS
-    if ALL or (kind, point, name) in SAMPLE
-]
 SUITE = """
     import pathlib, time
     from fixtures.plugin.verdicts import requirement
@@ -89,25 +81,30 @@ SUITE = """
 """
 
 
-def ended(command: Sequence[str], folder: Path, words: str, number: int) -> int:
+def cases(kind: str, points: Iterable[str]) -> list[Any]:
+    """Every signal at every point."""
+    return [
+        pytest.param(point, name, marks=() if (kind, point, name) in SAMPLE else pytest.mark.long)
+        for point in points
+        for name in SIGNALS
+    ]
+
+
+def ended(options: list[str], folder: Path, words: str, number: int) -> int:
     """Run pytest and send it a signal as soon as its output has the words; returns its exit code."""
     out, marks = folder / "ended.txt", folder / "marks.txt"
     marks.write_text("")
-    with out.open("w") as file:
-        heard = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
-        run = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, preexec_fn=heard)
+    run = Started("pytest", options, folder, out)
     deadline = time.monotonic() + 120
     while words not in out.read_text() + marks.read_text() and run.poll() is None:
         assert time.monotonic() < deadline, out.read_text()
         time.sleep(0.01)
     assert words in out.read_text() + marks.read_text(), out.read_text()
     run.send_signal(number)
-    run.wait(timeout=120)
-    assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else pytest.ExitCode.INTERRUPTED), (
-        out.read_text()
-    )
+    code = run.wait(120)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else pytest.ExitCode.INTERRUPTED), out.read_text()
     assert "Traceback (most recent call last)" not in out.read_text(), out.read_text()
-    return run.returncode
+    return code
 
 
 def swept(registry: Path, *, release: bool) -> str:
@@ -122,12 +119,12 @@ def swept(registry: Path, *, release: bool) -> str:
     return said.getvalue()
 
 
-@pytest.mark.parametrize(("point", "name"), [case[1:] for case in CASES if case[0] == "chart"])
+@pytest.mark.parametrize(("point", "name"), cases("chart", CHART))
 def test_a_chart_run_that_is_ended(point: str, name: str, chart_project: Any) -> None:
     check("chart", point, name, chart_project)
 
 
-@pytest.mark.parametrize(("point", "name"), [case[1:] for case in CASES if case[0] == "process"])
+@pytest.mark.parametrize(("point", "name"), cases("process", PROCESS))
 def test_a_process_run_that_is_ended(point: str, name: str, process_project: Any) -> None:
     check("process", point, name, process_project)
 
@@ -152,7 +149,7 @@ def check(kind: str, point: str, name: str, project: Any) -> None:
         found = [("namespace", project.namespaces()), ("pods", project.cluster.pods()), ("CRD", crds)]
         return [what for what, there in found if there]
 
-    code = ended([sys.executable, "-m", "pytest", *options], project.path, words, getattr(signal, name))
+    code = ended(options, project.path, words, getattr(signal, name))
     before = left()
     records = list(registry.glob("*.json"))
     if before:
@@ -163,11 +160,11 @@ def check(kind: str, point: str, name: str, project: Any) -> None:
     said = swept(registry, release=kind == "chart") if records else ""
     assert left() == []
     assert not list(registry.glob("*.json"))
-    if ALL:
+    if ROWS:
         nothing = "nothing was made" if name == "SIGKILL" else "the run itself"
         by = "the next run" if said else nothing
         row = {"run": kind, "point": point, "signal": name, "exit": code, "left": before, "by": by}
-        with Path(ALL).open("a") as file:
+        with Path(ROWS).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
@@ -195,8 +192,8 @@ A second signal does not cut the removal short; the run says so.
 
 A run against a stand-in API server with a real Helm, and one of stand-in processes, each ended by a signal at one
 point; a row for each combination that was run. After the removal nothing was left in any of them. All combinations:
-`KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py`, then `python -m tests.test_provide_clean_up FILE`
-writes this page.
+`KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py -m "long or not long"`, then
+`python -m tests.test_provide_clean_up FILE` writes this page.
 
 | run | point | signal | exit code | left when it had ended | removed by |
 |---|---|---|---|---|---|"""

@@ -92,7 +92,7 @@ class Site:
         return waiting.until_ready(self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress)
 
 
-@pytest.fixture(params=[3, 4])
+@pytest.fixture(params=[pytest.param(3, marks=pytest.mark.long), 4])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     made = Site(request.param, tmp_path)
     yield made

@@ -25,6 +25,7 @@ import yaml
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.progress import Progress
 from fixtures.core.record import ProcessRef, Release, StackRecord
+from fixtures.core.waiting import poll
 from fixtures.plugin import cluster as cluster_options
 from fixtures.provide.kube import helm as helms
 from fixtures.provide.kube.helm import Layers
@@ -33,7 +34,7 @@ from fixtures.provide.release import chart
 from fixtures.provide.release import kind as kinds
 from fixtures.provide.release.chart import Target
 from fixtures.report import waivers
-from tests import fakes
+from tests import apart, fakes
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
 from tests.test_provide_kube_helm import MODEL, STAND_IN
@@ -46,6 +47,8 @@ pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "open-sesame-key"
+WITHIN_S = 120
+"""A run of stand-ins takes some seconds; on a machine that does other things too, much longer."""
 SUITE = """
     import pytest
     from fixtures.instruments.client import bearer
@@ -101,6 +104,7 @@ class Project:
     def __init__(self, pytester: pytest.Pytester, major: int) -> None:
         self.pytester = pytester
         self.path = pytester.path
+        self.out = self.path / "out.txt"
         self.cluster = FakeCluster().start()
         self.kubeconfig = self.cluster.kubeconfig(self.path)
         self.helm = binary(major)
@@ -146,7 +150,14 @@ class Project:
 
     def apart(self, *args: str, options: list[str] | None = None) -> pytest.RunResult:
         """A run in a process of its own, as one with workers has to be; all that it says is seen."""
-        return self.pytester.runpytest_subprocess(*(self.options if options is None else options), *args, timeout=240)
+        return apart.run(self.path, "pytest", *(self.options if options is None else options), *args)
+
+    def start(self, words: str, *args: str) -> apart.Started:
+        """A run beside this process, as soon as its output (``out``) has the words."""
+        run = apart.Started("pytest", [*self.options, *args], self.path, self.out)
+        told = poll(self.out.read_text, lambda text: words in text or run.poll() is not None, WITHIN_S)
+        assert words in told, told
+        return run
 
     def namespaces(self) -> list[str]:
         found = [one["metadata"]["name"] for one in self.cluster.find("api/v1/namespaces")]
@@ -178,7 +189,7 @@ def project(
     monkeypatch.setenv("KV_OFFLOAD_CACHE", str(pytester.path / "cache"))
     plugins = ("fixtures.plugin.verdicts", "fixtures.plugin.stack", "fixtures.plugin.tools")
     pytester.makeconftest(f"pytest_plugins = {plugins}")
-    pytester.makeini("[pytest]\ntestpaths = suite\naddopts = -p no:hypothesispytest\n")
+    pytester.makeini(f"[pytest]\ntestpaths = suite\naddopts = {apart.ADDOPTS}\n")
     made = Project(pytester, request.param)
     monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
     yield made
@@ -222,7 +233,7 @@ def test_installed_judged_and_gone(project: Project) -> None:
         assert phase in shown
 
 
-@pytest.mark.parametrize("project", [3, 4], indirect=True)
+@pytest.mark.parametrize("project", [pytest.param(3, marks=pytest.mark.long), 4], indirect=True)
 def test_the_rights_that_are_documented_are_enough(project: Project) -> None:
     rules = [rule for one in documented() if one["kind"] == "ClusterRole" for rule in one["rules"]]
     project.cluster.granted = {
@@ -265,12 +276,13 @@ def test_kept_then_judged_again_then_stopped(project: Project) -> None:
     again = project.apart(f"--record={path}", options=["--stack=attach", "-p", "no:cacheprovider"])
     again.assert_outcomes(passed=7)
     assert project.namespaces() == [namespace]
-    stop = [sys.executable, "-m", "fixtures", "stop", str(path)]
-    assert subprocess.run(stop, cwd=ROOT, check=False, timeout=60).returncode == 0
+    assert apart.run(project.path, "fixtures", "stop", str(path)).ret == 0
     assert project.namespaces() == []
 
 
-@pytest.mark.parametrize("asked_by", ["config", "values", "set"])
+@pytest.mark.parametrize(
+    "asked_by", ["config", *(pytest.param(one, marks=pytest.mark.long) for one in ("values", "set"))]
+)
 def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> None:
     options = project.options
     if asked_by == "config":
@@ -294,16 +306,9 @@ def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> N
 
 def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
     project.cluster.fates["vllm"] = "never"
-    with (project.path / "out.txt").open("w") as out:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *project.options], cwd=project.path, stdout=out, stderr=subprocess.STDOUT
-        )
-        deadline = time.monotonic() + 60
-        while "start-up ..." not in (project.path / "out.txt").read_text():
-            assert time.monotonic() < deadline, (project.path / "out.txt").read_text()
-            time.sleep(0.1)
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(timeout=60) == 2
+    run = project.start("start-up ...")
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(WITHIN_S) == 2
     assert project.namespaces() == []
     assert not list((project.path / "cache/stacks").glob("*.json"))
 
@@ -314,16 +319,9 @@ def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
 def killed(project: Project, *args: str) -> Path:
     """The record of a run that was ended by SIGKILL while its release started."""
     project.cluster.fates["vllm"] = "never"
-    out = project.path / "killed.txt"
-    with out.open("w") as file:
-        command = [sys.executable, "-m", "pytest", *project.options, *args]
-        run = subprocess.Popen(command, cwd=project.path, stdout=file, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 60
-        while "start-up ..." not in out.read_text():
-            assert time.monotonic() < deadline, out.read_text()
-            time.sleep(0.1)
-        run.kill()
-        run.wait()
+    run = project.start("start-up ...", *args)
+    run.kill()
+    run.wait(WITHIN_S)
     project.cluster.fates.clear()
     (path,) = (project.path / "cache/stacks").glob("*.json")
     return path
@@ -365,33 +363,29 @@ def test_a_run_of_another_kind_names_it_and_keeps_the_record(project: Project) -
     )
     assert path.exists()
     assert project.namespaces() == [left]
-    stop = [sys.executable, "-m", "fixtures", "stop", str(path)]
-    assert subprocess.run(stop, cwd=ROOT, check=False, timeout=60).returncode == 0
+    assert apart.run(project.path, "fixtures", "stop", str(path)).ret == 0
     assert project.namespaces() == []
     assert not path.exists()
 
 
-@pytest.mark.parametrize("how", ["away", "another cluster", "no kubeconfig"])
-def test_what_cannot_be_removed_is_told_and_kept(project: Project, how: str) -> None:
+def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
     path = killed(project)
-    record = StackRecord.load(path)
-    assert record.release is not None
-    said = io.StringIO()
-    if how == "away":
-        project.cluster.stop()
-    elif how == "another cluster":
-        record.release.cluster = "another"
-    else:
-        record.release.kubeconfig = str(project.path / "gone")
-    chart.remove_orphan(record, path.parent, Progress(said, live=False), patience_s=0.5)
-    words = {
-        "away": "does not answer",
-        "another cluster": "leads to another cluster now",
-        "no kubeconfig": "no kubeconfig",
-    }[how]
-    assert words in said.getvalue()
-    assert f"python -m fixtures stop {path}" in said.getvalue()
-    assert path.exists()
+
+    def told(words: str, **changes: str) -> None:
+        record = StackRecord.load(path)
+        assert record.release is not None
+        for name, value in changes.items():
+            setattr(record.release, name, value)
+        said = io.StringIO()
+        chart.remove_orphan(record, path.parent, Progress(said, live=False), patience_s=0.5)
+        assert words in said.getvalue()
+        assert f"python -m fixtures stop {path}" in said.getvalue()
+        assert path.exists()
+
+    told("leads to another cluster now", cluster="another")
+    told("no kubeconfig", kubeconfig=str(project.path / "gone"))
+    project.cluster.stop()
+    told("does not answer")
 
 
 def test_runs_that_overlap_leave_no_crd(project: Project) -> None:
@@ -466,19 +460,12 @@ def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> N
 
 def test_a_signal_while_a_failed_release_is_removed_does_not_swallow_the_reason(project: Project) -> None:
     project.cluster.fates["vllm"] = "crash"
-    out = project.path / "out.txt"
-    with out.open("w") as file:
-        command = [sys.executable, "-m", "pytest", *project.options]
-        run = subprocess.Popen(command, cwd=project.path, stdout=file, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 90
-        while "removing release vllm" not in out.read_text():
-            assert time.monotonic() < deadline, out.read_text()
-            time.sleep(0.02)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
-            run.send_signal(number)
-            time.sleep(0.2)
-        assert run.wait(timeout=60) == 2
-    text = out.read_text()
+    run = project.start("removing release vllm")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+        run.send_signal(number)
+        time.sleep(0.2)
+    assert run.wait(WITHIN_S) == 2
+    text = project.out.read_text()
     assert "its log says: ValueError: boom" in text
     assert "Traceback (most recent call last)" not in text
     assert project.namespaces() == []
@@ -549,26 +536,15 @@ def test_an_api_server_that_goes_away_is_no_verdict(project: Project) -> None:
                 stack.engine.counters()
         """
     )
-    options = project.options
-    run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *options, "--keep-stack"],
-        cwd=project.path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (project.path / "go").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    run = project.start("pods are made", "--keep-stack")
+    assert poll((project.path / "go").exists, bool, WITHIN_S)
     with project.cluster.away():
-        out, _ = run.communicate(timeout=60)
-    assert run.returncode == 1
+        assert run.wait(WITHIN_S) == 1
     report = project.report()
     entry = next(one for one in report["requirements"] if one["id"] == "CFG-01")
     assert entry["verdict"] == "not judged"
     assert entry["errored"]
-    assert "API server" in out
+    assert "API server" in project.out.read_text()
 
 
 def test_a_known_defect_points_to_its_ready_waiver(project: Project) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import time
 from pathlib import Path
@@ -21,13 +20,12 @@ from fixtures.provide.values.load import load_values, values_of
 from fixtures.provide.values.render import render_engine, secrets
 from fixtures.provide.values.tiers import cache_servers
 from fixtures.provide.values.yaml import digest, load_all, read_yaml
+from tests.fuzzing import INPUTS
 
 if TYPE_CHECKING:
     from fixtures.provide.values.schema import Values
 
 GOOD = (Path(__file__).parents[1] / "configs" / "embedded" / "values.yaml").read_text(encoding="utf-8")
-EXAMPLES = int(os.environ.get("KV_OFFLOAD_FUZZ") or (10_000 if os.environ.get("CI") else 2_500))
-"""Inputs per run: a million before a release, ``KV_OFFLOAD_FUZZ=1000000``."""
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
@@ -185,8 +183,9 @@ def everything(values: Values) -> None:
     digest(values.data)
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(0)
-@settings(max_examples=max(1, EXAMPLES // (5 * AT_ONCE)), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(1, INPUTS // (5 * AT_ONCE)), deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**63))
 def test_whatever_is_given_is_read_or_refused(tmp_path_factory, seed):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"

@@ -15,6 +15,8 @@ import pytest
 
 from fixtures.catalogue.requirements import musts
 from fixtures.report import report as reporting
+from tests.apart import ADDOPTS
+from tests.apart import run as apart_run
 
 Run = Callable[..., pytest.RunResult]
 
@@ -35,7 +37,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
         monkeypatch.delenv(variable, raising=False)
     pytester.syspathinsert(ROOT)
     pytester.makeconftest('pytest_plugins = ["fixtures.plugin.verdicts"]')
-    pytester.makeini("[pytest]\ntestpaths = suite\nxfail_strict = true\naddopts = -p no:hypothesispytest\n")
+    pytester.makeini(f"[pytest]\ntestpaths = suite\nxfail_strict = true\naddopts = {ADDOPTS}\n")
     pytester.mkdir("suite")
     return pytester
 
@@ -47,7 +49,7 @@ def run(project: pytest.Pytester) -> Run:
     def run(source: str, *args: str, apart: bool = False) -> pytest.RunResult:
         (project.path / "suite/test_accounted.py").write_text(HEAD + textwrap.dedent(source))
         arguments = ("-p", "no:cacheprovider", *args)
-        return project.runpytest_subprocess(*arguments) if apart else project.runpytest_inprocess(*arguments)
+        return apart_run(project.path, "pytest", *arguments) if apart else project.runpytest_inprocess(*arguments)
 
     return run
 
