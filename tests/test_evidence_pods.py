@@ -8,7 +8,30 @@ from typing import Any
 
 import pytest
 
-from fixtures.evidence import pods
+from fixtures.evidence.pods.blocked import blocked_owner, blocked_pod
+from fixtures.evidence.pods.containers import (
+    argv_of,
+    env_of,
+    main_container,
+    out_of_memory,
+    quantity,
+    requests_of,
+    role_of,
+    speaks_http,
+)
+from fixtures.evidence.pods.objects import (
+    by_object,
+    event_time,
+    is_ready,
+    last_end,
+    owned,
+    restarts,
+    seconds_of,
+    started_in_s,
+    startup_budget_s,
+    state_of,
+    uid_of,
+)
 from fixtures.provide.release import discover, waiting
 from fixtures.provide.release.discover import Seen
 
@@ -19,14 +42,14 @@ STANDARD = {"metadata": {"name": "standard", "annotations": {"storageclass.kuber
 def seen(fate: str) -> Seen:
     one = FATES[fate]
     return Seen(
-        [one["deployment"]], one["replica_sets"], one["pods"], one["claims"], pods.by_object(one["events"]), [STANDARD]
+        [one["deployment"]], one["replica_sets"], one["pods"], one["claims"], by_object(one["events"]), [STANDARD]
     )
 
 
 def later(fate: str) -> float:
     """A moment when every grace is over."""
     events = FATES[fate]["events"]
-    return max(map(pods.event_time, events)) + 5 if events else 0.0
+    return max(map(event_time, events)) + 5 if events else 0.0
 
 
 @pytest.mark.parametrize(
@@ -49,7 +72,7 @@ def test_what_cannot_come_is_named(fate: str, who: str, words: str) -> None:
 
 
 def test_a_volume_that_cannot_be_mounted_is_named_after_its_grace() -> None:
-    began = pods.seconds_of(FATES["mount"]["pods"][0]["metadata"]["creationTimestamp"])
+    began = seconds_of(FATES["mount"]["pods"][0]["metadata"]["creationTimestamp"])
     assert began is not None
     assert seen("mount").blocked(began + 5) == []
     assert 'configmap "nobody" not found' in seen("mount").blocked(began + 40)[0].message
@@ -63,7 +86,7 @@ def test_what_may_still_come_is_waited_for(fate: str) -> None:
 @pytest.mark.parametrize("fate", ["gpu", "runtime", "quota"])
 def test_what_young_releases_pass_through_has_a_grace(fate: str) -> None:
     one = FATES[fate]
-    began = pods.seconds_of(one["deployment"]["metadata"]["creationTimestamp"])
+    began = seconds_of(one["deployment"]["metadata"]["creationTimestamp"])
     assert began is not None
     assert seen(fate).blocked(began + 2) == []
 
@@ -71,12 +94,12 @@ def test_what_young_releases_pass_through_has_a_grace(fate: str) -> None:
 def test_somebody_who_makes_room_is_waited_for() -> None:
     one = seen("gpu")
     pod = one.found[0]
-    one.events[pods.uid_of(pod)].append({"reason": "TriggeredScaleUp", "involvedObject": {"uid": pods.uid_of(pod)}})
+    one.events[uid_of(pod)].append({"reason": "TriggeredScaleUp", "involvedObject": {"uid": uid_of(pod)}})
     assert one.blocked(later("gpu") + 60) == []
 
 
 BEGAN = "2026-11-25T14:00:00Z"
-AT = pods.seconds_of(BEGAN) or 0.0
+AT = seconds_of(BEGAN) or 0.0
 
 
 def pending(**status: Any) -> dict[str, Any]:
@@ -102,27 +125,27 @@ def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia
 
 @pytest.mark.parametrize("reason", ["Nominated", "NominatedNode", "TriggeredScaleUp"])
 def test_a_node_that_is_being_made_is_waited_for(reason: str) -> None:
-    assert pods.blocked_pod(unschedulable(), [event(reason)], AT + 600) is None
-    assert pods.blocked_pod(unschedulable(), [event("FailedScheduling")], AT + 20) is not None
+    assert blocked_pod(unschedulable(), [event(reason)], AT + 600) is None
+    assert blocked_pod(unschedulable(), [event("FailedScheduling")], AT + 20) is not None
 
 
 def test_missing_gpus_are_told_with_what_helps_against_them() -> None:
-    gpu = pods.blocked_pod(unschedulable(), [], AT + 20)
+    gpu = blocked_pod(unschedulable(), [], AT + 20)
     assert gpu is not None
     assert "install the device plugin" in gpu.remedy
-    other = pods.blocked_pod(unschedulable("0/1 nodes are available: 1 Insufficient memory."), [], AT + 20)
+    other = blocked_pod(unschedulable("0/1 nodes are available: 1 Insufficient memory."), [], AT + 20)
     assert other is not None
     assert other.remedy == "add a node that fits, or lower the requests in the values"
 
 
 def test_an_autoscaler_has_time_to_announce_a_node() -> None:
-    assert pods.blocked_pod(unschedulable(), [], AT + 60, autoscaled=True) is None
-    assert pods.blocked_pod(unschedulable(), [], AT + 120, autoscaled=True) is not None
+    assert blocked_pod(unschedulable(), [], AT + 60, autoscaled=True) is None
+    assert blocked_pod(unschedulable(), [], AT + 120, autoscaled=True) is not None
 
 
 def test_a_volume_that_is_being_made_does_not_block_its_pod() -> None:
     pod = unschedulable("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.")
-    assert pods.blocked_pod(pod, [], AT + 100) is None
+    assert blocked_pod(pod, [], AT + 100) is None
 
 
 NO_RUNTIME = (
@@ -132,25 +155,25 @@ NO_RUNTIME = (
 
 
 def test_a_runtime_that_the_node_does_not_have_blocks_within_seconds() -> None:
-    found = pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", NO_RUNTIME)], AT + 6)
+    found = blocked_pod(pending(), [event("FailedCreatePodSandBox", NO_RUNTIME)], AT + 6)
     assert found is not None
     assert "nvidia-ctk runtime configure" in found.remedy
     assert 'runtimeClassName to ""' in found.remedy
     young = [event("TriggeredScaleUp", at_s=1), event("FailedCreatePodSandBox", NO_RUNTIME)]
-    assert pods.blocked_pod(pending(), young, AT + 30) is None, "an operator is about to install it on a new node"
+    assert blocked_pod(pending(), young, AT + 30) is None, "an operator is about to install it on a new node"
 
 
 def test_a_network_that_starts_is_waited_for() -> None:
     say = "plugin type=cilium failed: unable to connect to Cilium daemon"
-    assert pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", say)], AT + 30) is None
-    found = pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", say, 120)], AT + 130)
+    assert blocked_pod(pending(), [event("FailedCreatePodSandBox", say)], AT + 30) is None
+    found = blocked_pod(pending(), [event("FailedCreatePodSandBox", say, 120)], AT + 130)
     assert found is not None
     assert "network plugin" in found.remedy
 
 
 def test_a_volume_of_another_node_has_its_own_remedy() -> None:
     say = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) vllm-0'
-    found = pods.blocked_pod(pending(), [event("FailedAttachVolume", say)], AT + 30)
+    found = blocked_pod(pending(), [event("FailedAttachVolume", say)], AT + 30)
     assert found is not None
     assert "ReadWriteMany" in found.remedy
     assert "create what it mounts" not in found.remedy
@@ -166,22 +189,22 @@ NOBODY = 'MountVolume.SetUp failed for volume "cfg" : configmap "nobody" not fou
 )
 def test_what_came_right_before_the_image_was_pulled_blocks_nothing(reason: str, message: str) -> None:
     failed = event(reason, message, 118)
-    assert pods.blocked_pod(pending(), [failed], AT + 130) is not None
+    assert blocked_pod(pending(), [failed], AT + 130) is not None
     for later in ("Pulling", "Pulled", "Created", "Started"):
-        assert pods.blocked_pod(pending(), [failed, event(later, at_s=125)], AT + 130) is None
-        assert pods.blocked_pod(pending(), [event(later, at_s=118), failed], AT + 130) is None, "of the same second"
-        assert pods.blocked_pod(pending(), [event(later, at_s=100), failed], AT + 130) is not None
+        assert blocked_pod(pending(), [failed, event(later, at_s=125)], AT + 130) is None
+        assert blocked_pod(pending(), [event(later, at_s=118), failed], AT + 130) is None, "of the same second"
+        assert blocked_pod(pending(), [event(later, at_s=100), failed], AT + 130) is not None
 
 
 def test_a_volume_that_is_attached_at_last_blocks_nothing() -> None:
     failed = event("FailedAttachVolume", 'AttachVolume.Attach failed for volume "pvc-1" : rpc error: Internal', 10)
-    assert pods.blocked_pod(pending(), [failed], AT + 30) is not None
+    assert blocked_pod(pending(), [failed], AT + 30) is not None
     for said in ("", 'AttachVolume.Attach succeeded for volume "pvc-1" '):
-        assert pods.blocked_pod(pending(), [failed, event("SuccessfulAttachVolume", said, 15)], AT + 30) is None
+        assert blocked_pod(pending(), [failed, event("SuccessfulAttachVolume", said, 15)], AT + 30) is None
     other = event("SuccessfulAttachVolume", 'AttachVolume.Attach succeeded for volume "pvc-2" ', 15)
-    assert pods.blocked_pod(pending(), [failed, other], AT + 30) is not None, "another volume"
+    assert blocked_pod(pending(), [failed, other], AT + 30) is not None, "another volume"
     early = event("SuccessfulAttachVolume", 'AttachVolume.Attach succeeded for volume "pvc-1" ', 5)
-    assert pods.blocked_pod(pending(), [early, failed], AT + 30) is not None
+    assert blocked_pod(pending(), [early, failed], AT + 30) is not None
 
 
 @pytest.mark.parametrize(
@@ -199,9 +222,9 @@ def test_a_volume_that_is_attached_at_last_blocks_nothing() -> None:
     ],
 )
 def test_a_mount_that_the_next_attempt_may_do_has_a_grace(reason: str, message: str, words: str) -> None:
-    assert pods.blocked_pod(pending(), [event(reason, message, 20)], AT + 30) is None
-    assert pods.blocked_pod(pending(), [event(reason, message, 63)], AT + 170) is None, "the next attempt comes late"
-    found = pods.blocked_pod(pending(), [event(reason, message, 127)], AT + 130)
+    assert blocked_pod(pending(), [event(reason, message, 20)], AT + 30) is None
+    assert blocked_pod(pending(), [event(reason, message, 63)], AT + 170) is None, "the next attempt comes late"
+    found = blocked_pod(pending(), [event(reason, message, 127)], AT + 130)
     assert found is not None
     assert words in found.remedy
 
@@ -235,19 +258,19 @@ def test_a_mount_that_the_next_attempt_may_do_has_a_grace(reason: str, message: 
 def test_a_container_that_the_next_attempt_may_make_has_a_grace(reason: str, message: str, words: str) -> None:
     waits = [{"name": "vllm", "state": {"waiting": {"reason": reason, "message": message}}}]
     pod = pending(containerStatuses=waits)
-    assert pods.blocked_pod(pod, [], AT + 60) is None
+    assert blocked_pod(pod, [], AT + 60) is None
     young = [event("Pulled", at_s=600), event("Failed", f"Error: {message}", 605)]
-    assert pods.blocked_pod(pod, young, AT + 700) is None, "it lasts since its event, not since the pod is there"
+    assert blocked_pod(pod, young, AT + 700) is None, "it lasts since its event, not since the pod is there"
     again = [event("Failed", f"Error: {message}", 30), event("Started", at_s=600)]
-    assert pods.blocked_pod(pod, again, AT + 700) is None, "it had come right meanwhile"
-    found = pods.blocked_pod(pod, young, AT + 800)
+    assert blocked_pod(pod, again, AT + 700) is None, "it had come right meanwhile"
+    found = blocked_pod(pod, young, AT + 800)
     assert found is not None
     assert words in found.remedy
 
 
 def test_a_secret_that_is_not_there_blocks_at_once() -> None:
     say = {"reason": "CreateContainerConfigError", "message": 'secret "nobody" not found'}
-    found = pods.blocked_pod(pending(containerStatuses=[{"name": "vllm", "state": {"waiting": say}}]), [], AT + 2)
+    found = blocked_pod(pending(containerStatuses=[{"name": "vllm", "state": {"waiting": say}}]), [], AT + 2)
     assert found is not None
     assert "create the Secret" in found.remedy
 
@@ -261,14 +284,14 @@ def test_a_secret_that_is_not_there_blocks_at_once() -> None:
     ],
 )
 def test_every_words_for_a_runtime_that_is_not_there_block_within_seconds(message: str) -> None:
-    found = pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", message)], AT + 6)
+    found = blocked_pod(pending(), [event("FailedCreatePodSandBox", message)], AT + 6)
     assert found is not None
     assert "nvidia-ctk runtime configure" in found.remedy
 
 
 def test_a_network_that_lacks_a_program_is_waited_for_too() -> None:
     say = 'failed to setup network for sandbox "1": exec: "portmap": executable file not found in $PATH'
-    assert pods.blocked_pod(pending(), [event("FailedCreatePodSandBox", say)], AT + 30) is None
+    assert blocked_pod(pending(), [event("FailedCreatePodSandBox", say)], AT + 30) is None
 
 
 @pytest.mark.parametrize(
@@ -300,14 +323,14 @@ def test_a_network_that_lacks_a_program_is_waited_for_too() -> None:
     ],
 )
 def test_what_no_node_fits_for_has_its_own_remedy(message: str, words: str) -> None:
-    found = pods.blocked_pod(unschedulable(message), [], AT + 20)
+    found = blocked_pod(unschedulable(message), [], AT + 20)
     assert found is not None
     assert words in found.remedy
 
 
 def test_a_user_that_may_not_be_root_has_its_own_remedy() -> None:
     say = {"reason": "CreateContainerConfigError", "message": "container has runAsNonRoot and image will run as root"}
-    found = pods.blocked_pod(pending(containerStatuses=[{"name": "vllm", "state": {"waiting": say}}]), [], AT + 5)
+    found = blocked_pod(pending(containerStatuses=[{"name": "vllm", "state": {"waiting": say}}]), [], AT + 5)
     assert found is not None
     assert "securityContext" in found.remedy
 
@@ -321,29 +344,29 @@ def test_a_user_that_may_not_be_root_has_its_own_remedy() -> None:
 )
 def test_the_last_word_of_an_autoscaler_counts(refusal: str, message: str) -> None:
     announced, refused = event("TriggeredScaleUp", at_s=10), event(refusal, message, 100)
-    assert pods.blocked_pod(unschedulable(), [announced, refused], AT + 150) is None, "it may try another group"
-    found = pods.blocked_pod(unschedulable(), [announced, refused], AT + 200)
+    assert blocked_pod(unschedulable(), [announced, refused], AT + 150) is None, "it may try another group"
+    found = blocked_pod(unschedulable(), [announced, refused], AT + 200)
     assert found is not None
     assert message in found.message
     repeated = {**event(refusal, message, 190), "firstTimestamp": event("", at_s=100)["lastTimestamp"]}
-    assert pods.blocked_pod(unschedulable(), [announced, repeated], AT + 200) is not None
+    assert blocked_pod(unschedulable(), [announced, repeated], AT + 200) is not None
     before = {**event(refusal, message, 110), "firstTimestamp": event("", at_s=1)["lastTimestamp"]}
     late = event("TriggeredScaleUp", at_s=100)
-    assert pods.blocked_pod(unschedulable(), [late, before], AT + 150) is None, "said before, too"
-    assert pods.blocked_pod(unschedulable(), [refused, event("TriggeredScaleUp", at_s=110)], AT + 900) is None
-    assert pods.blocked_pod(unschedulable(), [event("TriggeredScaleUp", at_s=100), refused], AT + 900) is None
+    assert blocked_pod(unschedulable(), [late, before], AT + 150) is None, "said before, too"
+    assert blocked_pod(unschedulable(), [refused, event("TriggeredScaleUp", at_s=110)], AT + 900) is None
+    assert blocked_pod(unschedulable(), [event("TriggeredScaleUp", at_s=100), refused], AT + 900) is None
     first = event(refusal, message, 10)
-    assert pods.blocked_pod(unschedulable(), [first], AT + 60) is None, "there is an autoscaler: it may try again"
-    assert pods.blocked_pod(unschedulable(), [first], AT + 100) is not None
+    assert blocked_pod(unschedulable(), [first], AT + 60) is None, "there is an autoscaler: it may try again"
+    assert blocked_pod(unschedulable(), [first], AT + 100) is not None
 
 
 def test_the_last_word_of_karpenter_counts_and_the_schedulers_is_none() -> None:
     announced = event("Nominated", at_s=10)
     scheduler = {**event("FailedScheduling", "0/1 nodes", 100), "source": {"component": "default-scheduler"}}
-    assert pods.blocked_pod(unschedulable(), [announced, scheduler], AT + 900) is None
+    assert blocked_pod(unschedulable(), [announced, scheduler], AT + 900) is None
     karpenter = {**event("FailedScheduling", "no instance type", 100), "reportingComponent": "karpenter"}
-    assert pods.blocked_pod(unschedulable(), [announced, karpenter], AT + 150) is None
-    assert pods.blocked_pod(unschedulable(), [announced, karpenter], AT + 200) is not None
+    assert blocked_pod(unschedulable(), [announced, karpenter], AT + 150) is None
+    assert blocked_pod(unschedulable(), [announced, karpenter], AT + 200) is not None
 
 
 QUOTA = 'create Pod o-0 in StatefulSet o failed error: pods "o-0" is forbidden: exceeded quota: q, requested: pods=1'
@@ -353,23 +376,23 @@ QUOTA = 'create Pod o-0 in StatefulSet o failed error: pods "o-0" is forbidden: 
 def test_sets_that_may_make_no_pod_are_told_by_their_events(kind: str) -> None:
     one = {"kind": kind, "metadata": {"name": "o", "uid": "1"}, "spec": {"replicas": 2}, "status": {}}
     failed = event("FailedCreate", QUOTA)
-    assert pods.blocked_owner(one, [failed], AT + 7) is None
-    found = pods.blocked_owner(one, [failed], AT + 15)
+    assert blocked_owner(one, [failed], AT + 7) is None
+    found = blocked_owner(one, [failed], AT + 15)
     assert found is not None
     assert str(found).startswith(f"{kind} o: no pod is made: create Pod o-0")
     assert "raise the quota" in found.remedy
     claim = event("SuccessfulCreate", "create Claim data-o-0 Pod o-0 in StatefulSet o success", 6)
-    assert pods.blocked_owner(one, [failed, claim], AT + 15) is not None, "a claim is no pod"
+    assert blocked_owner(one, [failed, claim], AT + 15) is not None, "a claim is no pod"
     made = event("SuccessfulCreate", "create Pod o-0 in StatefulSet o successful", 6)
-    assert pods.blocked_owner(one, [failed, made], AT + 15) is None
-    assert pods.blocked_owner(one, [event("FailedCreate", QUOTA, 2), made], AT + 600) is None
+    assert blocked_owner(one, [failed, made], AT + 15) is None
+    assert blocked_owner(one, [event("FailedCreate", QUOTA, 2), made], AT + 600) is None
     again = event("FailedCreate", QUOTA, 60)
-    assert pods.blocked_owner(one, [made, again], AT + 70) is not None
+    assert blocked_owner(one, [made, again], AT + 70) is not None
     webhook = event("FailedCreate", 'create Pod o-0 failed: failed calling webhook "m": connection refused')
-    assert pods.blocked_owner(one, [webhook], AT + 60) is None
-    assert pods.blocked_owner(one, [webhook], AT + 200) is not None
+    assert blocked_owner(one, [webhook], AT + 60) is None
+    assert blocked_owner(one, [webhook], AT + 200) is not None
     one["status"] = {"replicas": 2, "desiredNumberScheduled": 2, "currentNumberScheduled": 2}
-    assert pods.blocked_owner(one, [failed], AT + 15) is None, "it has all of its pods"
+    assert blocked_owner(one, [failed], AT + 15) is None, "it has all of its pods"
 
 
 def test_a_set_that_may_make_no_pod_is_a_row() -> None:
@@ -394,14 +417,14 @@ def test_a_set_that_may_make_no_pod_is_a_row() -> None:
 )
 def test_what_a_container_cannot_start_for_has_its_own_remedy(message: str, words: str) -> None:
     waits = [{"name": "vllm", "state": {"waiting": {"reason": "RunContainerError", "message": message}}}]
-    found = pods.blocked_pod(pending(containerStatuses=waits), [], AT + 5)
+    found = blocked_pod(pending(containerStatuses=waits), [], AT + 5)
     assert found is not None
     assert words in found.remedy
     ended = {"terminated": {"reason": "StartError", "exitCode": 128, "message": message}}
     again = [
         {"name": "vllm", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
     ]
-    found = pods.blocked_pod(pending(containerStatuses=again), [], AT + 5)
+    found = blocked_pod(pending(containerStatuses=again), [], AT + 5)
     assert found is not None
     assert message[:40] in found.message
     assert words in found.remedy
@@ -417,8 +440,8 @@ def test_what_a_container_cannot_start_for_has_its_own_remedy(message: str, word
 )
 def test_a_pull_that_may_succeed_at_the_next_attempt_is_waited_for(message: str, blocks: bool) -> None:
     waits = [{"name": "vllm", "state": {"waiting": {"reason": "ImagePullBackOff", "message": message}}}]
-    assert (pods.blocked_pod(pending(containerStatuses=waits), [], AT + 30) is not None) == blocks
-    assert pods.blocked_pod(pending(containerStatuses=waits), [], AT + 300) is not None
+    assert (blocked_pod(pending(containerStatuses=waits), [], AT + 30) is not None) == blocks
+    assert blocked_pod(pending(containerStatuses=waits), [], AT + 300) is not None
 
 
 def test_lack_of_memory_is_told_with_limit_and_need() -> None:
@@ -435,7 +458,7 @@ def test_lack_of_memory_is_told_with_limit_and_need() -> None:
             "resources": {"limits": {"memory": "32Gi"}},
         }
     ]
-    found = pods.blocked_pod(pod, [], AT + 5)
+    found = blocked_pod(pod, [], AT + 5)
     assert found is not None
     assert found.reason == "OOMKilled"
     assert "its memory reached the limit of 32Gi" in found.message
@@ -443,24 +466,24 @@ def test_lack_of_memory_is_told_with_limit_and_need() -> None:
     assert "needs 47 GiB or more" in found.message
     pod["spec"]["containers"][0] = {"name": "vllm", "command": ["lmcache", "server", "--l1-size-gb", "4"]}
     assert "its node had no memory left, and it has no memory limit; 4 GiB of CPU tier (--l1-size-gb)" in str(
-        pods.out_of_memory(pod)
+        out_of_memory(pod)
     )
 
 
 def test_an_evicted_pod_blocks_nothing() -> None:
     pod = pending(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
-    assert pods.blocked_pod(pod, [event("FailedMount")], AT + 100) is None
-    assert pods.state_of(pod) == "Evicted: The node was low on resource: memory."
+    assert blocked_pod(pod, [event("FailedMount")], AT + 100) is None
+    assert state_of(pod) == "Evicted: The node was low on resource: memory."
 
 
 def test_the_state_of_a_pod_in_words() -> None:
     flaps = {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "lastTransitionTime": BEGAN}
-    assert pods.state_of(pending(phase="Running", conditions=[flaps], containerStatuses=[])) == (
+    assert state_of(pending(phase="Running", conditions=[flaps], containerStatuses=[])) == (
         f"Running, not Ready since {BEGAN} (ContainersNotReady)"
     )
-    assert pods.state_of(pending(conditions=[{"type": "Ready", "status": "True"}])) == "Ready"
+    assert state_of(pending(conditions=[{"type": "Ready", "status": "True"}])) == "Ready"
     waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
-    assert pods.state_of(pending(conditions=[waits])) == "Unschedulable: 0/1 nodes are available"
+    assert state_of(pending(conditions=[waits])) == "Unschedulable: 0/1 nodes are available"
 
 
 def test_rows_show_why() -> None:
@@ -473,27 +496,27 @@ def test_rows_show_why() -> None:
 
 def test_readiness_and_start_up() -> None:
     pod = FATES["ready"]["pods"][0]
-    assert pods.is_ready(pod)
-    assert not pods.is_ready(FATES["never"]["pods"][0])
-    assert not pods.is_ready({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}})
-    started = pods.started_in_s(pod, "vllm")
+    assert is_ready(pod)
+    assert not is_ready(FATES["never"]["pods"][0])
+    assert not is_ready({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    started = started_in_s(pod, "vllm")
     assert started is not None
     assert 0 <= started < 10
-    assert pods.restarts(FATES["crash"]["pods"][0]) >= 2
-    assert pods.last_end(FATES["crash"]["pods"][0]) == "Error (exit code 1)"
+    assert restarts(FATES["crash"]["pods"][0]) >= 2
+    assert last_end(FATES["crash"]["pods"][0]) == "Error (exit code 1)"
 
 
 def test_owners_lead_to_pods() -> None:
     one = FATES["ready"]
     everything = [pod for fate in FATES.values() for pod in fate["pods"]]
     sets = [each for fate in FATES.values() for each in fate["replica_sets"]]
-    assert pods.owned([pods.uid_of(one["deployment"])], sets, everything) == one["pods"]
+    assert owned([uid_of(one["deployment"])], sets, everything) == one["pods"]
 
 
 def test_times_of_the_scheduler_count() -> None:
-    assert pods.event_time({"eventTime": "2026-11-25T14:55:41.556143Z"}) == pytest.approx(1795618541.556143)
-    assert pods.event_time({"lastTimestamp": "2026-11-25T14:55:41Z"}) == 1795618541.0
-    assert pods.event_time({}) == 0.0
+    assert event_time({"eventTime": "2026-11-25T14:55:41.556143Z"}) == pytest.approx(1795618541.556143)
+    assert event_time({"lastTimestamp": "2026-11-25T14:55:41Z"}) == 1795618541.0
+    assert event_time({}) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -524,16 +547,16 @@ def test_times_of_the_scheduler_count() -> None:
 def test_roles_by_what_is_run(command: list[str], role: str) -> None:
     sidecar = {"name": "sidecar", "command": ["tail"]}
     pod = {"metadata": {}, "spec": {"containers": [sidecar, {"name": "main", "command": command}]}}
-    assert pods.role_of(pod) == role
+    assert role_of(pod) == role
     if role in {"engine", "cache server"}:
-        assert pods.main_container(pod, role)["name"] == "main"
+        assert main_container(pod, role)["name"] == "main"
 
 
 def test_a_shell_around_a_command_is_taken_off() -> None:
     script = 'set -e; vllm serve "$MODEL" --port ${PORT} \\\n --kv-transfer-config \'{"kv_connector": "X"}\''
     env = [{"name": "MODEL", "value": "org/m"}, {"name": "PORT", "value": "9000"}]
     container = {"command": ["bash", "-c"], "args": [script], "env": env}
-    words = pods.argv_of(container)
+    words = argv_of(container)
     assert words == ("vllm", "serve", "org/m", "--port", "9000", "--kv-transfer-config", '{"kv_connector": "X"}')
     pod = {"metadata": {}, "spec": {"containers": [container]}}
     assert discover.port_of(pod, "engine") == 9000
@@ -543,20 +566,20 @@ def test_a_shell_around_a_command_is_taken_off() -> None:
 def test_an_image_that_starts_vllm_by_itself_is_an_engine() -> None:
     container = {"image": "registry/vllm/vllm-openai:v0.32.0", "args": ["--model", "org/m"]}
     pod = {"metadata": {}, "spec": {"containers": [container]}}
-    assert pods.role_of(pod) == "engine"
+    assert role_of(pod) == "engine"
     assert discover.served_model(pod) == "org/m"
 
 
 def test_variables_of_the_pod_are_filled_in() -> None:
     container = {"command": ["vllm", "serve", "$(MODEL)", "$(NODE)"], "env": [{"name": "MODEL", "value": "org/m"}]}
-    assert pods.argv_of(container) == ("vllm", "serve", "org/m", "$(NODE)")
+    assert argv_of(container) == ("vllm", "serve", "org/m", "$(NODE)")
 
 
 def test_only_lmcache_server_speaks_http() -> None:
-    assert pods.speaks_http(("lmcache", "server", "--port", "1"))
-    assert pods.speaks_http(("python", "-m", "lmcache.v1.multiprocess.http_server"))
-    assert not pods.speaks_http(("/x/lmcache_experimental_server", "h", "81"))
-    assert not pods.speaks_http(("python", "-m", "lmcache.v1.server", "h", "81"))
+    assert speaks_http(("lmcache", "server", "--port", "1"))
+    assert speaks_http(("python", "-m", "lmcache.v1.multiprocess.http_server"))
+    assert not speaks_http(("/x/lmcache_experimental_server", "h", "81"))
+    assert not speaks_http(("python", "-m", "lmcache.v1.server", "h", "81"))
 
 
 def test_ports_and_models_of_pods() -> None:
@@ -567,7 +590,7 @@ def test_ports_and_models_of_pods() -> None:
     assert discover.port_of(pod("vllm", "serve", "m"), "engine") == 8000
     assert discover.port_of(pod("lmcache", "server", "--http-port", "8180"), "cache server") == 8180
     module = ("python", "-m", "lmcache.v1.multiprocess.server", "--port", "5555")
-    assert pods.speaks_http(module)
+    assert speaks_http(module)
     assert discover.port_of(pod(*module), "cache server") == 9090
     assert discover.port_of(pod(*module, "--prometheus-port", "9100"), "cache server") == 9100
     named = pod("x", ports=[{"name": "router-port", "containerPort": 8001}])
@@ -581,13 +604,13 @@ def test_ports_and_models_of_pods() -> None:
     ("text", "number"), [("100m", 0.1), ("48Gi", 48 * 1024**3), ("2", 2.0), ("1e3", 1000.0), ("1.5G", 1.5e9)]
 )
 def test_quantities(text: str, number: float) -> None:
-    assert pods.quantity(text) == pytest.approx(number)
+    assert quantity(text) == pytest.approx(number)
 
 
 @pytest.mark.parametrize("text", ["", "many", "20GB", "1 Gi"])
 def test_no_quantities(text: str) -> None:
     with pytest.raises(ValueError, match="no quantity"):
-        pods.quantity(text)
+        quantity(text)
 
 
 def test_requests_of_a_pod() -> None:
@@ -599,14 +622,14 @@ def test_requests_of_a_pod() -> None:
         ],
         "initContainers": [{"resources": {"requests": {"cpu": "4"}}}],
     }
-    assert pods.requests_of(spec) == {"cpu": 4.0, "memory": 1024**3, "nvidia.com/gpu": 1.0}
+    assert requests_of(spec) == {"cpu": 4.0, "memory": 1024**3, "nvidia.com/gpu": 1.0}
 
 
 def test_the_budget_of_a_start_up() -> None:
     probe = {"initialDelaySeconds": 15, "periodSeconds": 10, "failureThreshold": 60}
-    assert pods.startup_budget_s({"startupProbe": probe}) == 615.0
-    assert pods.startup_budget_s({"startupProbe": {}}) is None
-    assert pods.startup_budget_s({}) is None
+    assert startup_budget_s({"startupProbe": probe}) == 615.0
+    assert startup_budget_s({"startupProbe": {}}) is None
+    assert startup_budget_s({}) is None
 
 
 def test_environments_keep_doubles_and_references() -> None:
@@ -617,7 +640,7 @@ def test_environments_keep_doubles_and_references() -> None:
         {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
         {"name": "EMPTY"},
     ]
-    assert pods.env_of({"env": env}) == [
+    assert env_of({"env": env}) == [
         ("A", "1"),
         ("A", "2"),
         ("IP", "$(status.podIP)"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.evidence import pods, shell
+from fixtures.evidence import shell
+from fixtures.evidence.pods.containers import main_container, role_of
 from fixtures.provide.release import discover
 
 
@@ -163,15 +164,15 @@ def runs(*command: str, **container: Any) -> dict[str, Any]:
     ],
 )
 def test_roles_within_scripts(command: list[str], role: str) -> None:
-    assert pods.role_of(pod(runs("tail"), runs(*command))) == role
+    assert role_of(pod(runs("tail"), runs(*command))) == role
     if role != "other":
-        assert pods.main_container(pod(runs("tail"), runs(*command)), role)["name"] == command[0]
+        assert main_container(pod(runs("tail"), runs(*command)), role)["name"] == command[0]
 
 
 @pytest.mark.parametrize("beside", [["lmcache", "server"], ["vllm-router", "--service-discovery", "k8s"]])
 def test_an_engine_wins_over_what_runs_beside_it(beside: list[str]) -> None:
     found = pod(runs(*beside), runs("vllm", "serve", "m", "--port", "8001"))
-    assert pods.role_of(found) == "engine"
+    assert role_of(found) == "engine"
     assert discover.port_of(found, "engine") == 8001
 
 
@@ -187,8 +188,8 @@ def test_an_engine_wins_over_what_runs_beside_it(beside: list[str]) -> None:
     ],
 )
 def test_arguments_of_an_image_that_starts_vllm(args: list[str], role: str) -> None:
-    assert pods.role_of(pod({"image": "vllm/vllm-openai:v0.14.0", "args": args})) == role
-    assert pods.role_of(pod({"image": "nginx", "args": args})) == "other"
+    assert role_of(pod({"image": "vllm/vllm-openai:v0.14.0", "args": args})) == role
+    assert role_of(pod({"image": "nginx", "args": args})) == "other"
     if args[0] == "org/M":
         assert discover.served_model(pod({"image": "vllm/vllm-openai", "args": args})) == "org/M"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from fixtures.evidence import pods
+from fixtures.evidence.pods.objects import condition, is_ready, restarts, statuses
 from tests.fakes.api_server import FATES, FakeCluster
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def test_pods_fare_as_recorded(cluster: FakeCluster, fate: str) -> None:
     assert len(found) == len(recorded)
     for one, other in zip(found, recorded, strict=True):
         assert one["status"]["phase"] == other["status"]["phase"]
-        assert pods.is_ready(one) == pods.is_ready(other)
-        assert pods.restarts(one) == pods.restarts(other)
-        for status, model in zip(pods.statuses(one), pods.statuses(other), strict=True):
+        assert is_ready(one) == is_ready(other)
+        assert restarts(one) == restarts(other)
+        for status, model in zip(statuses(one), statuses(other), strict=True):
             assert set(status["state"]) == set(model["state"])
     (replica_set,) = cluster.find("apis/apps/v1/replicasets", "default")
-    failure = pods.condition(FATES[fate]["replica_sets"][0], "ReplicaFailure")
-    assert pods.condition(replica_set, "ReplicaFailure").get("message") == failure.get("message")
+    failure = condition(FATES[fate]["replica_sets"][0], "ReplicaFailure")
+    assert condition(replica_set, "ReplicaFailure").get("message") == failure.get("message")
 
 
 def test_lines_with_times(cluster: FakeCluster) -> None:

@@ -22,7 +22,25 @@ import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import EngineServer, ProcessRef, Server, StackRecord
-from fixtures.evidence import pods
+from fixtures.evidence.pods.containers import (
+    argv_of,
+    env_of,
+    images,
+    main_container,
+    out_of_memory,
+    requests_of,
+    role_of,
+)
+from fixtures.evidence.pods.objects import (
+    by_object,
+    is_over,
+    is_ready,
+    last_end,
+    restarts,
+    started_in_s,
+    startup_budget_s,
+    state_of,
+)
 from fixtures.provide.release import discover
 from fixtures.provide.release.discover import Seen
 from fixtures.report import report, waivers
@@ -151,21 +169,21 @@ def read_objects(dice: random.Random, _: Path) -> None:
 
     seen = Seen(
         [left_out(dice, fate["deployment"])], some("replica_sets"), some("pods"), some("claims"),
-        pods.by_object(some("events")), [],
+        by_object(some("events")), [],
     )  # fmt: skip
     for autoscaled in (False, True):
         assert all(str(one) for one in seen.blocked(dice.choice((0.0, 1.8e9, 4e9)), autoscaled=autoscaled))
     seen.alive(), seen.wanted()
     for pod in seen.found:
-        role = pods.role_of(pod)
-        container = pods.main_container(pod, role)
+        role = role_of(pod)
+        container = main_container(pod, role)
         name = str(container.get("name"))
-        pods.state_of(pod), pods.restarts(pod), pods.is_ready(pod), pods.is_over(pod), pods.images(pod)
-        pods.last_end(pod, name), pods.out_of_memory(pod, name), pods.started_in_s(pod, name)
-        pods.env_of(container), pods.argv_of(container), pods.startup_budget_s(container)
+        state_of(pod), restarts(pod), is_ready(pod), is_over(pod), images(pod)
+        last_end(pod, name), out_of_memory(pod, name), started_in_s(pod, name)
+        env_of(container), argv_of(container), startup_budget_s(container)
         discover.port_of(pod, "engine" if role == "other" else role)
         discover.served_model(pod)
-        pods.requests_of(pod["spec"])
+        requests_of(pod["spec"])
 
 
 def read_record(dice: random.Random, folder: Path) -> None:

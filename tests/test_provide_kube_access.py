@@ -17,7 +17,8 @@ from fixtures.core.errors import NotJudged, StackError, SubjectFault
 from fixtures.core.record import EngineServer, PodRef
 from fixtures.core.redaction import redact
 from fixtures.core.waiting import poll
-from fixtures.evidence import pods
+from fixtures.evidence.pods.containers import role_of
+from fixtures.evidence.pods.objects import is_ready, name_of, uid_of
 from fixtures.instruments.client import Client
 from fixtures.instruments.host_memory import MIB
 from fixtures.provide.kube import access as accesses
@@ -47,10 +48,8 @@ def access(site: Site, tmp_path: Path, httpserver: object) -> Iterator[Access]:
     values = json.loads(json.dumps(VALUES))
     values["servingEngineSpec"]["modelSpec"][0]["hf_token"] = "word-that-nobody-knows"
     record = site.install(values).record
-    (pod,) = [one for one in site.cluster.pods("mine") if pods.role_of(one) == "engine"]
-    reference = PodRef(
-        namespace="mine", name=pods.name_of(pod), uid=pods.uid_of(pod), container="vllm", port=8000, restarts=0
-    )
+    (pod,) = [one for one in site.cluster.pods("mine") if role_of(one) == "engine"]
+    reference = PodRef(namespace="mine", name=name_of(pod), uid=uid_of(pod), container="vllm", port=8000, restarts=0)
     status = pod["status"]["containerStatuses"][0]
     status["restartCount"] = 0
     record.engines = [
@@ -98,7 +97,7 @@ def test_another_end_is_told_with_its_code(site: Site, access: Access) -> None:
 
 
 def pod_of(site: Site, access: Access) -> dict[str, Any]:
-    return next(one for one in site.cluster.pods("mine") if pods.uid_of(one) == engine(access).pod.uid)  # type: ignore[union-attr]
+    return next(one for one in site.cluster.pods("mine") if uid_of(one) == engine(access).pod.uid)  # type: ignore[union-attr]
 
 
 def test_a_pod_that_is_deleted_is_a_change_of_the_release(site: Site, access: Access) -> None:
@@ -125,7 +124,7 @@ def in_an_hour() -> str:
 def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Site, access: Access) -> None:
     """Recorded on a node that was drained: no event says so, and that of the installation is an old story."""
     pod = pod_of(site, access)
-    name = pods.name_of(pod)
+    name = name_of(pod)
     made = {"reason": "ScalingReplicaSet", "involvedObject": {"kind": "Deployment", "name": name.rsplit("-", 2)[0]}}
     for number, (message, when) in enumerate(
         [
@@ -287,7 +286,7 @@ def test_sixty_four_engines_take_one_connection_each(site: Site, tmp_path: Path)
     count = 64
     site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
     site.install(changed(replicaCount=count))
-    poll(lambda: sum(map(pods.is_ready, site.cluster.pods("mine"))), lambda ready: ready > count, 30.0)
+    poll(lambda: sum(map(is_ready, site.cluster.pods("mine"))), lambda ready: ready > count, 30.0)
     target = Target(
         helm=str(site.helm.command[0]),
         context="fake",
