@@ -24,7 +24,7 @@ from rich.table import Table
 
 from fixtures.core.record import StackRecord
 from fixtures.evidence import logs
-from fixtures.evidence.metrics import Samples
+from fixtures.evidence.prometheus import Samples
 from fixtures.instruments.prompts import Prompts
 from fixtures.instruments.trials import median_interval
 from fixtures.subject.stack import Stack

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged
 from fixtures.core.geometry import Parallel
-from fixtures.evidence import command, startup
-from fixtures.evidence.command import (
+from fixtures.evidence import startup
+from fixtures.evidence.connector import (
     Connector,
-    Options,
+    connector_fault,
     connector_of,
-    fault_of,
-    in_effect,
-    options,
-    parallel_of,
+    effective_connector,
+    lmcache_file,
+    lmcache_settings,
 )
+from fixtures.evidence.options import Options, parallel_of, parse_options, with_transfer_config, without_connector
 from fixtures.provide.process.model import kv_bytes_per_token
 
 FLAG = "--kv-transfer-config"
@@ -124,7 +124,7 @@ COMMANDS: list[tuple[str, tuple[str, ...], str | None, str]] = [
 
 def verdict(connector: Connector | None, **more: Any) -> str:
     try:
-        return OK if fault_of(connector, expected="engine-0", **more) is None else FAULT
+        return OK if connector_fault(connector, expected="engine-0", **more) is None else FAULT
     except NotJudged:
         return OPEN
 
@@ -138,7 +138,7 @@ def test_the_connector_of_a_command_line(argv: tuple[str, ...], name: str | None
 
 
 def test_an_override_is_told_with_what_won() -> None:
-    fault = fault_of(connector_of((FLAG, V1, "--kv-offloading-size", "1")), expected="engine-0")
+    fault = connector_fault(connector_of((FLAG, V1, "--kv-offloading-size", "1")), expected="engine-0")
     assert fault is not None
     assert "LMCacheConnectorV1" in fault
     assert "got OffloadingConnector: --kv-offloading-size 1 (backend native) overrides it silently" in fault
@@ -185,7 +185,7 @@ def test_half_of_a_disaggregated_release_is_not_judged(role: str) -> None:
 def test_the_log_says_which_connector_runs(
     argv: tuple[str, ...], created: str | None, name: str | None, says: str
 ) -> None:
-    found = in_effect(connector_of(argv), created)
+    found = effective_connector(connector_of(argv), created)
     assert (found.name if found else None) == name
     assert verdict(found) == says
 
@@ -257,7 +257,7 @@ def test_where_the_cache_server_is(argv: tuple[str, ...], address: tuple[str, in
     ],
 )
 def test_parallel_sizes(argv: str, sizes: tuple[int, int, int], workers: int) -> None:
-    found = parallel_of(options(argv.split(), read))
+    found = parallel_of(parse_options(argv.split(), read))
     assert (found.tensor, found.pipeline, found.data) == sizes
     assert found.workers == workers
     assert found.ranks == sizes[0] * sizes[1]
@@ -340,7 +340,7 @@ KIB = 1024
     ],
 )
 def test_bytes_of_kv_per_token(config: dict[str, Any], argv: str, size: int | None) -> None:
-    assert kv_bytes_per_token(config, options(argv.split())) == size
+    assert kv_bytes_per_token(config, parse_options(argv.split())) == size
 
 
 # --- the start of a log -----------------------------------------------------------------------------------------------
@@ -368,14 +368,14 @@ def test_the_start_of_a_log() -> None:
     assert found.asked.offloading == Connector("LMCacheMPConnector", "kv_both", found.asked.members[0].text)
     assert found.parallel == Parallel(2, 2, 1)
     assert (found.dtype, found.kv_cache_dtype) == ("float16", "fp8")
-    assert verdict(in_effect(found.asked, found.created)) == OK
+    assert verdict(effective_connector(found.asked, found.created)) == OK
     assert startup.read("nothing") == startup.Startup()
 
 
 def test_a_log_with_a_line_per_member() -> None:
     names = ("MultiConnector", "NixlPullConnector", "LMCacheMPConnector")
     log = "".join(f"INFO [factory.py:64] Creating v1 connector with name: {name} and engine_id: x\n" for name in names)
-    assert verdict(in_effect(connector_of((FLAG, multi(NIXL, MP))), startup.read(log).created)) == OK
+    assert verdict(effective_connector(connector_of((FLAG, multi(NIXL, MP))), startup.read(log).created)) == OK
 
 
 def test_a_json_log_is_read_too() -> None:
@@ -423,14 +423,16 @@ NO_FILES = [
 def test_a_file_that_cannot_be_read_is_unknown_at_once(content: str) -> None:
     began = time.process_time()
     with pytest.raises(ValueError, match=r"^(?:is not YAML|holds|is nested)"):
-        command.lmcache_file(content)
-    assert options(["vllm", "serve", "--config", "f", "-tp", "2"], lambda _: content) == Options((("-tp", "2"),), "f")
+        lmcache_file(content)
+    assert parse_options(["vllm", "serve", "--config", "f", "-tp", "2"], lambda _: content) == Options(
+        (("-tp", "2"),), "f"
+    )
     assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("content", ["hf-overrides: {a: 2024-01-01}", "hf-overrides: {2024-01-01: a}", "[a]", "x"])
 def test_options_of_a_file_that_vllm_cannot_take_are_unknown(content: str) -> None:
-    assert options(["vllm", "serve", "--config", "f"], lambda _: content).unread == "f"
+    assert parse_options(["vllm", "serve", "--config", "f"], lambda _: content).unread == "f"
 
 
 @pytest.mark.parametrize(
@@ -446,16 +448,16 @@ def test_options_of_a_file_that_vllm_cannot_take_are_unknown(content: str) -> No
 )
 def test_what_lmcache_could_not_read_is_told(content: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}"):
-        command.lmcache_file(content)
+        lmcache_file(content)
 
 
 @pytest.mark.parametrize("content", ["", "# nothing yet\n", "{}", "---\n"])
 def test_an_empty_file_sets_nothing(content: str) -> None:
-    assert command.lmcache_file(content) == {}
+    assert lmcache_file(content) == {}
 
 
 def test_a_file_may_use_anchors() -> None:
-    assert command.lmcache_file("a: &a {b: 1}\nc: *a\nd: &d text\ne: *d") == {
+    assert lmcache_file("a: &a {b: 1}\nc: *a\nd: &d text\ne: *d") == {
         "a": {"b": 1},
         "c": {"b": 1},
         "d": "text",
@@ -477,16 +479,16 @@ def test_connectors_inside_each_other(depth: int) -> None:
 
 
 def test_options_without_an_end() -> None:
-    options(["vllm", "serve", f"{FLAG}.{'a.' * 5000}", "1", f"{FLAG}.b", "[" * 50_000, f"{FLAG}.c", "9" * 5000])
+    parse_options(["vllm", "serve", f"{FLAG}.{'a.' * 5000}", "1", f"{FLAG}.b", "[" * 50_000, f"{FLAG}.c", "9" * 5000])
 
 
 @given(st.lists(WORDS, max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_any_command_line_is_read(argv: list[str]) -> None:
-    found = options(argv, read)
+    found = parse_options(argv, read)
     parallel_of(found)
-    command.lmcache_settings(argv)
-    command.without_connector(argv)
+    lmcache_settings(argv)
+    without_connector(argv)
     try:
         connector = connector_of(found)
     except ValueError:
@@ -503,5 +505,5 @@ def test_any_log_is_read(log: str) -> None:
 
 def test_without_a_connector_nothing_else_changes() -> None:
     argv = ["vllm", "serve", "m", "--port=1", FLAG, V1, "--kv_transfer_config.kv_role", "kv_both", *SIZE, "-tp", "2"]
-    assert command.without_connector(argv) == ["vllm", "serve", "m", "--port=1", "-tp", "2"]
-    assert command.with_transfer_config(argv[:6], "X") == ["vllm", "serve", "m", "--port=1", FLAG, "X"]
+    assert without_connector(argv) == ["vllm", "serve", "m", "--port=1", "-tp", "2"]
+    assert with_transfer_config(argv[:6], "X") == ["vllm", "serve", "m", "--port=1", FLAG, "X"]

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.evidence.command import BOTH, FLAG, LMCACHE_CONNECTORS, Connector, connector_of
-from fixtures.evidence.manifest import effective, flag_positions, flag_value, references, unresolved
+from fixtures.evidence.connector import BOTH, LMCACHE_CONNECTORS, Connector, connector_of
+from fixtures.evidence.flags import flag_positions, flag_value
+from fixtures.evidence.manifest import effective, references, unresolved
+from fixtures.evidence.options import TRANSFER_FLAG
 
 V1 = json.dumps({"kv_connector": "LMCacheConnectorV1", "kv_role": BOTH})
 MP = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_producer"})
@@ -55,16 +57,18 @@ def test_positions_and_value_agree(argv: list[str]) -> None:
 
 def test_a_connector_is_read_as_the_engine_reads_it() -> None:
     assert connector_of(["vllm", "serve", "m"]) is None
-    assert connector_of(["vllm", FLAG, V1]) == Connector("LMCacheConnectorV1", BOTH, V1)
-    assert connector_of([f"{FLAG}={V1}", FLAG, MP]) == Connector("LMCacheMPConnector", "kv_producer", MP)
+    assert connector_of(["vllm", TRANSFER_FLAG, V1]) == Connector("LMCacheConnectorV1", BOTH, V1)
+    assert connector_of([f"{TRANSFER_FLAG}={V1}", TRANSFER_FLAG, MP]) == Connector(
+        "LMCacheMPConnector", "kv_producer", MP
+    )
     assert connector_of(
-        ["--kv_transfer_config", MP, FLAG.replace("-", "_").replace("__", "--") + f"={V1}"]
+        ["--kv_transfer_config", MP, TRANSFER_FLAG.replace("-", "_").replace("__", "--") + f"={V1}"]
     ) == Connector("LMCacheConnectorV1", BOTH, V1)
     assert {"LMCacheConnectorV1", "LMCacheMPConnector"} <= LMCACHE_CONNECTORS
 
 
 def test_what_a_connector_does_not_say_is_not_made_up() -> None:
-    assert connector_of([FLAG, "{}"]) == Connector("None", "None", "{}")
+    assert connector_of([TRANSFER_FLAG, "{}"]) == Connector("None", "None", "{}")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_what_a_connector_does_not_say_is_not_made_up() -> None:
 )
 def test_a_connector_that_is_no_json_object_is_shown(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        connector_of([FLAG, text])
+        connector_of([TRANSFER_FLAG, text])
 
 
 # ---- addresses

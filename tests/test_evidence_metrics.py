@@ -1,4 +1,4 @@
-"""fixtures.evidence.metrics: the numbers of real scrapes, every renaming, and absence that stays absence."""
+"""Metrics: the numbers of real scrapes, every renaming, and absence that stays absence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fixtures.evidence.metrics import EXPECTED_METRICS, CacheCounters, CounterReset, EngineCounters, Samples, missing
+from fixtures.evidence.metrics import EXPECTED_METRICS, CacheCounters, CounterReset, EngineCounters, missing_metrics
+from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import FULL, KvShape
 
 DATA = Path(__file__).parent / "data" / "evidence"
@@ -159,13 +160,11 @@ def test_delta_subtracts_counters_and_keeps_gauges() -> None:
     assert after.delta(before) == EngineCounters(
         computed=1, loaded=2048, ttft_sum=0.5, running=0, kv_usage=0.25, block_size=16
     )
-    assert not after.restarted(before)
 
 
 @pytest.mark.parametrize("after", [EngineCounters(computed=99), EngineCounters()])
 def test_a_restart_is_an_error(after: EngineCounters) -> None:
     before = EngineCounters(computed=100)
-    assert after.restarted(before)
     with pytest.raises(CounterReset, match="computed was 100"):
         after.delta(before)
 
@@ -270,15 +269,18 @@ def test_no_cache_metrics_is_no_cache() -> None:
 
 
 def test_nothing_is_missing_on_healthy_stacks() -> None:
-    assert missing(recorded("inprocess-vllm0.25.1.metrics.txt"), "engine") == ()
-    assert missing(Samples.parse(RELOADED), "multi-process") == ()
-    assert missing(Samples.parse(IN_PROCESS), "in-process") == ()
+    assert missing_metrics(recorded("inprocess-vllm0.25.1.metrics.txt"), "engine") == ()
+    assert missing_metrics(Samples.parse(RELOADED), "multi-process") == ()
+    assert missing_metrics(Samples.parse(IN_PROCESS), "in-process") == ()
 
 
 def test_what_is_missing_is_named() -> None:
-    assert missing(recorded("inprocess-vllm0.25.1.metrics.txt"), "in-process")[0] == "lmcache:num_stored_tokens_total"
-    assert missing(Samples.parse(COLD), "multi-process") == ("lmcache_mp_l1_read_chunks_total",)
-    assert missing(Samples({}), "engine") == tuple(expected.names[0] for expected in EXPECTED_METRICS["engine"])
+    assert (
+        missing_metrics(recorded("inprocess-vllm0.25.1.metrics.txt"), "in-process")[0]
+        == "lmcache:num_stored_tokens_total"
+    )
+    assert missing_metrics(Samples.parse(COLD), "multi-process") == ("lmcache_mp_l1_read_chunks_total",)
+    assert missing_metrics(Samples({}), "engine") == tuple(expected.names[0] for expected in EXPECTED_METRICS["engine"])
 
 
 # --- any text ---------------------------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_no_text_is_too_strange(text: str) -> None:
     engine, counters = EngineCounters.read(samples), CacheCounters.read(samples, 256)
     assert engine.delta(EngineCounters()) is not None
     assert counters.flavour in (None, "in-process", "multi-process")
-    missing(samples, "engine")
+    missing_metrics(samples, "engine")
 
 
 # --- pages that are none, and large ones ------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ import pytest
 
 from fixtures.catalogue.signatures import SIGNATURES
 from fixtures.evidence import logs, sse
-from fixtures.evidence.metrics import CacheCounters, EngineCounters, Samples, missing
+from fixtures.evidence.metrics import CacheCounters, EngineCounters, missing_metrics
+from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import KvShape
 from tests.fuzzing import BATCH, INPUTS, for_seeds
 
@@ -103,10 +104,9 @@ def read_log(dice: random.Random, data: bytes) -> None:
 
 def read_metrics(_: random.Random, data: bytes) -> None:
     samples = Samples.parse(data.decode("utf-8", "replace"))
-    counters = EngineCounters.read(samples)
-    counters.restarted(EngineCounters())
+    EngineCounters.read(samples).delta(EngineCounters())
     CacheCounters.read(samples, 256, KvShape(2, 2))
-    missing(samples, "engine")
+    missing_metrics(samples, "engine")
 
 
 def read_stream(dice: random.Random, data: bytes) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.core.record import Requested
-from fixtures.evidence.manifest import flag_value
+from fixtures.evidence.flags import flag_value
 from fixtures.provide.process import command as local
 from fixtures.provide.values.go import go_int, go_text
 from fixtures.provide.values.ignored import ignored

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
 from fixtures.evidence import logs
-from fixtures.evidence.metrics import CacheCounters, EngineCounters, Samples
+from fixtures.evidence.metrics import CacheCounters, EngineCounters
+from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.sse import Event, check_stream
 from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt
