@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fixtures.core.redaction import redact, redact_xml
+from fixtures.core.redaction.redact import redact, redact_xml
 
 ACCOUNT = Path(os.environ.get("SERVICE_ACCOUNT_DIR", "/var/run/secrets/kubernetes.io/serviceaccount"))
 ROOM_BYTES = 900_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import hypothesis  # noqa: F401 - pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
 import pytest
 
-from fixtures.core import redaction as redact
+from fixtures.core.redaction.known import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> None:
     """What other tests of the same process have made known as secrets is not masked here."""
-    redact._KNOWN.clear()
+    KNOWN.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

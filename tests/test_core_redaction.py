@@ -12,20 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.core.redaction import (
-    _FORMS,
-    _ROOT,
-    MASK,
-    is_secret_name,
-    mask,
-    redact,
-    redact_tree,
-    redact_xml,
-    remember,
-    remember_all,
-    remember_environment,
-    remember_sets,
-)
+from fixtures.core.redaction.known import register_environment, register_secret, register_secrets, register_sets
+from fixtures.core.redaction.names import MASK, is_secret_name
+from fixtures.core.redaction.patterns import FORMS
+from fixtures.core.redaction.redact import _ROOT, mask, redact, redact_tree, redact_xml
 from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, READABLE, SECRET_NAMES
 
 
@@ -104,7 +94,7 @@ def test_secrets_are_masked(text: str, expected: str) -> None:
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
     assert redact_tree({"env": [{"name": name, "value": "planted"}]}) == {"env": [{"name": name, "value": MASK}]}
-    remember_environment({name: "planted-there"})
+    register_environment({name: "planted-there"})
     assert mask("it is planted-there") == f"it is {MASK}"
 
 
@@ -117,7 +107,7 @@ def test_names_of_other_things(name: str) -> None:
 def test_a_secret_may_begin_like_something_else(secret: str) -> None:
     assert redact_tree({"redisPassword": secret, "apiKeys": [secret]}) == {"redisPassword": MASK, "apiKeys": [MASK]}
     assert mask(f'redisPassword: "{secret}"') == f'redisPassword: "{MASK}"'
-    remember(secret)
+    register_secret(secret)
     assert mask(f"it is {secret}") == f"it is {MASK}"
 
 
@@ -153,11 +143,11 @@ def test_a_token_of_yaml_needs_no_digit() -> None:
 
 
 def test_the_password_of_curl_is_known_by_its_place_in_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.core.redaction._KNOWN", set())
+    monkeypatch.setattr("fixtures.core.redaction.known.KNOWN", set())
     words = ["/usr/bin/curl", "-u", "somebody:planted-place", "h"]
     assert redact_tree(words) == ["/usr/bin/curl", "-u", MASK, "h"]
-    remember_all(words)
-    remember_all({"token": "planted-place-2", "nested": {"token": "Hello"}})
+    register_secrets(words)
+    register_secrets({"token": "planted-place-2", "nested": {"token": "Hello"}})
     told = "planted-place of somebody, planted-place-2, Hello"
     assert mask(told) == f"{MASK} of somebody, {MASK}, Hello"
     assert redact_tree(["docker", "-u", "somebody:x", "--user", "1000:1000"])[2:] == [
@@ -167,9 +157,9 @@ def test_the_password_of_curl_is_known_by_its_place_in_a_command_line(monkeypatc
     ]
 
 
-@pytest.mark.parametrize("index", range(len(_FORMS)))
+@pytest.mark.parametrize("index", range(len(FORMS)))
 def test_no_rule_is_idle(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.core.redaction._FORMS", _FORMS[:index] + _FORMS[index + 1 :])
+    monkeypatch.setattr("fixtures.core.redaction.patterns.FORMS", FORMS[:index] + FORMS[index + 1 :])
     assert [kind for kind, (secret, text) in PLANTED.items() if secret in redact(text)]
 
 
@@ -269,7 +259,7 @@ def test_a_secret_is_masked_wherever_a_tree_holds_it(tree: object, expected: obj
 )
 def test_what_refers_to_a_secret_stays(tree: object) -> None:
     assert redact_tree(tree) == tree
-    remember_all(tree)
+    register_secrets(tree)
     assert redact("name s, key k, a key, string, secretKeyRef") == "name s, key k, a key, string, secretKeyRef"
 
 
@@ -286,23 +276,23 @@ def test_what_refers_to_a_secret_stays(tree: object) -> None:
     ],
 )
 def test_a_secret_is_remembered_wherever_a_tree_holds_it(tree: object) -> None:
-    remember_all(tree)
+    register_secrets(tree)
     assert mask("it is planted-there") == f"it is {MASK}"
 
 
 def test_a_password_of_a_url_is_remembered_with_what_ought_to_be_encoded() -> None:
-    remember_all({"url": "redis://:ab/c?d#e@h:6379", "other": "http://h/a@b", "port": "http://h:8000/a@b"})
+    register_secrets({"url": "redis://:ab/c?d#e@h:6379", "other": "http://h/a@b", "port": "http://h:8000/a@b"})
     assert mask("ab/c?d#e h/a 8000/a") == f"{MASK} h/a 8000/a"
 
 
 def test_a_number_is_remembered_too() -> None:
-    remember_all({"redisPassword": 12345678, "env": [{"name": "X_PASS", "value": 87654321}], "port": 80801})
+    register_secrets({"redisPassword": 12345678, "env": [{"name": "X_PASS", "value": 87654321}], "port": 80801})
     assert mask("12345678 87654321 80801") == f"{MASK} {MASK} 80801"
 
 
 def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "servingEngineSpec.modelSpec[0].env[0]"
-    remember_sets(
+    register_sets(
         [
             f"{path}.name=MY_PASSWORD,{path}.value=planted-by-set",
             "servingEngineSpec.vllmApiKey=planted-too",
@@ -314,7 +304,7 @@ def test_what_set_gives_to_an_entry_of_an_environment_list_is_remembered(monkeyp
 
 
 def test_what_is_known_is_masked_in_other_writings_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_all(
+    register_secrets(
         {
             "env": [{"name": "X_PASSWORD", "value": "p/anted of all"}],
             "url": "redis://:planted-pw@h",
@@ -323,7 +313,7 @@ def test_what_is_known_is_masked_in_other_writings_too(monkeypatch: pytest.Monke
     )
     coded = base64.b64encode(b"p/anted of all").decode()
     assert redact(f"p%2Fanted%20of%20all {coded} planted-pw planted-token") == f"{MASK} {MASK} {MASK} {MASK}"
-    remember("token")
+    register_secret("token")
     assert redact("max_tokens 8, a token") == f"max_tokens 8, a {MASK}", "a short word is masked as a word only"
 
 
@@ -414,17 +404,17 @@ def test_a_home_that_is_no_folder_hides_nothing(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("known", ["Bearer", "HF_TOKEN", "hf_token", "--api-key", "password"])
 def test_a_secret_that_reads_like_a_name_hides_no_other(known: str) -> None:
-    remember(known)
+    register_secret(known)
     text = 'Bearer abcdefghijk HF_TOKEN=letmein1 {"hf_token": "letmein2"} --api-key letmein3 password: letmein4'
     assert not re.search("abcdef|letmein", mask(text))
     assert known not in mask(f"it is {known}")
 
 
 def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch):
-    remember_all(
+    register_secrets(
         {"servingEngineSpec": {"vllmApiKey": "plain-word"}, "modelSpec": [{"hf_token": "other-word"}], "tag": "v1"}
     )
-    remember("abc")  # too short to be masked by value
+    register_secret("abc")  # too short to be masked by value
     assert redact("vllmApiKey: plain-word, hf_token: other-word, v1 abc") == (
         f"vllmApiKey: {MASK}, hf_token: {MASK}, v1 abc"
     )

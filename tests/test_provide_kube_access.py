@@ -15,7 +15,7 @@ import requests
 
 from fixtures.core.errors import NotJudged, StackError, SubjectFault
 from fixtures.core.record import EngineServer, PodRef
-from fixtures.core.redaction import redact
+from fixtures.core.redaction.redact import redact
 from fixtures.core.waiting import poll
 from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import is_ready, name_of, uid_of
