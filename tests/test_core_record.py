@@ -34,7 +34,7 @@ from fixtures.core.record import (
     runs,
     uninterrupted,
 )
-from fixtures.provide.process.launch import remove_orphans
+from fixtures.provide.orphans import remove_orphans
 from fixtures.provide.release import kind as kinds
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from fixtures.evidence.connector import (
     lmcache_settings,
 )
 from fixtures.evidence.options import Options, parallel_of, parse_options, with_transfer_config, without_connector
-from fixtures.provide.process.model import kv_bytes_per_token
+from fixtures.provide.kv_size import kv_bytes_per_token
 
 FLAG = "--kv-transfer-config"
 

@@ -33,7 +33,7 @@ from fixtures.core.record import ProcessRef, StackRecord, runs
 from fixtures.core.waiting import poll
 from fixtures.plugin import stack as plugin
 from fixtures.plugin.stack import machine
-from fixtures.provide.process import launch as process
+from fixtures.provide.process import launch, teardown
 from fixtures.provide.provider import TearDown
 from tests import fakes
 from tests.apart import ADDOPTS, Started, run
@@ -257,7 +257,7 @@ def test_bad_input_is_one_sentence_at_once(project: Project, monkeypatch: pytest
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
-    monkeypatch.setattr(process, "stand_up", lambda *_, **__: pytest.fail("something was started"))
+    monkeypatch.setattr(launch, "stand_up", lambda *_, **__: pytest.fail("something was started"))
     good = (project.config / "values.yaml").read_text()
     for name, text in {
         "empty.yaml": "",
@@ -458,13 +458,13 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
 def test_a_tear_down_that_fails_does_not_cost_the_report(
     project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = process.tear_down
+    real = teardown.tear_down
 
     def fails(record: StackRecord, registry: Path) -> TearDown:
         real(record, registry)
         return TearDown(1, 1, 0.0, (), (4711,), ())
 
-    monkeypatch.setattr(process, "tear_down", fails)
+    monkeypatch.setattr(teardown, "tear_down", fails)
     assert project.run(*project.subject).ret == 1
     assert "left pids 4711 running; end them with kill -9" in capfd.readouterr().err
     assert project.report()["run"]["exit_status"] == 1
@@ -628,7 +628,7 @@ def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     [record] = project.records()
     assert len(project.running()) == 3
     assert record.owner is not None
-    assert process.tear_down(record, project.path / "cache" / "stacks").left_running == ()
+    assert teardown.tear_down(record, project.path / "cache" / "stacks").left_running == ()
 
 
 def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.progress import Progress
-from fixtures.provide.process.launch import remove_orphans
+from fixtures.provide.orphans import remove_orphans
 from fixtures.provide.release import chart
 from tests.apart import Started
 from tests.test_plugin_stack import project as process_project

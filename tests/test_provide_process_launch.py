@@ -21,9 +21,11 @@ from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.progress import Progress
 from fixtures.core.record import ProcessRef, StackRecord, process_tree, runs
 from fixtures.instruments.prompts import Prompts
-from fixtures.provide.process import environment as engine_env
-from fixtures.provide.process import launch as process
-from fixtures.provide.process.launch import PortTakenError, remove_orphans, stand_up, tear_down
+from fixtures.provide.orphans import remove_orphans
+from fixtures.provide.process import launch, probe, ready
+from fixtures.provide.process.launch import stand_up
+from fixtures.provide.process.ready import PortTakenError
+from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.subject.stack import Stack
 from tests import fakes
@@ -45,7 +47,7 @@ class Place:
         self.config = fakes.make_config(folder / "fakes")
         self.registry = folder / "cache" / "stacks"
         self.said = io.StringIO()
-        self.env: EngineEnv = engine_env.adopt(self.fake.python)
+        self.env: EngineEnv = probe.adopt(self.fake.python)
 
     def up(self, name: str = "run") -> StackRecord:
         return stand_up(
@@ -224,12 +226,12 @@ def test_an_engine_that_dies_while_loading_says_why(place: Place) -> None:
 def test_a_half_started_stack_is_taken_down(
     place: Place, monkeypatch: pytest.MonkeyPatch, engine: str, server: str, says: str
 ) -> None:
-    monkeypatch.setattr(process, "ENGINE_READY_S", 1.0)
-    monkeypatch.setattr(process, "SERVER_READY_S", 1.0 if "hangs" in server else 30.0)
+    monkeypatch.setattr(ready, "ENGINE_READY_S", 1.0)
+    monkeypatch.setattr(ready, "SERVER_READY_S", 1.0 if "hangs" in server else 30.0)
     if "stubborn" in engine:
-        monkeypatch.setattr(process, "tear_down", lambda *args: tear_down(*args, grace_s=0.5))
+        monkeypatch.setattr(launch, "tear_down", lambda *args: tear_down(*args, grace_s=0.5))
     if "dies-after" in engine or "fails" in engine:
-        monkeypatch.setattr(process, "ENGINE_READY_S", 30.0)
+        monkeypatch.setattr(ready, "ENGINE_READY_S", 30.0)
     place.fake.behave(engine=engine, server=server)
     begin = time.monotonic()
     with pytest.raises(StackError, match=says) as caught:
@@ -274,16 +276,16 @@ def test_a_second_signal_does_not_stop_the_tear_down(place: Place) -> None:
 def taken() -> Iterator[int]:
     """A port that somebody has bound."""
     with socket.socket() as bound:
-        bound.bind((process.HOST, 0))
+        bound.bind((launch.HOST, 0))
         yield bound.getsockname()[1]
 
 
 def test_a_port_that_was_taken_meanwhile_is_changed_once(
     place: Place, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
-    free = process._free_port
+    free = launch._free_port
     ports = iter([free(), free(), taken])
-    monkeypatch.setattr(process, "_free_port", lambda: next(ports, None) or free())
+    monkeypatch.setattr(launch, "_free_port", lambda: next(ports, None) or free())
     record = place.up()
     assert "address already in use" in place.said.getvalue()
     assert "trying once more with other ports" in place.said.getvalue()
@@ -294,9 +296,9 @@ def test_a_port_that_was_taken_meanwhile_is_changed_once(
 
 
 def test_a_port_that_stays_taken_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    free = process._free_port
+    free = launch._free_port
     ports = iter([free(), free(), taken, free(), free(), taken])
-    monkeypatch.setattr(process, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(launch, "_free_port", lambda: next(ports))
     with pytest.raises(PortTakenError, match=r"fake-0 ended while .*address already in use .*fake-0\.log"):
         place.up()
     assert place.left() == NOTHING
@@ -304,10 +306,10 @@ def test_a_port_that_stays_taken_is_named(place: Place, monkeypatch: pytest.Monk
 
 def test_a_stranger_on_our_port_is_not_taken_for_ours(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first = place.up("first")
-    free = process._free_port
+    free = launch._free_port
     port = int(first.engines[0].url.rsplit(":", 1)[1])
     ports = iter([free(), free(), port])
-    monkeypatch.setattr(process, "_free_port", lambda: next(ports, None) or free())
+    monkeypatch.setattr(launch, "_free_port", lambda: next(ports, None) or free())
     place.fake.behave(engine="slow")  # while it loads, the other engine answers on its port, with the same model
     second = place.up("second")
     assert second.engines[0].url != first.engines[0].url
@@ -325,14 +327,14 @@ def test_no_room_is_said_with_a_remedy(place: Place, monkeypatch: pytest.MonkeyP
         raise full
 
     if where == "log":
-        opened = process.append
+        opened = launch.append
 
         def open_(path: Path, **options: int) -> object:
             return no_room() if path.name == "fake-0.log" else opened(path, **options)
 
-        monkeypatch.setattr(process, "append", open_)
+        monkeypatch.setattr(launch, "append", open_)
     elif where == "record":
-        monkeypatch.setattr("fixtures.core.record._write", no_room)
+        monkeypatch.setattr("fixtures.core.record.write_atomically", no_room)
     elif where == "temporary folder":
         monkeypatch.setattr("tempfile.mkdtemp", no_room)
     else:

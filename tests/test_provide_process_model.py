@@ -11,19 +11,23 @@ from pathlib import Path
 import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.files import cache_dir
 from fixtures.core.geometry import Geometry
-from fixtures.provide.process import environment as engine_env
-from fixtures.provide.process.environment import EngineEnv
-from fixtures.provide.process.model import Recipe, check_model, ensure_model, weights_sha256
+from fixtures.provide.process.completeness import incompleteness, load
+from fixtures.provide.process.environment import CPU_PAIR, EngineEnv
+from fixtures.provide.process.model import MARKER, Recipe, check_model, ensure_model
+from fixtures.provide.process.probe import adopt
 
 
 @pytest.fixture(scope="module")
 def env() -> EngineEnv:
     given = os.environ.get("KV_OFFLOAD_ENGINE_PYTHON")
-    found = engine_env.adopt(Path(given)) if given else engine_env.existing()
-    if found is None:
+    if given:
+        return adopt(Path(given))
+    folder = cache_dir() / CPU_PAIR.folder
+    if incompleteness(folder, CPU_PAIR) is not None:
         pytest.skip("no engine environment: set KV_OFFLOAD_ENGINE_PYTHON or let the suite make one first")
-    return found
+    return load(folder)
 
 
 def test_the_tiny_model_takes_four_kibibytes_of_kv_per_token():
@@ -89,6 +93,10 @@ def test_lfs_pointers_are_not_weights(tmp_path):
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ConfigurationError, match="git lfs pull"):
         check_model(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    return json.loads((folder / MARKER).read_text())["sha256"]["model.safetensors"]
 
 
 @pytest.mark.long  # the engine's own torch is imported three times

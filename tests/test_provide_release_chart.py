@@ -29,7 +29,7 @@ from fixtures.core.waiting import poll
 from fixtures.plugin import cluster as cluster_options
 from fixtures.provide.kube import helm as helms
 from fixtures.provide.kube.helm import Layers
-from fixtures.provide.process.launch import remove_orphans
+from fixtures.provide.orphans import remove_orphans
 from fixtures.provide.release import chart
 from fixtures.provide.release import kind as kinds
 from fixtures.provide.release.chart import Target

@@ -474,7 +474,7 @@ PYTHON = Path("/env/bin/python")
 
 def localise(command: EngineCommand, **changes: Any) -> local.LocalCommand:
     given = {"device": "cpu", "cache_server": ("127.0.0.1", 6000), "model_dir": Path("/m"), **changes}
-    return local.localise(command, python=PYTHON, host="127.0.0.1", port=8100, prom_dir=Path("/p"), **given)
+    return local.to_local_command(command, python=PYTHON, host="127.0.0.1", port=8100, prom_dir=Path("/p"), **given)
 
 
 def test_on_a_cpu_the_multi_process_connector_takes_over(render):

@@ -19,7 +19,8 @@ from fixtures.catalogue.requirements import REQUIREMENTS, musts
 from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
 from fixtures.plugin import stack as plugin
 from fixtures.plugin.verdicts import STATE_KEY, VerdictState
-from fixtures.provide.process import launch as process
+from fixtures.provide.process import launch
+from fixtures.provide.requested import requested
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import verdicts as aggregate
 from fixtures.report.verdicts import Case, Phase
@@ -75,7 +76,7 @@ def pytest_pyfunc_call(pyfuncitem):
 def record_of(run: Run, name: str) -> StackRecord:
     """The record of a healthy stack, from what the configuration really renders."""
     config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
-    command, explicit = process.check(config)
+    command, explicit = launch.commands_of(config)
     of_server = explicit is not None or run.device == "cpu"
     record = StackRecord(
         id=name,
@@ -84,7 +85,7 @@ def record_of(run: Run, name: str) -> StackRecord:
         device=run.device,
         folder=run.folder / name,
         model=command.served_model_name,
-        requested=process.requested(command, explicit),
+        requested=requested(command, explicit),
         engines=[
             EngineServer(
                 name="engine-0",
