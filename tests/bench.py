@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fixtures.core.record import StackRecord
-from fixtures.evidence import logs
+from fixtures.evidence.logs.reader import LogReader, read_log
 from fixtures.evidence.prometheus import Samples
 from fixtures.instruments.prompts import Prompts
 from fixtures.instruments.trials import median_interval
@@ -131,7 +131,7 @@ def feed_rate(line: str, pieces: int = 4) -> float:
     """Megabytes per second at which a log of this line alone is read, in pieces of 16 MB as a stack reads it."""
     data = f"{line}\n".encode()
     data *= 16_000_000 // len(data)
-    reader = logs.LogReader()
+    reader = LogReader()
     begin = time.monotonic()
     for _ in range(pieces):
         reader.feed(data)
@@ -143,7 +143,7 @@ def parsers(stack: Stack) -> dict[str, float]:
     text = "\n".join(stack.log_text().values())
     text *= max(1, 20_000_000 // len(text))
     begin = time.monotonic()
-    logs.read(text)
+    read_log(text)
     log_rate = len(text) / 1e6 / (time.monotonic() - begin)
     silent = {
         f"log parser, lines that say nothing: {kind}, {wrapper} (MB/s)": feed_rate(wrap(line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from fixtures.evidence.logs import parse_line
+from fixtures.evidence.logs.lines import parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""fixtures.evidence.logs: exact facts from logs of real runs, one line of every generation, no crash on any text."""
+"""Logs: exact facts from logs of real runs, one line of every generation, no crash on any text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.evidence import logs
-from fixtures.evidence.logs import SIGNATURES, LogFacts, parse_line, read
+from fixtures.catalogue.signatures import SIGNATURES
+from fixtures.evidence.logs.crash import first_error
+from fixtures.evidence.logs.facts import LogFacts
+from fixtures.evidence.logs.lines import LogLine, parse_line
+from fixtures.evidence.logs.reader import LogReader, read_log
+from fixtures.evidence.logs.search import _SAYING, SAYS
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from tests.log_lines import SILENT, SILENT_WRAPPERS, WRAPPERS, docker, record_of
 
@@ -115,8 +119,8 @@ def test_every_wrapper_comes_off(
 @pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
 def test_a_healthy_run_has_no_fault_and_no_crash(path: Path) -> None:
     text = path.read_bytes().decode()
-    assert [str(finding) for finding in read(text).faults] == []
-    assert logs.first_error(text) is None
+    assert [str(finding) for finding in read_log(text).faults] == []
+    assert first_error(text) is None
 
 
 def test_there_are_healthy_runs_to_judge_by() -> None:
@@ -124,7 +128,7 @@ def test_there_are_healthy_runs_to_judge_by() -> None:
 
 
 def test_in_process_run() -> None:
-    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    facts = read_log(recorded("inprocess-lmcache0.5.3.engine.log"))
     assert (len(facts.stored), len(facts.hits), len(facts.retrieved)) == (27, 63, 38)
     # the engine's own counter of the same run: vllm:prompt_tokens_by_source{source="external_kv_transfer"} 138240
     assert facts.retrieved_tokens() == facts.hit_tokens() == 138_240
@@ -139,7 +143,7 @@ def test_in_process_run() -> None:
 
 
 def test_in_process_cold_and_warm_request() -> None:
-    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    facts = read_log(recorded("inprocess-lmcache0.5.3.engine.log"))
     cold, warm = "cmpl-8dd1a70a955e350e", "cmpl-b0c6617d1b8af7f4"
     assert (facts.stored_tokens(cold), facts.hit_tokens(cold), facts.retrieved_tokens(cold)) == (1024, 0, 0)
     assert (facts.stored_tokens(warm), facts.hit_tokens(warm), facts.retrieved_tokens(warm)) == (0, 1024, 1024)
@@ -152,7 +156,7 @@ def test_in_process_cold_and_warm_request() -> None:
 
 
 def test_chunked_prefill_is_summed() -> None:
-    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    facts = read_log(recorded("inprocess-lmcache0.5.3.engine.log"))
     steps = [event.tokens for event in facts.stored if event.request_id == "cmpl-8ff6b21e480661f1-0-9bc024ee"]
     assert steps == [8192, 6656]
     assert facts.stored_tokens("cmpl-8ff6b21e480661f1") == 14_848
@@ -160,7 +164,7 @@ def test_chunked_prefill_is_summed() -> None:
 
 
 def test_in_process_configuration() -> None:
-    facts = read(recorded("inprocess-lmcache0.5.3.engine.log"))
+    facts = read_log(recorded("inprocess-lmcache0.5.3.engine.log"))
     (configuration,) = facts.configurations
     assert configuration.chunk_size == 256
     assert configuration.max_local_cpu_gib == 20.0
@@ -171,7 +175,7 @@ def test_in_process_configuration() -> None:
 
 
 def test_multi_process_server_of_0_5_3() -> None:
-    facts = read(recorded("mp-lmcache0.5.3.cache-server.log"))
+    facts = read_log(recorded("mp-lmcache0.5.3.cache-server.log"))
     assert (len(facts.stored), len(facts.hits), len(facts.retrieved)) == (29, 38, 38)
     assert facts.retrieved_tokens() == 138_240
     assert facts.hit_tokens(chunk_tokens=256) == 138_240
@@ -183,7 +187,7 @@ def test_multi_process_server_of_0_5_3() -> None:
 
 
 def test_multi_process_server_of_0_5_6() -> None:
-    facts = read(recorded("mp-lmcache0.5.6.cache-server.log"))
+    facts = read_log(recorded("mp-lmcache0.5.6.cache-server.log"))
     assert [event.tokens for event in facts.stored[:3]] == [256, 1024, 1024]
     assert facts.stored[0].seconds == 0.022
     hit = facts.hits[0]
@@ -195,7 +199,7 @@ def test_multi_process_server_of_0_5_6() -> None:
 
 
 def test_multi_process_engine_of_0_32() -> None:
-    facts = read(recorded("mp-vllm0.32.0.engine.log"))
+    facts = read_log(recorded("mp-vllm0.32.0.engine.log"))
     assert [pool.tokens for pool in facts.kv_pools] == [524_288]
     assert {fact.version for fact in facts.versions if fact.component == "vllm"} == {"0.32.0"}
     assert (facts.stored, facts.hits, facts.retrieved) == ((), (), ())
@@ -221,7 +225,7 @@ TRANSFER = "size: 0.1250 {}, cost 50.0000 ms, throughput: 2.5 GB/s; offload_time
     ],
 )
 def test_stored(message: str, expected: tuple[int, int | None, str | None, float | None]) -> None:
-    (event,) = read(NEW.format(message)).stored
+    (event,) = read_log(NEW.format(message)).stored
     assert (event.tokens, event.total, event.request_id, event.seconds) == expected
 
 
@@ -246,7 +250,7 @@ def test_stored(message: str, expected: tuple[int, int | None, str | None, float
     ],
 )
 def test_retrieved(message: str, expected: tuple[int, int | None, int | None, str | None, float | None]) -> None:
-    (event,) = read(NEW.format(message)).retrieved
+    (event,) = read_log(NEW.format(message)).retrieved
     assert (event.tokens, event.required, event.total, event.request_id, event.seconds) == expected
 
 
@@ -287,7 +291,7 @@ def test_retrieved(message: str, expected: tuple[int, int | None, int | None, st
     ],
 )
 def test_hit(message: str, expected: tuple[object, ...]) -> None:
-    (hit,) = read(NEW.format(message)).hits
+    (hit,) = read_log(NEW.format(message)).hits
     assert (
         hit.request_id,
         hit.total_tokens,
@@ -300,7 +304,7 @@ def test_hit(message: str, expected: tuple[object, ...]) -> None:
 
 
 def test_a_pending_lookup_is_no_hit() -> None:
-    assert read(NEW.format("Reqid: a-1, Total tokens 1080, LMCache hit tokens: None.")).hits == ()
+    assert read_log(NEW.format("Reqid: a-1, Total tokens 1080, LMCache hit tokens: None.")).hits == ()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +317,7 @@ def test_a_pending_lookup_is_no_hit() -> None:
     ],
 )
 def test_configuration(message: str, cpu: float | None, chunk: int | None) -> None:
-    (configuration,) = read(NEW.format(message)).configurations
+    (configuration,) = read_log(NEW.format(message)).configurations
     assert (configuration.max_local_cpu_gib, configuration.chunk_size) == (cpu, chunk)
 
 
@@ -327,7 +331,7 @@ def test_configuration(message: str, cpu: float | None, chunk: int | None) -> No
     ],
 )
 def test_server_up(message: str, transport: str | None, address: str | None) -> None:
-    (fact,) = read(NEW.format(message)).servers_up
+    (fact,) = read_log(NEW.format(message)).servers_up
     assert (fact.transport, fact.address) == (transport, address)
 
 
@@ -341,7 +345,7 @@ def test_server_up(message: str, transport: str | None, address: str | None) -> 
     ],
 )
 def test_hash_seed(message: str, value: str) -> None:
-    (fact,) = read(NEW.format(message)).hash_seeds
+    (fact,) = read_log(NEW.format(message)).hash_seeds
     assert fact.value == value
 
 
@@ -364,14 +368,14 @@ def test_hash_seed(message: str, value: str) -> None:
     ],
 )
 def test_engine_version(line: str, version: str) -> None:
-    assert [fact.version for fact in read(line).versions] == [version]
+    assert [fact.version for fact in read_log(line).versions] == [version]
 
 
 # --- ranks and requests -----------------------------------------------------------------------------------------------
 
 
 def steps(*lines: str) -> LogFacts:
-    return read("\n".join(lines))
+    return read_log("\n".join(lines))
 
 
 def test_ranks_are_not_summed() -> None:
@@ -415,8 +419,8 @@ def test_a_repeated_lookup_counts_once() -> None:
 
 
 def test_silence_is_told_apart_from_zero() -> None:
-    assert read("").speaks is False
-    assert read("").stored_tokens() == 0
+    assert read_log("").speaks is False
+    assert read_log("").stored_tokens() == 0
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------
@@ -508,7 +512,7 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("id", sorted(EXAMPLES))
 def test_each_signature_is_found_by_its_id_alone(id: str) -> None:  # noqa: A002
-    (finding,) = read(f"before\n{WARNING.format(EXAMPLES[id])}\nafter").findings
+    (finding,) = read_log(f"before\n{WARNING.format(EXAMPLES[id])}\nafter").findings
     assert finding.signature.id == id or (id, finding.signature.id) == ("traceback", "traceback-handled")
     assert EXAMPLES[id] in finding.line.text
 
@@ -545,7 +549,7 @@ def test_each_signature_is_found_by_its_id_alone(id: str) -> None:  # noqa: A002
 )
 def test_a_tier_that_fails_is_never_silent(level: str, message: str, id: str) -> None:  # noqa: A002
     """Literals of LMCache 0.5.6, at the level it logs them at."""
-    (finding,) = read(f"[2026-08-21 21:08:22,628] LMCache {level}: {message} (a.py:1:x)\n").findings
+    (finding,) = read_log(f"[2026-08-21 21:08:22,628] LMCache {level}: {message} (a.py:1:x)\n").findings
     assert (finding.signature.id, finding.signature.group) == (id, "run")
 
 
@@ -560,7 +564,7 @@ def test_a_tier_that_fails_is_never_silent(level: str, message: str, id: str) ->
     ],
 )
 def test_a_warning_of_no_lost_chunk_is_no_fault(message: str) -> None:
-    assert read(WARNING.format(message)).faults == ()
+    assert read_log(WARNING.format(message)).faults == ()
 
 
 def test_every_signature_has_an_example_and_every_id_is_used_once() -> None:
@@ -570,7 +574,7 @@ def test_every_signature_has_an_example_and_every_id_is_used_once() -> None:
 
 
 def test_no_example_is_an_event() -> None:
-    facts = read("\n".join(NEW.format(message) for message in EXAMPLES.values()))
+    facts = read_log("\n".join(NEW.format(message) for message in EXAMPLES.values()))
     assert (facts.stored, facts.hits, facts.retrieved, facts.configurations) == ((), (), (), ())
 
 
@@ -585,11 +589,11 @@ def test_no_example_is_an_event() -> None:
     ],
 )
 def test_harmless_lines(message: str) -> None:
-    assert read(NEW.format(message)).findings == read(WARNING.format(message)).findings == ()
+    assert read_log(NEW.format(message)).findings == read_log(WARNING.format(message)).findings == ()
 
 
 def test_groups_and_severities() -> None:
-    facts = read("\n".join(WARNING.format(message) for message in EXAMPLES.values()))
+    facts = read_log("\n".join(WARNING.format(message) for message in EXAMPLES.values()))
     assert {finding.signature.group for finding in facts.faults} == {"init", "run", "config"}
     assert {finding.signature.group for finding in facts.warnings} == {"warning"}
     assert [finding.signature.id for finding in facts.of("config")] == [
@@ -602,7 +606,7 @@ def test_groups_and_severities() -> None:
 @pytest.mark.parametrize(("level", "id"), [("WARNING", "traceback-handled"), ("ERROR", "traceback")])
 def test_a_traceback_has_the_level_of_its_record(level: str, id: str) -> None:  # noqa: A002
     text = f"[2026-11-25 04:25:21,672] LMCache {level}: boom (a.py:1:b.c)\nTraceback (most recent call last):\n  x\n"
-    assert [finding.signature.id for finding in read(text).findings] == [id]
+    assert [finding.signature.id for finding in read_log(text).findings] == [id]
 
 
 DEAD = "(APIServer pid=5) ERROR 11-25 04:36:39 [async_llm.py:704] vllm.v1.engine.exceptions.EngineDeadError: x"
@@ -716,7 +720,7 @@ FRAME = '  File "core.py", line 660, in run'
     ],
 )
 def test_first_error(lines: tuple[str, ...], expected: str | None) -> None:
-    assert logs.first_error("\n".join(lines)) == expected
+    assert first_error("\n".join(lines)) == expected
 
 
 # --- any text ---------------------------------------------------------------------------------------------------------
@@ -732,10 +736,10 @@ TEXT = st.lists(st.one_of(st.text(), PIECES, PIECES.map(lambda piece: piece[: le
 @given(TEXT)
 @settings(max_examples=150, deadline=None)
 def test_no_text_is_too_strange(text: str) -> None:
-    facts = read(text)
+    facts = read_log(text)
     assert all(finding.line.text for finding in facts.findings)
     assert facts.stored_tokens("a") is None or facts.stored_tokens() is not None
-    logs.first_error(text)
+    first_error(text)
     for line in text.split("\n"):
         parse_line(line)
 
@@ -743,15 +747,15 @@ def test_no_text_is_too_strange(text: str) -> None:
 @given(st.text(alphabet="{}[]()<>'\"\\,:= a1"))
 @settings(max_examples=150, deadline=None)
 def test_no_configuration_is_too_strange(body: str) -> None:
-    for configuration in read(NEW.format("LMCache Configuration: {" + body + "}")).configurations:
+    for configuration in read_log(NEW.format("LMCache Configuration: {" + body + "}")).configurations:
         assert configuration.max_local_cpu_gib is None
 
 
 def test_the_traceback_of_a_request_that_was_answered_with_500_is_no_finding() -> None:
     above = "(APIServer pid=1192) ERROR:    Exception in ASGI application\n"
     traceback = "(APIServer pid=1192) Traceback (most recent call last):\n"  # as uvicorn logs it under vLLM 0.25.1
-    assert logs.read(above + traceback).findings == ()
-    assert [found.signature.id for found in logs.read(traceback).findings] == ["traceback"]
+    assert read_log(above + traceback).findings == ()
+    assert [found.signature.id for found in read_log(traceback).findings] == ["traceback"]
 
 
 def test_the_traceback_of_a_refused_request_is_no_finding() -> None:
@@ -760,9 +764,9 @@ def test_the_traceback_of_a_refused_request_is_no_finding() -> None:
         "(APIServer pid=12164) ERROR 11-25 10:36:07 [validation.py:151] RequestValidationError caught. Request id: None\n"
         "(APIServer pid=12164) ERROR 11-25 10:36:07 [validation.py:151] Traceback (most recent call last):\n"
     )
-    assert logs.read(refused).findings == ()
-    assert logs.read(refused.replace("validation.py", "server_utils.py")).findings == ()  # as vLLM 0.25.1 logs it
-    assert [found.signature.id for found in logs.read(refused.replace("validation.py", "core.py")).findings] == [
+    assert read_log(refused).findings == ()
+    assert read_log(refused.replace("validation.py", "server_utils.py")).findings == ()  # as vLLM 0.25.1 logs it
+    assert [found.signature.id for found in read_log(refused.replace("validation.py", "core.py")).findings] == [
         "traceback"
     ]
 
@@ -776,7 +780,7 @@ ENGINE_LINE = "(EngineCore pid=7) INFO 11-25 04:31:03 [kv.py:1] GPU KV cache siz
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_line_is_read_behind_every_wrapper(wrapper: str) -> None:
     wrap = WRAPPERS[wrapper]
-    facts = read("\n".join(map(wrap, (SERVER_LINE, ENGINE_LINE, WARNING.format(EXAMPLES["put-failed"])))))
+    facts = read_log("\n".join(map(wrap, (SERVER_LINE, ENGINE_LINE, WARNING.format(EXAMPLES["put-failed"])))))
     assert facts.stored_tokens() == 1024
     assert [pool.tokens for pool in facts.kv_pools] == [477_072]
     assert [finding.signature.id for finding in facts.findings] == ["put-failed"]
@@ -812,7 +816,7 @@ def test_json_logs_are_read() -> None:
     assert (line.message, line.level, line.process) == ("GPU KV cache size: 477,072 tokens", "INFO", "EngineCore")
     assert (line.program, line.place) == ("vllm", "vllm.v1.core")
     assert line.time == datetime(2026, 11, 25, 4, 31, 3, 814000)
-    facts = read(
+    facts = read_log(
         "\n".join(
             [
                 record_of("GPU KV cache size: 477,072 tokens"),
@@ -846,10 +850,10 @@ def test_json_is_read_wherever_it_begins_and_whatever_stands_before(before: str,
         json.dumps({"message": "something new", "level": 20, "logger": "lmcache.v1"}),
     ]
     text = before + "".join(f"{prefix}{line}\n" for line in lines)
-    facts = read(text)
+    facts = read_log(text)
     assert [found.signature.id for found in facts.findings] == ["write-expired", "put-failed", "unknown-error"]
     assert (facts.stored_tokens("cmpl-1"), facts.speaks, facts.format_known) == (2048, True, True)
-    reader = logs.LogReader()
+    reader = LogReader()
     for line in text.encode().splitlines(keepends=True):
         reader.feed(line)
     assert reader.facts() == facts
@@ -879,7 +883,7 @@ def test_a_prefix_of_vllm_may_end_in_anything(prefix: str) -> None:
     version = "INFO 11-25 04:31:03 [core.py:77] Initializing a V1 LLM engine (v0.11.0) with config: model='x'"
     pool = "INFO 11-25 04:31:03 [kv.py:1] GPU KV cache size: 123,456 tokens"
     dead = "ERROR 11-25 04:31:03 [core.py:1] EngineCore encountered a fatal error."
-    facts = read("".join(f"{prefix}{line}\n" for line in (version, pool, dead)))
+    facts = read_log("".join(f"{prefix}{line}\n" for line in (version, pool, dead)))
     assert [one.tokens for one in facts.kv_pools] == [123_456]
     assert [one.version for one in facts.versions] == ["0.11.0"]
     assert [one.signature.id for one in facts.findings] == ["engine-fatal"]
@@ -890,15 +894,15 @@ def test_a_prefix_of_vllm_may_end_in_anything(prefix: str) -> None:
     "line", ["{}", "[]", '{"message": 3}', '{"message": ""}', '{"a": {"b": 1}}', "{", '{"log": null}']
 )
 def test_other_json_is_its_own_message(line: str) -> None:
-    assert parse_line(line) == logs.LogLine(line, line)
+    assert parse_line(line) == LogLine(line, line)
 
 
 def test_an_unknown_format_says_so() -> None:
-    assert read("ts=1 lvl=3 something\n" * 30).format_known is False
-    assert read("ts=1 lvl=3 something\n" * 5).format_known is None, "too few lines to tell"
-    assert read("ts=1 lvl=3 something\n" * 30 + NEW.format("x")).format_known is True
+    assert read_log("ts=1 lvl=3 something\n" * 30).format_known is False
+    assert read_log("ts=1 lvl=3 something\n" * 5).format_known is None, "too few lines to tell"
+    assert read_log("ts=1 lvl=3 something\n" * 30 + NEW.format("x")).format_known is True
     for path in HEALTHY:
-        assert read(path.read_bytes().decode()).format_known is True
+        assert read_log(path.read_bytes().decode()).format_known is True
 
 
 # --- ranks, groups, data parallel -------------------------------------------------------------------------------------
@@ -996,14 +1000,16 @@ ERROR = "[2026-11-25 04:25:21,672] LMCache ERROR: {} (cache_engine.py:577:lmcach
     ],
 )
 def test_an_error_of_lmcache_is_never_silent(message: str, group: str) -> None:
-    (finding,) = read(ERROR.format(message)).findings
+    (finding,) = read_log(ERROR.format(message)).findings
     assert (finding.signature.group, message in str(finding)) == (group, True)
-    assert read(NEW.format(message)).findings == ()
-    assert read(f"(EngineCore pid=7) ERROR 11-25 04:31:03 [core.py:1] {message}").findings == (), "not LMCache's"
+    assert read_log(NEW.format(message)).findings == ()
+    assert read_log(f"(EngineCore pid=7) ERROR 11-25 04:31:03 [core.py:1] {message}").findings == (), "not LMCache's"
 
 
 def test_an_error_and_its_traceback_are_one_finding_with_its_reason() -> None:
-    (finding,) = read(f"{ERROR.format('boom')}\nTraceback (most recent call last):\n  File x\nValueError: y\n").findings
+    (finding,) = read_log(
+        f"{ERROR.format('boom')}\nTraceback (most recent call last):\n  File x\nValueError: y\n"
+    ).findings
     assert finding.signature.id == "traceback"
     assert "boom" in str(finding)
 
@@ -1018,19 +1024,22 @@ BAD_REQUESTS = [
 
 @pytest.mark.parametrize("line", BAD_REQUESTS)
 def test_the_suites_own_bad_requests_are_never_findings(line: str) -> None:
-    assert read("\n".join([line.format("caught"), line.format(TRACEBACK), line.format("ValueError: x")])).findings == ()
-    assert [one.signature.id for one in read(line.replace("/.../", "/x/").format("CUDA error: x")).findings] == []
+    assert (
+        read_log("\n".join([line.format("caught"), line.format(TRACEBACK), line.format("ValueError: x")])).findings
+        == ()
+    )
+    assert [one.signature.id for one in read_log(line.replace("/.../", "/x/").format("CUDA error: x")).findings] == []
 
 
 def test_the_suites_own_bad_requests_in_a_json_log_are_never_findings() -> None:
     name = "vllm.entrypoints.serve.exception_handling.handlers.validation"
     line = record_of("RequestValidationError caught. Request id: None", "ERROR", name=name, exc_info=TRACEBACK)
-    assert read(line).findings == ()
-    assert [one.signature.id for one in read(line.replace(name, "vllm.v1.core")).findings] == ["traceback"]
+    assert read_log(line).findings == ()
+    assert [one.signature.id for one in read_log(line.replace(name, "vllm.v1.core")).findings] == ["traceback"]
 
 
 def ids(text: str) -> list[tuple[str, str]]:
-    return [(found.signature.id, found.signature.group) for found in read(text).findings]
+    return [(found.signature.id, found.signature.group) for found in read_log(text).findings]
 
 
 @pytest.mark.parametrize(
@@ -1098,11 +1107,11 @@ def test_a_chain_of_tracebacks_is_judged_by_its_first(
 ) -> None:
     text = "".join(f"{prefix}{line}\n" for line in lines)
     assert ids(text) == expected
-    reader = logs.LogReader()
+    reader = LogReader()
     for line in text.encode().splitlines(keepends=True):
         reader.feed(line)
         reader.facts()
-    assert reader.facts() == read(text)
+    assert reader.facts() == read_log(text)
 
 
 def test_an_answered_error_in_a_json_log_is_no_finding() -> None:
@@ -1143,13 +1152,13 @@ def request_log(prompt: str) -> str:
 @pytest.mark.parametrize("prefix", ["", "(APIServer pid=1) ", "pod-x vllm ", "blue:"])
 def test_a_prompt_that_the_engine_logs_says_nothing(prompt: str, prefix: str) -> None:
     empty = LogFacts(format_known=True)
-    assert read(prefix + request_log(prompt)) == empty
-    assert read(prefix + request_log(prompt).replace(" cmpl-9", "")) == empty
+    assert read_log(prefix + request_log(prompt)) == empty
+    assert read_log(prefix + request_log(prompt).replace(" cmpl-9", "")) == empty
     answer = request_log(prompt).replace("Received request cmpl-9: prompt", "Generated response cmpl-9: output")
-    assert read(prefix + answer) == empty
-    assert read(record_of(f"Received request cmpl-9: prompt: {prompt!r}")) == empty
+    assert read_log(prefix + answer) == empty
+    assert read_log(record_of(f"Received request cmpl-9: prompt: {prompt!r}")) == empty
     arguments = f"{prefix}INFO 11-25 04:31:03 [utils.py:12] non-default args: {{'x': {prompt!r}}}"
-    assert read(arguments).faults == ()
+    assert read_log(arguments).faults == ()
 
 
 def test_no_level_below_warning_is_a_fault() -> None:
@@ -1161,7 +1170,8 @@ def test_no_level_below_warning_is_a_fault() -> None:
 
 def test_debug_lines_are_never_findings() -> None:
     assert (
-        read("(EngineCore pid=7) DEBUG 11-25 04:31:03 [v1/core.py:1] env: CUDA error: x EngineDeadError").findings == ()
+        read_log("(EngineCore pid=7) DEBUG 11-25 04:31:03 [v1/core.py:1] env: CUDA error: x EngineDeadError").findings
+        == ()
     )
 
 
@@ -1171,20 +1181,20 @@ def test_debug_lines_are_never_findings() -> None:
 @pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
 def test_a_log_read_in_pieces_says_the_same(path: Path) -> None:
     data = path.read_bytes()
-    reader, at, cut = logs.LogReader(2026), 0, random.Random(7)
+    reader, at, cut = LogReader(2026), 0, random.Random(7)
     middle = data.index(b"\n", len(data) // 2) + 1
     while at < len(data):
         step = min(cut.choice([1, 30, 700, 9000]), len(data) - at, middle - at if at < middle else len(data))
         reader.feed(data[at : at + step])
         at += step
-    whole = read(data.decode(), 2026)
+    whole = read_log(data.decode(), 2026)
     assert reader.facts() == whole
     later = reader.facts(middle)
     assert later.stored == whole.stored[len(whole.stored) - len(later.stored) :]
 
 
 def test_an_unfinished_line_counts_as_it_stands() -> None:
-    reader = logs.LogReader()
+    reader = LogReader()
     reader.feed(NEW.format("Stored 256 tokens in 0.1 seconds").encode())
     assert reader.facts().stored_tokens() == reader.facts().stored_tokens() == 256
     reader.feed(b"\n" + NEW.format("Stored 512 tokens in 0.1 seconds").encode() + b"\n")
@@ -1202,10 +1212,10 @@ def test_lines_that_say_nothing_cost_a_pass_over_their_bytes(wrapper: str) -> No
 
     for kind, line in SILENT.items():
         data = f"{SILENT_WRAPPERS[wrapper](line)}\n".encode()
-        assert replace(read(data.decode()), speaks=False, format_known=None) == LogFacts()
+        assert replace(read_log(data.decode()), speaks=False, format_known=None) == LogFacts()
         data *= 1_500_000 // len(data)
         search = min(cost(lambda data=data: data.find(b"no such text")) for _ in range(5))
-        reader = logs.LogReader()
+        reader = LogReader()
         reader.feed(f"{NEW.format('x')}\n".encode())  # until a line is known, the first of every piece are taken apart
         took = min(cost(lambda reader=reader, data=data: reader.feed(data)) for _ in range(3))
         assert took < 40 * search, f"{kind}: {len(data) / 1e6 / took:.0f} MB/s"
@@ -1227,8 +1237,8 @@ QUIET_PIECES = [
 def read_all(text: str, monkeypatch: pytest.MonkeyPatch) -> LogFacts:
     """What a reader says that looks at every line."""
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "_SAYS", re.compile(rb"[^\n]+"))
-        return read(text)
+        patch.setattr("fixtures.evidence.logs.reader.SAYS", re.compile(rb"[^\n]+"))
+        return read_log(text)
 
 
 def test_lines_that_are_skipped_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1238,15 +1248,15 @@ def test_lines_that_are_skipped_say_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     pieces += [docker(line) for line in pieces]
     for _ in range(600):
         text = "\n".join(dice.choices(pieces, k=dice.randint(1, 12)))
-        assert replace(read_all(text, monkeypatch), format_known=None) == replace(read(text), format_known=None)
+        assert replace(read_all(text, monkeypatch), format_known=None) == replace(read_log(text), format_known=None)
 
 
-@pytest.mark.parametrize("text", logs._SAYING)
+@pytest.mark.parametrize("text", _SAYING)
 def test_every_text_that_says_something_is_found_whatever_stands_around_it(text: str) -> None:
     coloured = "\x1b[31m" + "\x1b[0m".join(text) + "\x1b[0;1m"
     for line in (f"(APIServer pid=1) WARNING 11-25 04:31:03 [a.py:1] {text}", f"x{text}x", coloured):
-        assert logs._SAYS.search(line.encode())
-    assert logs._SAYS.search(json.dumps({"message": text}).encode())
+        assert SAYS.search(line.encode())
+    assert SAYS.search(json.dumps({"message": text}).encode())
 
 
 @pytest.mark.parametrize("wrapper", SILENT_WRAPPERS)
@@ -1267,11 +1277,11 @@ def test_an_unknown_error_of_lmcache_is_found_by_its_level(level: str | int) -> 
 def test_lines_of_a_real_run_that_are_skipped_say_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrap in SILENT_WRAPPERS.values():
         text = "\n".join(map(wrap, path.read_bytes().decode().splitlines()))
-        assert read_all(text, monkeypatch) == read(text)
+        assert read_all(text, monkeypatch) == read_log(text)
 
 
 def test_a_prompt_that_quotes_a_line_of_lmcache_does_not_speak_for_it() -> None:
-    reader = logs.LogReader()
+    reader = LogReader()
     reader.feed(f"{NEW.format('x')}\n".encode())
     end = reader.offset
     reader.feed(request_log(NEW.format("x")).encode())
@@ -1282,5 +1292,5 @@ def test_a_prompt_that_quotes_a_line_of_lmcache_does_not_speak_for_it() -> None:
 
 def test_a_log_without_its_start_says_so() -> None:
     whole = HEALTHY[1].read_bytes().decode()
-    assert read(whole).has_start
-    assert not read(whole[len(whole) // 2 :]).has_start
+    assert read_log(whole).has_start
+    assert not read_log(whole[len(whole) // 2 :]).has_start

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.catalogue.signatures import SIGNATURES
-from fixtures.evidence import logs, sse
+from fixtures.evidence import sse
+from fixtures.evidence.logs.crash import first_error
+from fixtures.evidence.logs.reader import LogReader
 from fixtures.evidence.metrics import CacheCounters, EngineCounters, missing_metrics
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import KvShape
@@ -90,7 +92,7 @@ def fed(dice: random.Random, data: bytes, feed: Callable[[bytes], object]) -> No
 
 
 def read_log(dice: random.Random, data: bytes) -> None:
-    reader = logs.LogReader()
+    reader = LogReader()
     fed(dice, data, reader.feed)
     for since in (0, dice.randint(0, len(data))):
         facts = reader.facts(since)
@@ -99,7 +101,7 @@ def read_log(dice: random.Random, data: bytes) -> None:
             facts.retrieved_tokens("cmpl-1", shape)
             facts.hit_tokens(None, 256, shape)
         assert all(str(one) for one in facts.findings)
-    logs.first_error(data.decode("utf-8", "replace"))
+    first_error(data.decode("utf-8", "replace"))
 
 
 def read_metrics(_: random.Random, data: bytes) -> None:

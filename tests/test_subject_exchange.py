@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.evidence import logs
+from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.metrics import CacheCounters, EngineCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.sse import Event, check_stream
@@ -21,6 +21,8 @@ from fixtures.subject.exchange import Exchange, LogWindow, TokenSources, first_d
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fixtures.evidence.logs.facts import LogFacts
 
 DATA = Path(__file__).parent / "data" / "evidence"
 
@@ -195,12 +197,12 @@ def test_a_summary_is_in_milliseconds() -> None:
 # --- the log of this request ------------------------------------------------------------------------------------------
 
 
-def recorded(name: str, *parts: str) -> logs.LogFacts:
+def recorded(name: str, *parts: str) -> LogFacts:
     """The recorded lines that hold any of ``parts``."""
     lines = (DATA / name).read_bytes().decode().splitlines()
     found = [line for line in lines if any(part in line for part in parts)]
     assert found
-    return logs.read("\n".join(found))
+    return read_log("\n".join(found))
 
 
 COLD, WARM = "cmpl-8dd1a70a955e350e", "cmpl-b0c6617d1b8af7f4"
@@ -225,7 +227,7 @@ def test_in_process_lines_of_others_are_not_ours() -> None:
 def test_multi_process_lines_that_name_no_request_count_for_the_window() -> None:
     """LMCache 0.5.6: stores and retrievals without an id, lookups with one, in chunks."""
     lines = (DATA / "mp-lmcache0.5.6.cache-server.log").read_bytes().decode().splitlines()
-    cold, warm = logs.read(lines[35]), logs.read("\n".join(lines[37:39]))
+    cold, warm = read_log(lines[35]), read_log("\n".join(lines[37:39]))
     asked = answered("cmpl-8fe485a819f40583")
     assert (asked.stored_in(cold), asked.hit_in(cold), asked.retrieved_in(cold)) == (1024, 0, 0)
     assert (asked.stored_in(warm), asked.hit_in(warm), asked.retrieved_in(warm)) == (0, 1024, 1024)
@@ -236,14 +238,14 @@ def test_multi_process_lines_that_name_no_request_count_for_the_window() -> None
 
 def test_multi_process_lookups_of_others_are_not_ours() -> None:
     lines = (DATA / "mp-lmcache0.5.6.cache-server.log").read_bytes().decode().splitlines()
-    assert answered("cmpl-0000000000000000").hit_in(logs.read("\n".join(lines[36:39]))) == 0
+    assert answered("cmpl-0000000000000000").hit_in(read_log("\n".join(lines[36:39]))) == 0
 
 
 @pytest.mark.parametrize(
     "text", ["", "(EngineCore pid=1) INFO 11-25 04:31:03 [core.py:133] ready"], ids=["empty", "other"]
 )
 def test_silence_is_nothing_stored(text: str) -> None:
-    facts, asked = logs.read(text), answered("cmpl-1")
+    facts, asked = read_log(text), answered("cmpl-1")
     assert (asked.stored_in(facts), asked.hit_in(facts), asked.retrieved_in(facts)) == (0, 0, 0)
 
 

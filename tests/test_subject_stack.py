@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
 from fixtures.core.record import Baseline, EngineServer, ProcessRef, Requested, Server, StackRecord
-from fixtures.evidence import logs
+from fixtures.evidence.logs.reader import LogReader, read_log
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.instruments.host_memory import GIB, HostMemory
 from fixtures.instruments.prompts import Prompts, Vocabulary
@@ -1240,8 +1240,8 @@ def test_a_log_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     path, read = tmp_path / "x.log", []
     path.write_text(STORED_64 * 1000)
     log = LogFile(path)
-    real = logs.LogReader.feed
-    monkeypatch.setattr(logs.LogReader, "feed", lambda self, data: (read.append(len(data)), real(self, data))[1])
+    real = LogReader.feed
+    monkeypatch.setattr(LogReader, "feed", lambda self, data: (read.append(len(data)), real(self, data))[1])
     assert len(log.facts().stored) == 1000
     mark = log.position()
     with path.open("a") as file:
@@ -1275,14 +1275,14 @@ def test_a_log_that_shrinks_while_it_is_read_loses_nothing_that_was_read(
     path.write_text(STORED_64 * 10_000)
     log = LogFile(path)
     monkeypatch.setattr(module, "_PIECE_BYTES", 100_000)
-    real, pieces = logs.LogReader.feed, []
+    real, pieces = LogReader.feed, []
 
-    def feed(self: logs.LogReader, data: bytes) -> None:
+    def feed(self: LogReader, data: bytes) -> None:
         real(self, data)
         pieces.append(data)
         path.write_text(STORED_64.replace("64", "128"))
 
-    monkeypatch.setattr(logs.LogReader, "feed", feed)
+    monkeypatch.setattr(LogReader, "feed", feed)
     read = log.facts().stored_tokens()
     assert read == 64 * b"".join(pieces).count(b"0.017 seconds")
     assert 100_000 <= len(b"".join(pieces)) < 200_000
@@ -1405,7 +1405,7 @@ def of_groups(*groups: int, world: int = 1) -> dict[str, Any]:
 )
 def test_the_shape_of_a_server(contexts: list[Any], windows: list[int], ranks: int, shape: KvShape) -> None:
     groups = "".join(f"KernelGroupInfo(layers=1, sw_size_tokens={tokens})\n" for tokens in windows)
-    assert shape_of_server(contexts, logs.read(groups), ranks, 256) == shape
+    assert shape_of_server(contexts, read_log(groups), ranks, 256) == shape
 
 
 def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServer) -> None:
