@@ -26,11 +26,12 @@ import yaml
 from fixtures.core.errors import NotJudged, SubjectFault
 from fixtures.core.record import StackRecord, process_tree
 from fixtures.core.waiting import poll
+from fixtures.experiments.aborts import abort_requests
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process import launch
-from fixtures.provide.process.ready import authorization
 from fixtures.provide.values.config import Config, Model, load_config
+from fixtures.subject.engine import authorization
 from fixtures.subject.stack import Stack
 from lab import forked, selection
 from lab.proxy import FAULTS as PROXY_FAULTS
@@ -447,8 +448,8 @@ def hang_up(bench: Bench, clients: int = 40) -> str:
     source = Prompts(random.SystemRandom().randrange(2**31), "hang-ups", stack.chunk_tokens, stack.max_model_len - 300)
     abandoned = 0
     for _ in range(clients // 10):
-        abandoned += stack.abort_requests([source.unique(chunks=4) for _ in range(10)])
-    stack.wait_until_idle()
+        abandoned += abort_requests(stack, [source.unique(chunks=4) for _ in range(10)])
+    stack.traffic.wait_until_idle()
     if not abandoned:
         raise LabError("no client hung up before its answer")
     return f"{abandoned} of {clients} clients hung up"

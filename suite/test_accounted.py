@@ -18,9 +18,9 @@ def test_a_cold_prompt_is_computed_and_stored(stack, prompts, chunks):
     cold = stack.complete(prompt)
     assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
     assert cold.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.tokens}"
-    assert cold.stored_tokens == prompt.whole_chunk_tokens, (
+    assert stack.accounting.stored_tokens(cold) == prompt.whole_chunk_tokens, (
         f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens in the CPU tier's own count, "
-        f"got {cold.stored_tokens}"
+        f"got {stack.accounting.stored_tokens(cold)}"
     )
 
 
@@ -46,9 +46,9 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
             assert again.tokens.computed == prompt.tokens - prompt.whole_chunk_tokens, (
                 f"expected {prompt.tokens - prompt.whole_chunk_tokens} computed tokens, got {again.tokens}"
             )
-            assert again.hit_tokens == prompt.whole_chunk_tokens, (
+            assert stack.accounting.hit_tokens(again) == prompt.whole_chunk_tokens, (
                 f"expected the cache to report {prompt.whole_chunk_tokens} hit tokens, as the engine does, "
-                f"got {again.hit_tokens}"
+                f"got {stack.accounting.hit_tokens(again)}"
             )
 
 
@@ -74,7 +74,7 @@ def test_a_prompt_is_kept_as_long_as_there_is_room(stack, early, figures):
     again = stack.complete(early.prompt)
     assert again.tokens.loaded == early.prompt.whole_chunk_tokens, (
         f"expected {early.prompt.whole_chunk_tokens} tokens of {early.prompt} loaded {early.age_s:.0f} s after they were "
-        f"stored, got {again.tokens}; the tier holds {stack.tier_tokens()} tokens, so nothing had to be evicted"
+        f"stored, got {again.tokens}; the tier holds {stack.tier.tokens()} tokens, so nothing had to be evicted"
     )
 
 
@@ -139,8 +139,8 @@ def test_a_prompt_around_one_chunk(stack, prompts, offset):
     cold = stack.complete(prompt)
     assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
     stack.clear_prefix_cache()
-    assert cold.stored_tokens in {prompt.whole_chunk_tokens, prompt.storable_tokens}, (
-        f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {cold.stored_tokens}"
+    assert stack.accounting.stored_tokens(cold) in {prompt.whole_chunk_tokens, prompt.storable_tokens}, (
+        f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {stack.accounting.stored_tokens(cold)}"
     )
     again = stack.complete(prompt)
     # Of a prompt of exactly one chunk everything may be loaded but the last token, whose logits are the answer; where loads
@@ -154,7 +154,7 @@ def test_a_prompt_around_one_chunk(stack, prompts, offset):
 @pytest.mark.impact("observes")
 def test_the_metrics_that_operators_watch_exist(stack):
     """The engine exposes the metrics of dashboards under their names."""
-    missing = stack.missing_metrics("engine")
+    missing = stack.cache.missing_metrics("engine")
     assert not missing, f"expected the metrics of the engine that operators watch, missing: {', '.join(missing)}"
 
 
@@ -163,11 +163,15 @@ def test_the_counters_that_operators_watch_move(stack, prompts):
     """A store and a load move the cache's metrics, under their names, in the right way."""
     prompt = prompts.unique(chunks=4)
     cold = stack.complete(prompt)
-    stored = cold.cache(until=lambda delta: (delta.stored_tokens or 0) >= prompt.whole_chunk_tokens)
+    stored = stack.accounting.cache_delta(
+        cold, until=lambda delta: (delta.stored_tokens or 0) >= prompt.whole_chunk_tokens
+    )
     stack.clear_prefix_cache()
     again = stack.complete(prompt)
-    found = again.cache(until=lambda delta: (delta.hit_tokens or 0) >= prompt.whole_chunk_tokens)
-    missing = stack.missing_metrics("cache")
+    found = stack.accounting.cache_delta(
+        again, until=lambda delta: (delta.hit_tokens or 0) >= prompt.whole_chunk_tokens
+    )
+    missing = stack.cache.missing_metrics("cache")
     assert not missing, f"expected the metrics of the cache that operators watch, missing: {', '.join(missing)}"
     assert (stored.stored_tokens or 0) > 0, f"expected the stored counter to rise on a cold prompt, got {stored}"
     assert (found.hit_tokens or 0) > 0, f"expected the hit counter to rise on a repeat, got {found}"

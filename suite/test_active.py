@@ -13,10 +13,10 @@ SIZES = [2, 8, 20]
 @requirement("ACT-01")
 def test_the_offload_layer_is_up(stack):
     """LMCache initialised, and nothing in any log says that it did so in degraded mode."""
-    failures = stack.findings("init")
+    failures = stack.logs.findings("init")
     assert not failures, f"expected LMCache to initialise, the log says: {failures[0]}"
     for engine in stack.engines:
-        assert stack.offload_announced(engine), (
+        assert stack.logs.offload_announced(engine), (
             f"expected engine {engine.name} to announce LMCache in its log (or its cache server's), got nothing: "
             "the engine runs without an offload layer"
         )
@@ -26,11 +26,11 @@ def test_the_offload_layer_is_up(stack):
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_long_prompt_is_stored(stack, prompts, evidence, chunks):
     """The log says that every whole chunk of a fresh prompt was stored."""
-    stack.logs_at_info()
+    stack.logs.require_info_level()
     prompt = prompts.unique(chunks=chunks)
     cold = stack.complete(prompt)
-    facts = cold.log.facts(until=lambda facts: cold.stored_in(facts) >= prompt.whole_chunk_tokens)
-    evidence("log of the cold request", cold.log.text())
+    facts = stack.accounting.log_of(cold).facts(until=lambda facts: cold.stored_in(facts) >= prompt.whole_chunk_tokens)
+    evidence("log of the cold request", stack.accounting.log_of(cold).text())
     assert cold.stored_in(facts) == prompt.whole_chunk_tokens, (
         f"expected 'Stored' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
         f"got {cold.stored_in(facts)} tokens in {len(facts.stored)} lines"
@@ -41,13 +41,15 @@ def test_a_long_prompt_is_stored(stack, prompts, evidence, chunks):
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
     """The log says that a repeat without a GPU copy was found in the tier and retrieved from it."""
-    stack.logs_at_info()
+    stack.logs.require_info_level()
     prompt = prompts.unique(chunks=chunks)
     stack.complete(prompt)
     stack.clear_prefix_cache()
     again = stack.complete(prompt)
-    facts = again.log.facts(until=lambda facts: again.retrieved_in(facts) >= prompt.whole_chunk_tokens)
-    evidence("log of the repeat", again.log.text())
+    facts = stack.accounting.log_of(again).facts(
+        until=lambda facts: again.retrieved_in(facts) >= prompt.whole_chunk_tokens
+    )
+    evidence("log of the repeat", stack.accounting.log_of(again).text())
     assert again.hit_in(facts) == prompt.whole_chunk_tokens, (
         f"expected a hit line for {prompt.whole_chunk_tokens} tokens of {prompt}, "
         f"got {again.hit_in(facts)} in {len(facts.hits)} lines"
@@ -62,10 +64,10 @@ def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
 @pytest.mark.late
 def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
     """Every process of the stack ran to the end, and no log line carries the signature of a known offload failure."""
-    gone = stack.gone()
+    gone = stack.health.gone()
     assert not gone, f"expected every process to run to the end of the run: {'; '.join(gone.values())}"
-    failures = stack.findings("run")
-    if earlier := stack.earlier_findings("run"):
+    failures = stack.logs.findings("run")
+    if earlier := stack.logs.earlier_findings("run"):
         evidence("logged before this run, not judged", "\n".join(map(str, earlier)))
     assert not failures, (
         f"expected no failure signature in the logs, got {len(failures)}, the first at {failures[0].line.time}: "
@@ -77,14 +79,14 @@ def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
 @pytest.mark.late
 def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
     """Three reloads leave no more objects pinned than there were before."""
-    before = stack.pinned_objects_when_idle()
+    before = stack.cache.pinned_when_idle()
     for _ in range(3):
         prompt = prompts.unique(chunks=4)
         stack.complete(prompt)
         stack.clear_prefix_cache()
         stack.complete(prompt)
     # What earlier tests left (clients that hung up) is not counted again: it may only become less.
-    pinned = stack.pinned_objects_when_idle(expected=before)
+    pinned = stack.cache.pinned_when_idle(expected=before)
     figures("pinned objects at rest", pinned, "objects")
     assert pinned <= before, (
         f"expected no object to stay pinned after three reloads, got {pinned - before} more than before"
@@ -95,7 +97,7 @@ def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
 @pytest.mark.late
 def test_no_warning_hints_at_an_accounting_defect(stack, evidence):
     """No double unpin, no error of unknown wording, and no pin that had to be taken back by force."""
-    if earlier := stack.earlier_findings("warning"):
+    if earlier := stack.logs.earlier_findings("warning"):
         evidence("logged before this run, not judged", "\n".join(map(str, earlier)))
-    warnings = stack.findings("warning")
+    warnings = stack.logs.findings("warning")
     assert not warnings, f"expected no warning or unknown error, got {len(warnings)}, the first: {warnings[0]}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures.experiments.aborts import abort_requests
+from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.host_memory import GIB, MIB, check_decided, slope_per_cycle
 from fixtures.plugin.verdicts import requirement
 
@@ -28,8 +30,8 @@ def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
         stack.complete_concurrently(longest, at_once=8)
         stack.clear_prefix_cache()
         stack.complete_concurrently(longest, at_once=8)
-        stack.abort_requests(prompts.unique(chunks=8) for _ in range(8))
-        stack.wait_until_idle()
+        abort_requests(stack, (prompts.unique(chunks=8) for _ in range(8)))
+        stack.traffic.wait_until_idle()
     gpu.check_alone()
     figures("GPU memory idle", idle.engine / MIB, "MiB")
     figures("GPU memory peak of a card", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
@@ -73,9 +75,9 @@ def test_the_kv_pool_drains(stack, prompts, figures):
     """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
     stack.complete_concurrently(asked, at_once=12)
-    abandoned = stack.abort_requests(asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
+    abandoned = abort_requests(stack, asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
     figures("requests abandoned", abandoned, "")
-    rest = stack.wait_until_idle()
+    rest = stack.traffic.wait_until_idle()
     assert (rest.running, rest.waiting) == (0, 0), (
         f"expected nothing running and nothing waiting after load and aborts, got {rest.running:.0f} and {rest.waiting:.0f}"
     )
@@ -90,7 +92,7 @@ def test_the_kv_pool_drains(stack, prompts, figures):
 @requirement("MEM-04")
 def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figures):
     """Engine and cache server stay within buffer and overhead, and stores, evictions and loads do not make them grow."""
-    filled = stack.fill_tier(prompts)
+    filled = fill_tier(stack, prompts)
     figures("tokens sent to fill the tier", filled, "tokens")
     samples = []
     for _ in range(CYCLES):
@@ -98,14 +100,14 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
         stack.complete_concurrently(cycle, at_once=4)
         stack.clear_prefix_cache()
         _, tokens = stack.complete_concurrently(cycle, at_once=4)
-        stack.expect_kept(cycle, tokens)
+        stack.tier.expect_kept(cycle, tokens)
         samples.append(sum(host_memory.read().values()) / MIB)
     growth = slope_per_cycle(samples[2:])
     figures("growth with a full buffer", growth.median, "MiB/cycle", n=growth.n, low=growth.low, high=growth.high)
     for bound in stack.host_memory_bounds(host_memory):
         figures(f"peak of {bound.name}", bound.peak_bytes / GIB, "GiB", better="lower")
         assert bound.peak_bytes <= bound.limit_bytes, (
-            f"expected {bound.name} within {bound.limit_bytes / GIB:.2f} GiB ({bound.sum}), "
+            f"expected {bound.name} within {bound.limit_bytes / GIB:.2f} GiB ({bound.terms}), "
             f"got {bound.peak_bytes / GIB:.2f} GiB"
         )
     check_decided(growth, LEAK_MIB_PER_CYCLE, "MiB/cycle")

@@ -17,7 +17,7 @@ def test_the_engine_has_a_connector_that_saves_and_loads(stack):
 @requirement("CFG-02")
 def test_the_values_asked_for_are_in_effect(stack):
     """Buffer, chunk size and disk tier of the values are those that the cache of every engine says it runs with."""
-    compared = [stack.compared(engine) for engine in stack.engines]
+    compared = [stack.compare_config(engine) for engine in stack.engines]
     different = [text for one in compared for text in one.different]
     assert not different, "; ".join(different)
     for one in compared:
@@ -34,7 +34,7 @@ def test_no_setting_is_unknown_unparsable_or_shadowed(stack):
         )
     unknown = stack.unknown_lmcache_names()
     assert not unknown, f"expected only names that the installed LMCache reads, got {'; '.join(unknown)}"
-    complaints = stack.findings("config")
+    complaints = stack.logs.findings("config")
     assert not complaints, f"expected every setting to be accepted, the log says: {complaints[0]}"
 
 
@@ -62,17 +62,17 @@ def test_the_host_buffer_fits_the_memory_limit(stack, figures):
         figures("host memory limit", budget.limit_bytes / GIB, "GiB")
         assert budget.needed_bytes <= budget.limit_bytes, (
             f"expected at most {budget.limit_bytes / GIB:.1f} GiB ({budget.limit_is}), "
-            f"got {budget.needed_bytes / GIB:.1f} GiB: {budget.sum}"
+            f"got {budget.needed_bytes / GIB:.1f} GiB: {budget.terms}"
         )
 
 
 @requirement("CFG-08")
 def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack, figures):
     """The CPU tier holds more tokens than the GPU pool; under LRU a smaller one never serves what the GPU evicted."""
-    tier, pool = stack.tier_capacity_tokens(), stack.pool_tokens
+    tier, pool = stack.tier.capacity_tokens(), stack.pool_tokens
     figures("CPU tier", tier, "tokens")
     figures("GPU KV pool", pool, "tokens", better="higher")
     assert tier > pool, (
         f"expected a CPU tier above the {pool} tokens of the GPU pool, got {tier} tokens: whatever the GPU evicts, the "
-        f"tier has evicted before; a buffer of {stack.buffer_gib_for(pool):.0f} GiB or more would do"
+        f"tier has evicted before; a buffer of {stack.tier.buffer_gib_for(pool):.0f} GiB or more would do"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures.experiments.filling import fill_tier
 from fixtures.plugin.verdicts import requirement
 
 ANSWER_TOKENS = 4
@@ -87,7 +88,7 @@ def test_prompts_of_any_length_and_prefix_never_leak(stack, prompts, control):
 @pytest.mark.alone
 def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
     """What is stored where something else was evicted comes back as that prompt's own KV."""
-    stack.fill_tier(prompts)
+    fill_tier(stack, prompts)
     asked = [prompts.unique(chunks=8) for _ in range(4)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
     for prompt, own in zip(asked, expected, strict=True):

@@ -151,11 +151,11 @@ def test_concurrent_clients_all_get_complete_answers(api, text_requests, clients
 def test_requests_without_the_key_are_refused(stack, text_requests, endpoint):
     """With an API key set, a request without it or with a wrong one is refused; with it, the router passes it on."""
     request = text_requests.request(endpoint)
-    for whom, client in stack.without_key.items():
+    for whom, client in stack.clients_without_key().items():
         for key in (None, "wrong"):
             status = client.post(request.path, request.payload, headers=bearer(key)).status
             assert status in REFUSED, f"expected the {whom} to refuse {'a wrong' if key else 'no'} key, got {status}"
-    for whom, client in stack.with_key.items():
+    for whom, client in stack.clients_with_key().items():
         status = client.post(request.path, request.payload).status
         assert status == 200, f"expected 200 with the key through the {whom}, got {status}"
 

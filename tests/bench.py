@@ -140,7 +140,7 @@ def feed_rate(line: str, pieces: int = 4) -> float:
 
 def parsers(stack: Stack) -> dict[str, float]:
     """Throughput of the parsers on what the run has left, in MB/s."""
-    text = "\n".join(stack.log_text().values())
+    text = "\n".join(stack.logs.text().values())
     text *= max(1, 20_000_000 // len(text))
     begin = time.monotonic()
     read_log(text)

@@ -18,7 +18,7 @@ from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.subject.exchange import Exchange, TokenSources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 CHUNK = 16
 COLD, HIT = TokenSources(65, 0, 0), TokenSources(1, 64, 0)
@@ -50,13 +50,14 @@ class FakeStack:
     block: int | None = 4
     chunk_tokens: int = CHUNK
     kept: list[tuple[tuple[Prompt, ...], TokenSources]] = field(default_factory=list)
-    incidents: Incidents = field(default_factory=Incidents)
+    context: Any = field(default_factory=lambda: SimpleNamespace(incidents=Incidents()))
 
-    def gives_logprobs(self, wanted: tuple[int, ...]) -> int | None:
+    def accepted_logprobs(self, wanted: tuple[int, ...]) -> int | None:
         return next((number for number in wanted if self.logprobs is not None and number <= self.logprobs), None)
 
-    def expect_kept(self, prompts: Iterable[Prompt], tokens: TokenSources) -> None:
-        self.kept.append((tuple(prompts), tokens))
+    @property
+    def tier(self) -> Any:
+        return SimpleNamespace(expect_kept=lambda prompts, tokens: self.kept.append((tuple(prompts), tokens)))
 
     @property
     def started_counters(self) -> Any:
@@ -283,9 +284,9 @@ def test_where_tokens_are_computed_anew_the_answer_is_near_and_no_more(
 def test_sources_that_do_not_add_up_are_for_their_own_requirement(prompts: Prompts) -> None:
     stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1})), prompts.unique(chunks=4)
     control(stack).check_total(TokenSources(65, 0, 0), prompt)
-    assert not stack.incidents.found
+    assert not stack.context.incidents.found
     control(stack).check_total(TokenSources(64, 0, 0), prompt)
-    (incident,) = stack.incidents.found
+    (incident,) = stack.context.incidents.found
     assert incident.owner == "ACC-03"
     assert "add up to 65 tokens, got 64 computed" in incident.text
 

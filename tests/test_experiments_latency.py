@@ -18,7 +18,7 @@ from fixtures.instruments.trials import MAX_TRIALS, MIN_TRIALS, Interval
 from fixtures.subject.exchange import Exchange, TokenSources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 CHUNK = 16
 PER_TOKEN = 1000
@@ -67,8 +67,9 @@ class FakeStack:
     def load_per_core(self) -> float | None:
         return None
 
-    def expect_kept(self, prompts: Iterable[Prompt], tokens: TokenSources) -> None:
-        self.kept.append((tuple(prompts), tokens))
+    @property
+    def tier(self) -> Any:
+        return SimpleNamespace(expect_kept=lambda prompts, tokens: self.kept.append((tuple(prompts), tokens)))
 
     def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
         assert stream, "without a stream there is no time to first token"
@@ -428,8 +429,9 @@ class Together:
     def clear_prefix_cache(self) -> None:
         pass
 
-    def expect_kept(self, prompts: list[Prompt], tokens: TokenSources) -> None:
-        self.kept.append(tokens)
+    @property
+    def tier(self) -> Any:
+        return SimpleNamespace(expect_kept=lambda _, tokens: self.kept.append(tokens))
 
     def complete_concurrently(
         self, prompts: list[Prompt], *, at_once: int, stream: bool

@@ -22,8 +22,8 @@ from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
 from fixtures.evidence.sse import SseReader, check_stream
 from fixtures.instruments.api import Answer, Api, _different, _own_out, _text_of, _violations
 from fixtures.instruments.client import Client, Response, _has_content
+from fixtures.subject.context import tokens_at_most
 from fixtures.subject.exchange import Exchange, first_difference, summary
-from fixtures.subject.stack import _tokens_at_most
 from tests.fuzzing import FEW
 from tests.test_instruments_api import CHAT, COMPLETION, DELTAS, PIECES
 
@@ -182,7 +182,7 @@ def test_schemas(seed: int) -> None:
 def test_deadlines_of_payloads(seed: int) -> None:
     source = random.Random(seed)
     payload = {"prompt": tree(source)} if source.random() < 0.5 else {"messages": tree(source)}
-    assert Deadlines().answer(_tokens_at_most(payload)) >= 120
+    assert Deadlines().answer(tokens_at_most(payload)) >= 120
 
 
 @FUZZ

@@ -9,10 +9,13 @@ import pytest
 from fixtures.catalogue.requirements import IMPACTS, REQUIREMENTS
 from fixtures.core.errors import ConfigurationError, NotJudged
 from fixtures.core.record import EngineServer, StackRecord
+from fixtures.experiments.aborts import abort_requests
+from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.api import BAD_REQUESTS
 from fixtures.instruments.prompts import Prompts
 from fixtures.plugin.stack import _allowed
-from fixtures.subject.stack import Stack, not_allowed
+from fixtures.subject.context import not_allowed
+from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,10 +76,10 @@ def test_nothing_is_sent_that_is_not_allowed(tmp_path: Path, allowed: set[str], 
     stack.__dict__["started_counters"] = type("Counters", (), {"prefix_caching_enabled": True})()
     prompts = Prompts(1, "x", 256, 4096)
     actions = {
-        "ask": lambda: stack._post(stack.engine, "/v1/completions", {}),
+        "ask": lambda: stack.post(stack.engine, "/v1/completions", {}),
         "clear": stack.clear_prefix_cache,
-        "fill": lambda: stack.fill_tier(prompts),
-        "abort": lambda: stack.abort_requests([prompts.unique()]),
+        "fill": lambda: fill_tier(stack, prompts),
+        "abort": lambda: abort_requests(stack, [prompts.unique()]),
     }
     for name in forbidden:
         with pytest.raises(NotJudged, match="--allow"):

@@ -708,7 +708,7 @@ def test_needs_no_answer(stack):
 @requirement("ACT-04")
 @pytest.mark.late
 def test_log(stack):
-    gone = stack.gone()
+    gone = stack.health.gone()
     assert not gone, "; ".join(gone.values())
 """
 

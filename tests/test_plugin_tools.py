@@ -27,7 +27,7 @@ def item_of(
             raise behind
         return behind  # type: ignore[return-value]
 
-    stack = SimpleNamespace(explain=explain, known_gone=frozenset(gone))
+    stack = SimpleNamespace(health=SimpleNamespace(explain=explain, known_gone=frozenset(gone)))
     stash = pytest.Stash()
     stash[plugin.SEEN_KEY] = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))  # type: ignore[assignment]
     return SimpleNamespace(stash=stash)
@@ -111,16 +111,12 @@ class Tier:
 
     def __init__(self, *, holds: list[bool]) -> None:
         self.record = SimpleNamespace(id="s")
-        self.subject = SimpleNamespace(deadlines=Deadlines(kept_s=0.05))
+        self.context = SimpleNamespace(deadlines=Deadlines(kept_s=0.05), step=lambda _: contextlib.nullcontext())
+        self.health = SimpleNamespace(check_serving=lambda: None)
+        self.tier = SimpleNamespace(holds=self.holds)
         self.chunk_tokens, self.max_model_len, self.vocabulary = 16, 1000, None
         self.asked: list[Any] = []
         self._holds = iter(holds)
-
-    def check_serving(self) -> None:
-        pass
-
-    def step(self, _: str) -> Any:
-        return contextlib.nullcontext()
 
     def complete(self, prompt: Any) -> None:
         self.asked.append(prompt)

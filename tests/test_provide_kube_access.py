@@ -268,7 +268,7 @@ def test_gpu_memory_is_read_in_the_container(site: Site, access: Access) -> None
     query = "nvidia-smi --query-gpu=index,uuid,name,memory.total,memory.used --format=csv,noheader,nounits"
     site.cluster.programs[query] = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 40000\n1, GPU-b, NVIDIA H100, 81559, 1000\n"
     seen: list[object] = []
-    stack.on_gpu_memory = seen.append
+    stack.context.on_gpu_memory = seen.append
     with stack.gpu_memory() as memory:
         use = memory.read()
     assert (use.cards[0].engine, use.cards[1].engine, use.engine) == (40000 * MIB, 1000 * MIB, 41000 * MIB)
@@ -321,4 +321,4 @@ def test_names_that_nobody_tells_are_not_judged(access: Access) -> None:
     with pytest.raises(NotJudged, match="has no router"):
         _ = stack.router
     with pytest.raises(NotJudged, match="given no API key"):
-        _ = stack.without_key
+        _ = stack.clients_without_key()

@@ -529,7 +529,7 @@ def test_an_api_server_that_goes_away_is_no_verdict(project: Project) -> None:
         @requirement("CFG-01")
         def test_engine(stack):
             stack.engine.counters()
-            for access in (stack._access,):
+            for access in (stack.access,):
                 access.kube.patience_s = 1.0
             open("go", "w").close()
             while True:

@@ -83,7 +83,7 @@ def test_what_was_asked_for_against_what_is_in_effect(
     tmp_path: Path, asked: dict[str, Any], said: dict[str, Any], different: str, unknown: str
 ) -> None:
     stack = stack_of(tmp_path, Requested(**asked), said=IN_EFFECT | said)
-    found = stack.compared(stack.engine)
+    found = stack.compare_config(stack.engine)
     for texts, pattern in ((found.different, different), (found.unknown, unknown)):
         if not pattern:
             assert texts == []
@@ -95,7 +95,7 @@ def test_what_was_asked_for_against_what_is_in_effect(
 def test_nothing_is_judged_where_no_program_says_it(tmp_path: Path) -> None:
     found = stack_of(tmp_path, Requested(chunk_tokens=256))
     with pytest.raises(NotJudged, match="no LMCache on this stack says"):
-        found.compared(found.engine).check_known()
+        found.compare_config(found.engine).check_known()
 
 
 def test_a_configuration_file_is_what_is_asked_for(tmp_path: Path) -> None:
@@ -104,16 +104,16 @@ def test_a_configuration_file_is_what_is_asked_for(tmp_path: Path) -> None:
     said = IN_EFFECT | {"chunk_size": 128, "max_local_cpu_size": 7.5}
     asked = Requested(config_file=str(file))
     found = stack_of(tmp_path, asked, said=said)
-    assert not found.compared(found.engine).different
-    found.compared(found.engine).check_known()
+    assert not found.compare_config(found.engine).different
+    found.compare_config(found.engine).check_known()
     found = stack_of(tmp_path, asked, said=IN_EFFECT)
-    assert "expected a chunk of 128 tokens" in found.compared(found.engine).different[0]
+    assert "expected a chunk of 128 tokens" in found.compare_config(found.engine).different[0]
     found = stack_of(tmp_path, Requested(config_file="/nowhere.yaml"), said=said)
-    assert not found.compared(found.engine).different
+    assert not found.compare_config(found.engine).different
     with pytest.raises(
         NotJudged, match=r"on engine-0 is not known: /nowhere.yaml .LMCACHE_CONFIG_FILE. cannot be read"
     ):
-        found.compared(found.engine).check_known()
+        found.compare_config(found.engine).check_known()
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_a_configuration_file_that_lmcache_could_not_read_leaves_open_what_is_as
     file = tmp_path / "lmcache.yaml"
     file.write_bytes(content)
     found = stack_of(tmp_path, Requested(config_file=str(file)), said=IN_EFFECT)
-    assert not found.compared(found.engine).different
+    assert not found.compare_config(found.engine).different
     with pytest.raises(NotJudged, match=f"LMCACHE_CONFIG_FILE. {problem}"):
-        found.compared(found.engine).check_known()
+        found.compare_config(found.engine).check_known()
     found = stack_of(tmp_path, Requested(), env={"LMCACHE_CONFIG_FILE": str(file)}, config=V1)
     with pytest.raises(NotJudged, match=f"the chunk of engine engine-0 is not known: .* {problem}"):
         _ = found.chunk_tokens
@@ -174,7 +174,7 @@ def test_the_chunk_of_a_cache_server_that_does_not_say_it(tmp_path: Path) -> Non
     stack.record.engines[0].cache_server = "kv"
     assert Stack(stack.record).record.servers
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fixtures.subject.stack.CacheServer.config", lambda _: {})
+        patch.setattr("fixtures.subject.cache_server.CacheServer.config", lambda _: {})
         assert Stack(stack.record).chunk_tokens == 64
 
 
@@ -222,7 +222,7 @@ def test_each_engine_is_held_against_its_own_entry_of_the_values(tmp_path: Path)
     stack.record.engines.append(
         stack.record.engines[0].model_copy(update={"name": "engine-1", "requested": Requested(chunk_tokens=256)})
     )
-    first, second = (Stack(stack.record).compared(engine) for engine in Stack(stack.record).engines)
+    first, second = (Stack(stack.record).compare_config(engine) for engine in Stack(stack.record).engines)
     assert (len(first.different), second.different) == (1, [])
 
 
@@ -230,6 +230,6 @@ def test_data_parallel_ranks_do_not_share_a_request(tmp_path: Path) -> None:
     asked = Requested(connector=V1, workers=4, parallel=Parallel(tensor=2, data=2))
     stack = stack_of(tmp_path, asked, said=IN_EFFECT)
     stack.record.kv_bytes_per_token = 2**20
-    assert stack.tier_tokens() == 2 * 5 * 2**30 // 2**20
+    assert stack.tier.tokens() == 2 * 5 * 2**30 // 2**20
     (budget,) = stack.memory_budgets()
-    assert "4 worker(s) x 5 GiB" in budget.sum
+    assert "4 worker(s) x 5 GiB" in budget.terms

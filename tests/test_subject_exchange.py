@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
 from fixtures.evidence.logs.reader import read_log
-from fixtures.evidence.metrics import CacheCounters, EngineCounters
+from fixtures.evidence.metrics import EngineCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.sse import Event, check_stream
 from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt
-from fixtures.subject.exchange import Exchange, LogWindow, TokenSources, first_difference, summary
+from fixtures.subject.exchange import Exchange, TokenSources, first_difference, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fixtures.evidence.logs.facts import LogFacts
 
 DATA = Path(__file__).parent / "data" / "evidence"
@@ -247,64 +245,3 @@ def test_multi_process_lookups_of_others_are_not_ours() -> None:
 def test_silence_is_nothing_stored(text: str) -> None:
     facts, asked = read_log(text), answered("cmpl-1")
     assert (asked.stored_in(facts), asked.hit_in(facts), asked.retrieved_in(facts)) == (0, 0, 0)
-
-
-STORED = "[2026-11-25 04:31:45,869] \x1b[32;20mLMCache INFO:\x1b[0m Stored 1024 tokens in 0.017 seconds"
-
-
-def test_a_log_window_waits_for_its_line_and_gives_up_in_time() -> None:
-    reads: list[int] = []
-
-    def read() -> str:
-        reads.append(1)
-        return STORED.replace("\x1b[32;20m", "").replace("\x1b[0m", "") if len(reads) > 3 else ""
-
-    window = LogWindow(read, logged_s=0.2)
-    assert window.facts(until=lambda facts: bool(facts.stored)).stored_tokens() == 1024
-    assert len(reads) == 4
-    assert window.facts(until=lambda facts: bool(facts.retrieved)).retrieved_tokens() == 0
-    assert "\x1b" not in LogWindow(lambda: STORED).text()
-
-
-def test_without_logs_or_counters_nothing_is_judged() -> None:
-    with pytest.raises(NotJudged, match="no access to its logs"):
-        _ = answered("a").log
-    with pytest.raises(NotJudged, match="counters cannot be read"):
-        answered("a").cache()
-
-
-@pytest.mark.parametrize(
-    ("tokens", "stored", "waited_for"),
-    [(1080, 1024, 1024), (1024, 1024, 1024), (100, None, 0)],
-    ids=["whole-chunks", "exactly-chunks", "below-a-chunk"],
-)
-def test_stored_tokens_wait_for_what_may_be_stored(tokens: int, stored: int | None, waited_for: int) -> None:
-    seen: list[bool] = []
-
-    def read(until: Callable[[CacheCounters], bool]) -> CacheCounters:
-        seen.extend(until(CacheCounters(stored_tokens=count)) for count in (waited_for - 1, waited_for))
-        return CacheCounters(stored_tokens=stored)
-
-    assert answered("a", prompt=prompt(tokens), read_cache=read).stored_tokens == (stored or 0)
-    assert seen == [False, True]
-
-
-def test_where_the_log_is_quicker_the_log_is_asked() -> None:
-    """In-process LMCache counts every 10 s; its lines name their request."""
-    lines = (DATA / "inprocess-lmcache0.5.3.engine.log").read_bytes().decode().splitlines()
-    window = LogWindow(lambda: "\n".join(line for line in lines if COLD in line or WARM in line))
-    cold = answered(COLD, log_window=window, log_is_quicker=True)
-    assert cold.stored_tokens == 1024
-    warm = answered(WARM, log_window=window, log_is_quicker=True)
-    assert warm.hit_tokens == 1024
-
-
-def test_hit_tokens_wait_for_the_whole_chunks() -> None:
-    seen: list[bool] = []
-
-    def read(until: Callable[[CacheCounters], bool]) -> CacheCounters:
-        seen.extend(until(CacheCounters(hit_tokens=count)) for count in (None, 1023, 1024))
-        return CacheCounters(hit_tokens=1024)
-
-    assert answered("a", read_cache=read).hit_tokens == 1024
-    assert seen == [False, False, True]

@@ -23,11 +23,15 @@ from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, 
 from fixtures.core.record import Baseline, EngineServer, ProcessRef, Requested, Server, StackRecord
 from fixtures.evidence.logs.reader import LogReader, read_log
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
+from fixtures.experiments.aborts import abort_requests
+from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.host_memory import GIB, HostMemory
 from fixtures.instruments.prompts import Prompts, Vocabulary
-from fixtures.subject import stack as module
+from fixtures.subject.cache_server import CacheServer, shape_of_server
 from fixtures.subject.exchange import TokenSources
-from fixtures.subject.stack import LogFile, Stack, shape_of_server
+from fixtures.subject.log_file import LogFile
+from fixtures.subject.memory import process_trees
+from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,7 +186,7 @@ def test_an_exchange_counts_its_own_tokens(tmp_path: Path, engine: FakeServer, p
     engine.counts = {"computed": 1000, "gpu_hit": 200, "loaded": 30}
     engine.finished = 7
     stack, seen = Stack(record(tmp_path, engine.url)), []
-    stack.on_exchange = seen.append
+    stack.context.on_exchange = seen.append
     asked = stack.complete(prompts.of_length(50), max_tokens=3, logprobs=5, cache_salt="x")
     assert asked.tokens == TokenSources(50, 0, 0)
     assert seen == [asked]
@@ -213,7 +217,7 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
 
     engine.on_post = two
     stack, seen = Stack(record(tmp_path, engine.url)), []
-    stack.on_exchange = seen.append
+    stack.context.on_exchange = seen.append
     with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while this suite sent 1: it has other clients"):
         stack.complete(prompts.of_length(50))
     assert seen == [], "what is thrown away is nobody's evidence"
@@ -271,15 +275,15 @@ def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts
 def test_requests_that_this_suite_abandoned_are_its_own(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2, at_rest_s=0.1))
     engine.on_post = lambda _: setattr(engine, "running", 1)
-    stack.abort_requests([prompts.of_length(50)])
+    abort_requests(stack, [prompts.of_length(50)])
     with pytest.raises(
         SubjectGone, match=r"busy \(1 running, 0 waiting\) with requests of this suite whose clients hung up"
     ):
         stack.complete(prompts.of_length(50))
-    (incident,) = stack.incidents.of("MEM-03")
+    (incident,) = stack.context.incidents.of("MEM-03")
     assert "expected nothing to run" in incident.text
     engine.running, engine.on_post = 0, engine.count
-    stack.wait_until_idle()
+    stack.traffic.wait_until_idle()
     assert stack.complete(prompts.of_length(50)).sources.computed == 50
 
 
@@ -306,10 +310,10 @@ def test_a_request_that_never_ends_costs_one_test_its_verdict(
     assert "engine engine-0: 1 running, 0 waiting, 1 fetching KV (in_progress)" in text
     assert "log of engine-0: INFO: request cmpl-7 waits for a load" in text
     assert "GET /metrics" not in text
-    behind = stack.explain(raised.value)
+    behind = stack.health.explain(raised.value)
     assert behind is not None
     assert str(behind).startswith("a request never ended, so this was not judged: POST")
-    assert [incident.owner for incident in stack.incidents.found] == ["ACT-04", "ACC-02"]
+    assert [incident.owner for incident in stack.context.incidents.found] == ["ACT-04", "ACC-02"]
     for _ in range(2):
         begin = time.monotonic()
         with pytest.raises(SubjectGone, match="engine engine-0 hangs since a request that never ended"):
@@ -327,13 +331,13 @@ def test_the_deadline_of_a_request_grows_with_its_tokens_and_the_measured_rate(
     stack = Stack(record(tmp_path, engine.url))
     long = {"prompt": [1] * 131072, "max_tokens": 100}
     assert stack.engine.client.deadline_of(long) == pytest.approx(120 + 50 + 4 * 131.072)
-    stack.subject.rate(255, 0.001)
-    assert stack.subject.deadlines.tokens_per_s == 1000, "too short to say anything"
-    stack.subject.rate(2000, 4.0)
-    stack.subject.rate(2000, 2.0)
-    assert stack.subject.deadlines.tokens_per_s == 500, "of equal prompts the slower one"
-    stack.subject.rate(1000, 0.1)
-    assert stack.subject.deadlines.tokens_per_s == 500, "the longest prompt decides"
+    stack.context.rate(255, 0.001)
+    assert stack.context.deadlines.tokens_per_s == 1000, "too short to say anything"
+    stack.context.rate(2000, 4.0)
+    stack.context.rate(2000, 2.0)
+    assert stack.context.deadlines.tokens_per_s == 500, "of equal prompts the slower one"
+    stack.context.rate(1000, 0.1)
+    assert stack.context.deadlines.tokens_per_s == 500, "the longest prompt decides"
     assert stack.engine.client.deadline_of(long) == pytest.approx(170 + 4 * 131072 / 500)
     assert stack.engine.client.deadline_of({"messages": [{"role": "user", "content": "x" * 500}]}) > 124
 
@@ -347,7 +351,7 @@ def test_a_verified_cold_prompt_shows_the_rate(tmp_path: Path, engine: FakeServe
 
     engine.on_post = slowly
     stack.complete(Prompts(1, "rate", 256, 4000).of_length(1000))
-    assert 500 < stack.subject.deadlines.tokens_per_s < 5000
+    assert 500 < stack.context.deadlines.tokens_per_s < 5000
 
 
 # --- metrics that cannot be had -----------------------------------------------------------------------------------------
@@ -356,10 +360,10 @@ def test_a_verified_cold_prompt_shows_the_rate(tmp_path: Path, engine: FakeServe
 def test_slow_metrics_are_told_and_not_stormed(
     tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLOW_METRICS_S", 0.2)
+    monkeypatch.setattr("fixtures.subject.cache_counters.SLOW_METRICS_S", 0.2)
     engine.metrics_s = 0.3
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.5))
-    (note,) = stack.slow_metrics()
+    (note,) = stack.cache.slow_metrics()
     assert re.match(r"GET /metrics of engine engine-0 takes \d+\.\d s", note)
     engine.running = 1
     asked = engine.pages
@@ -367,7 +371,7 @@ def test_slow_metrics_are_told_and_not_stormed(
         stack.complete(prompts.of_length(50))
     assert engine.pages - asked <= 4
     engine.metrics_s = 0.0
-    assert Stack(record(tmp_path, engine.url)).slow_metrics() == []
+    assert Stack(record(tmp_path, engine.url)).cache.slow_metrics() == []
 
 
 def test_a_page_of_20_mb_is_read_like_any_other(
@@ -397,7 +401,7 @@ def test_metrics_that_fail_are_told_where_they_belong(
     engine.metrics_status, engine.page = status, page
     with pytest.raises(NotJudged, match="nothing that needs them can be judged"):
         stack.complete(prompts.of_length(50))
-    (incident,) = stack.incidents.found
+    (incident,) = stack.context.incidents.found
     assert incident.owner == "ACC-07"
     assert words in incident.text
 
@@ -418,7 +422,7 @@ def test_a_restart_during_a_request_is_told(tmp_path: Path, engine: FakeServer, 
     stack = Stack(record(tmp_path, engine.url))
     with pytest.raises(SubjectGone, match=r"engine-0 restarted during the run: computed was 1000 and is 50"):
         stack.complete(prompts.of_length(50))
-    assert [incident.owner for incident in stack.incidents.found] == ["ACT-04"]
+    assert [incident.owner for incident in stack.context.incidents.found] == ["ACT-04"]
     engine.counts["computed"], engine.finished = 1000, 0
     with pytest.raises(SubjectGone, match="engine-0 restarted during the run"):
         stack.complete_concurrently([prompts.of_length(50)])
@@ -432,7 +436,7 @@ def test_a_counter_that_falls_while_its_process_lives_is_no_restart(
     stack = Stack(record(tmp_path, engines=[engine_of(process, engine.url, None)]), deadlines=Deadlines(counted_s=0.1))
     with pytest.raises(NotJudged, match="a counter of engine engine-0 fell"):
         stack.complete(prompts.of_length(50))
-    assert [incident.owner for incident in stack.incidents.found] == ["ACC-07"]
+    assert [incident.owner for incident in stack.context.incidents.found] == ["ACC-07"]
 
 
 def test_an_engine_that_counts_no_sources_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -444,7 +448,7 @@ def test_an_engine_that_counts_no_sources_is_not_judged(tmp_path: Path, engine: 
 
 def test_requests_together_are_known_in_sum(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     stack, seen = Stack(record(tmp_path, engine.url)), []
-    stack.on_exchange = seen.append
+    stack.context.on_exchange = seen.append
     asked = [prompts.of_length(length) for length in (20, 30, 40, 50)]
     exchanges, tokens = stack.complete_concurrently(asked, at_once=3, max_tokens=2)
     assert tokens == TokenSources(140, 0, 0)
@@ -470,8 +474,8 @@ def test_metrics_that_fail_name_their_server(tmp_path: Path, engine: FakeServer,
     with pytest.raises(NotJudged, match="GET /metrics of engine engine-0: expected metrics, got HTTP 500"):
         stack.engine.counters()
     with pytest.raises(NotJudged, match="GET /metrics of cache server kv: expected metrics, got HTTP 500"):
-        stack.cache_counters()
-    assert [one.owner for one in stack.incidents.found] == ["ACC-07", "ACC-07"]
+        stack.cache.counters()
+    assert [one.owner for one in stack.context.incidents.found] == ["ACC-07", "ACC-07"]
 
 
 CRASH = "(EngineCore pid=5) ERROR 11-25 04:36:39 [core.py:7] ValueError: No available memory for the cache blocks.\n"
@@ -517,15 +521,15 @@ def test_an_engine_that_died_says_why(
     ended = f"engine engine-0 died during the run: {why}"
     with pytest.raises((NoAnswer, SubjectGone)) as raised:
         stack.complete(prompts.of_length(50))
-    behind = stack.explain(raised.value) if isinstance(raised.value, NoAnswer) else raised.value
+    behind = stack.health.explain(raised.value) if isinstance(raised.value, NoAnswer) else raised.value
     assert behind is not None
     assert str(behind).startswith(f"{ended}; not judged because of it")
-    assert [one.text for one in stack.incidents.of("ACT-04")] == [
+    assert [one.text for one in stack.context.incidents.of("ACT-04")] == [
         f"expected every process to run to the end of the run: {ended}"
     ]
     begin = time.monotonic()
     with pytest.raises(SubjectGone, match="died during the run"):
-        stack.check_serving()
+        stack.health.check_serving()
     assert time.monotonic() - begin < 1.0
 
 
@@ -533,12 +537,12 @@ def test_processes_that_a_run_has_ended_itself_are_not_dead(tmp_path: Path, proc
     log = tmp_path / "engine-0.log"
     log.write_text(CRASH)
     stack = Stack(record(tmp_path, engines=[engine_of(process, "http://127.0.0.1:9", log)]))
-    stack.ended = True
+    stack.health.ended = True
     process.kill()
     process.wait()
-    assert stack.explain(AssertionError("expected no shared memory left")) is None
-    assert not stack.gone()
-    assert not stack.incidents.found
+    assert stack.health.explain(AssertionError("expected no shared memory left")) is None
+    assert not stack.health.gone()
+    assert not stack.context.incidents.found
 
 
 def test_an_engine_that_lives_is_not_called_dead(
@@ -591,19 +595,20 @@ def test_the_caches_own_counters_are_deltas_of_this_exchange(
 
     engine.on_post = store
     asked = stack.complete(Prompts(1, "s", 64, 4000).unique(chunks=3))
-    assert asked.stored_tokens == 3 * 64, "chunks of the size that the server says it has"
+    assert stack.accounting.stored_tokens(asked) == 3 * 64, "chunks of the size that the server says it has"
 
 
 def test_a_cache_that_restarted_is_told(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
 ) -> None:
     cache.cache["l1_write_chunks_total"] = 100
-    asked = with_cache(tmp_path, engine, cache).complete(prompts.of_length(50))
+    stack = with_cache(tmp_path, engine, cache)
+    asked = stack.complete(prompts.of_length(50))
     cache.cache["l1_write_chunks_total"] = 2
     with pytest.raises(
         SubjectGone, match="the cache behind engine engine-0 restarted during the run: stored_tokens was 6400"
     ):
-        asked.cache()
+        stack.accounting.cache_delta(asked)
 
 
 @pytest.mark.parametrize(
@@ -631,18 +636,18 @@ def test_a_cache_that_counts_nothing(
     """The request itself is observed all the same: only the test that asks for these counters fails."""
     stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, argv=argv)]))
     with pytest.raises(kind, match=words):
-        stack.cache_counters()
+        stack.cache.counters()
     asked = stack.complete(prompts.of_length(50))
     assert asked.sources.computed == 50
     with pytest.raises(kind, match=words):
-        asked.cache()
+        stack.accounting.cache_delta(asked)
 
 
 def test_the_configuration_in_effect_is_the_servers_own(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
     stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=4096, requested=Requested(chunk_tokens=256))
     assert (stack.effective_config.buffer_bytes, stack.effective_config.chunk_tokens) == (GIB, 64)
     assert stack.chunk_tokens == 64
-    assert stack.tier_tokens() == stack.tier_capacity_tokens() == GIB // 4096
+    assert stack.tier.tokens() == stack.tier.capacity_tokens() == GIB // 4096
 
 
 CONFIGURATION = (
@@ -661,11 +666,11 @@ def test_the_configuration_of_an_in_process_cache_is_in_the_log(tmp_path: Path) 
 def test_where_no_program_says_the_chunk_it_is_the_one_asked_for(tmp_path: Path) -> None:
     stack = Stack(record(tmp_path, requested=Requested(chunk_tokens=512)))
     assert stack.chunk_tokens == 512
-    assert stack.tier_tokens() is None
+    assert stack.tier.tokens() is None
     with pytest.raises(NotJudged, match="no LMCache on this stack says"):
         _ = stack.effective_config
     with pytest.raises(NotJudged, match="size of the CPU tier"):
-        stack.tier_capacity_tokens()
+        stack.tier.capacity_tokens()
 
 
 def test_a_chunk_that_nothing_says_is_not_made_up(tmp_path: Path) -> None:
@@ -712,9 +717,9 @@ def test_the_gpu_copy_is_dropped_once_at_a_time(tmp_path: Path, engine: FakeServ
         titles.append(title)
         return contextlib.nullcontext()
 
-    stack.step = step
+    stack.context.step = step
     assert stack.clear_prefix_cache() == "reset"
-    assert titles == ["drop the GPU copy of engine-0"]
+    assert titles == ["clear the GPU prefix cache of engine-0"]
     engine.info["enable_prefix_caching"] = "False"
     assert Stack(record(tmp_path, engine.url)).clear_prefix_cache() == "nothing to drop"
 
@@ -724,17 +729,17 @@ def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer) -> None:
     engine.running, engine.usage = 1, 0.5
     threading.Timer(0.1, setattr, [engine, "running", 0]).start()
     threading.Timer(0.2, setattr, [engine, "usage", 0.0]).start()
-    assert (stack.wait_until_idle().running, stack.wait_until_idle().kv_usage) == (0, 0)
-    stack.subject.deadlines = Deadlines(at_rest_s=0.1)
+    assert (stack.traffic.wait_until_idle().running, stack.traffic.wait_until_idle().kv_usage) == (0, 0)
+    stack.context.deadlines = Deadlines(at_rest_s=0.1)
     engine.usage = 0.25
-    assert stack.wait_until_idle().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
+    assert stack.traffic.wait_until_idle().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
 
 
 def test_hanging_up_counts_those_that_were_left_without_an_answer(
     tmp_path: Path, engine: FakeServer, prompts: Prompts
 ) -> None:
     engine.on_post = lambda _: time.sleep(0.5)
-    abandoned = Stack(record(tmp_path, engine.url)).abort_requests([prompts.of_length(20) for _ in range(4)])
+    abandoned = abort_requests(Stack(record(tmp_path, engine.url)), [prompts.of_length(20) for _ in range(4)])
     assert abandoned == 4
     assert {payload["stream"] for payload in engine.posts} == {False, True}
 
@@ -744,17 +749,17 @@ def test_a_tier_that_never_evicts_was_never_full(
 ) -> None:
     stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=GIB // 1000)
     with pytest.raises(NotJudged, match=r"2048 tokens were sent to a tier of 1000 and nothing was evicted"):
-        stack.fill_tier(prompts)
+        fill_tier(stack, prompts)
     cache.cache["l1_evicted_chunks_total"] = 1
     engine.on_post = lambda payload: (engine.count(payload), cache.cache.update(l1_evicted_chunks_total=2))[0]
-    assert stack.fill_tier(prompts) == 8 * 256
+    assert fill_tier(stack, prompts) == 8 * 256
     engine.info["num_gpu_blocks"] = "200"
     larger = with_cache(tmp_path, engine, cache, kv_bytes_per_token=GIB // 1000)
     engine.on_post = lambda payload: (
         engine.count(payload),
         cache.cache.update(l1_evicted_chunks_total=1 + len(engine.posts)),
     )[0]
-    assert larger.fill_tier(prompts) == 2 * 8 * 256, "until the pool of 3200 tokens was used, too"
+    assert fill_tier(larger, prompts) == 2 * 8 * 256, "until the pool of 3200 tokens was used, too"
 
 
 def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -762,10 +767,10 @@ def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine:
     engine.answer = (400, {"error": {"message": "no"}})
     asked = [prompts.of_length(20) for _ in range(4)]
     with pytest.raises(SubjectFault, match="got 400"):
-        stack.abort_requests(asked)
+        abort_requests(stack, asked)
     engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
     with pytest.raises(NotJudged, match=r"of 4 clients hung up before they were answered"):
-        stack.abort_requests(asked, at_least=4)
+        abort_requests(stack, asked, at_least=4)
 
 
 @pytest.mark.parametrize(("most", "given"), [(20, 5), (3, 1), (0, None)])
@@ -780,7 +785,7 @@ def test_log_probabilities_are_asked_for_until_some_are_given(
             engine.count(payload)
 
     engine.on_post = answer
-    assert Stack(record(tmp_path, engine.url)).gives_logprobs((5, 1)) == given
+    assert Stack(record(tmp_path, engine.url)).accepted_logprobs((5, 1)) == given
 
 
 # --- what the tier has to hold ----------------------------------------------------------------------------------------
@@ -807,12 +812,12 @@ def test_what_was_stored_and_not_evicted_has_to_come_back(
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
     prompt, other = source.of_length(129), source.of_length(129)
     stack.complete(prompt)
-    stack.expect_kept([prompt], TokenSources(1, 0, 128))
-    stack.expect_kept([prompt], TokenSources(1, 64, 64))
-    stack.expect_kept([other], TokenSources(129, 0, 0))
-    assert not stack.incidents.found, "all of it came, or it was never sent"
-    stack.expect_kept([prompt], SHORT)
-    (incident,) = stack.incidents.of("ACC-02")
+    stack.tier.expect_kept([prompt], TokenSources(1, 0, 128))
+    stack.tier.expect_kept([prompt], TokenSources(1, 64, 64))
+    stack.tier.expect_kept([other], TokenSources(129, 0, 0))
+    assert not stack.context.incidents.found, "all of it came, or it was never sent"
+    stack.tier.expect_kept([prompt], SHORT)
+    (incident,) = stack.context.incidents.of("ACC-02")
     assert "expected 128 tokens of prompt-1 (129 tokens) from the tier" in incident.text
     assert "got 65 computed + 0 GPU hit + 64 loaded" in incident.text
 
@@ -828,8 +833,8 @@ def test_what_may_have_been_evicted_need_not_come_back(
     for _ in range(14):
         stack.complete(source.of_length(65))
     stack.complete(new)
-    assert not stack.holds(old), "more than half of the tier was sent since"
-    assert stack.holds(new) == (policy == "LRU"), "the newest is what is evicted first by another policy"
+    assert not stack.tier.holds(old), "more than half of the tier was sent since"
+    assert stack.tier.holds(new) == (policy == "LRU"), "the newest is what is evicted first by another policy"
 
 
 def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
@@ -838,15 +843,15 @@ def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
     prompt = source.of_length(129)
     stack.complete(prompt)
-    assert stack.holds(prompt)
+    assert stack.tier.holds(prompt)
     cache.cache["l1_write_chunks_total"] += 16
-    assert not stack.holds(prompt), "another client has stored 1024 tokens"
+    assert not stack.tier.holds(prompt), "another client has stored 1024 tokens"
     cache.cache["l1_write_chunks_total"] = 0
-    assert not stack.holds(prompt), "the server has begun again"
+    assert not stack.tier.holds(prompt), "the server has begun again"
     stack.complete(prompt)
-    assert stack.holds(prompt)
+    assert stack.tier.holds(prompt)
     cache.cache = {}
-    assert not stack.holds(prompt)
+    assert not stack.tier.holds(prompt)
 
 
 def test_nothing_is_claimed_of_a_tier_whose_size_is_not_known(
@@ -855,7 +860,7 @@ def test_nothing_is_claimed_of_a_tier_whose_size_is_not_known(
     stack, source = with_cache(tmp_path, engine, cache), Prompts(1, "kept", 64, 4000)
     prompt = source.of_length(129)
     stack.complete(prompt)
-    assert not stack.holds(prompt)
+    assert not stack.tier.holds(prompt)
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -945,7 +950,7 @@ def test_names_that_the_installed_lmcache_does_not_read(tmp_path: Path, name: st
 
 
 def test_names_are_not_judged_where_nobody_knows_them(tmp_path: Path) -> None:
-    with pytest.raises(NotJudged, match="cannot be told"):
+    with pytest.raises(NotJudged, match="cannot determine"):
         environment(tmp_path, None, LMCACHE_X="1").unknown_lmcache_names()
 
 
@@ -1002,7 +1007,7 @@ def test_the_memory_budget_by_hand(tmp_path: Path, asked: dict[str, Any], needed
     assert budget.needed_bytes == pytest.approx(needed * GIB, abs=2)
     assert budget.limit_bytes == asked.get("limit", psutil.virtual_memory().total)
     assert ("memory limit of the values" in budget.limit_is) == ("limit" in asked)
-    assert "2.5 GiB x 1.07" in budget.sum
+    assert "2.5 GiB x 1.07" in budget.terms
 
 
 def test_a_cache_server_with_a_limit_of_its_own_is_held_against_that(tmp_path: Path) -> None:
@@ -1015,7 +1020,7 @@ def test_a_cache_server_with_a_limit_of_its_own_is_held_against_that(tmp_path: P
 @given(tokens=st.integers(0, 10**8), per_token=st.integers(1, 10**6))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_buffer_to_buy_holds_more_than_the_pool(tmp_path: Path, tokens: int, per_token: int) -> None:
-    gib = Stack(record(tmp_path, kv_bytes_per_token=per_token)).buffer_gib_for(tokens)
+    gib = Stack(record(tmp_path, kv_bytes_per_token=per_token)).tier.buffer_gib_for(tokens)
     assert gib == int(gib) >= 1
     assert int(gib) * GIB // per_token > tokens
     assert (gib - 1) * GIB // per_token <= tokens, "and no GiB more than that"
@@ -1066,8 +1071,8 @@ def test_a_pinned_buffer_counts_once(tmp_path: Path, device: str, settings: str,
 
 def test_memory_of_other_machines_is_not_judged(tmp_path: Path, process: subprocess.Popen[bytes]) -> None:
     with pytest.raises(NotJudged, match="do not run on this machine"):
-        Stack(record(tmp_path)).process_trees()
-    trees = Stack(record(tmp_path, engines=[engine_of(process, "http://127.0.0.1:9", None)])).process_trees()
+        process_trees(record(tmp_path).servers)
+    trees = process_trees([engine_of(process, "http://127.0.0.1:9", None)])
     assert [one.pid for one in trees["engine-0"]()] == [process.pid]
 
 
@@ -1079,9 +1084,9 @@ def test_a_level_that_hides_the_proof_is_not_judged(tmp_path: Path, level: str) 
     stack = environment(tmp_path, None, LMCACHE_LOG_LEVEL=level)
     stack.engine.log = LogFile(tmp_path / "engine-0.log")
     with pytest.raises(NotJudged, match=f"LMCACHE_LOG_LEVEL={level.upper()} on engine-0 hides"):
-        stack.logs_at_info()
+        stack.logs.require_info_level()
     with pytest.raises(NotJudged, match="hides"):
-        stack.offload_announced(stack.engine)
+        stack.logs.offload_announced(stack.engine)
 
 
 @pytest.mark.parametrize("env", [{}, {"LMCACHE_LOG_LEVEL": "INFO"}, {"LMCACHE_LOG_LEVEL": "debug"}], ids=str)
@@ -1090,18 +1095,18 @@ def test_a_level_that_shows_the_proof_is_judged(
 ) -> None:
     stack = environment(tmp_path, None, **env)
     with pytest.raises(NotJudged, match="no access to its logs"):
-        stack.logs_at_info()
+        stack.logs.require_info_level()
     log = tmp_path / "engine-0.log"
     stack.engine.log = LogFile(log)
-    stack.logs_at_info()
-    assert not stack.offload_announced(stack.engine), "a log that may speak and does not: nothing was initialised"
+    stack.logs.require_info_level()
+    assert not stack.logs.offload_announced(stack.engine), "a log that may speak and does not: nothing was initialised"
     log.write_text(
         "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
     )
-    assert stack.offload_announced(stack.engine)
+    assert stack.logs.offload_announced(stack.engine)
     monkeypatch.setattr(LogFile, "text", lambda *_: pytest.fail("a log of megabytes was read again for one request"))
-    stack.logs_at_info()
-    assert stack.offload_announced(stack.engine)
+    stack.logs.require_info_level()
+    assert stack.logs.offload_announced(stack.engine)
 
 
 NOISE = '(APIServer pid=5) INFO:     127.0.0.1:5 - "GET /metrics HTTP/1.1" 200 OK\n'
@@ -1113,15 +1118,15 @@ def test_an_excerpt_drops_the_noise_of_this_suites_own_polls(
 ) -> None:
     stack = with_cache(tmp_path, engine, cache)
     (tmp_path / "engine-0.log").write_text("before\n")
-    positions = stack.log_positions()
+    positions = stack.logs.positions()
     assert positions == {"engine-0": 7, "kv": 0}, "a log that is not there yet begins at 0"
     with (tmp_path / "engine-0.log").open("a") as file:
         file.write(NOISE * 300 + f"\n\x1b[32mfirst\x1b[0m\n{NOISE}{KEPT}\n" + NOISE * 300)
     (tmp_path / "kv.log").write_text("stored\n")
-    assert stack.log_since(positions) == f"== engine-0\nfirst\n{KEPT}\n== kv\nstored"
-    assert stack.log_since(positions, lines=1) == f"== engine-0\n{KEPT}\n== kv\nstored"
+    assert stack.logs.since(positions) == f"== engine-0\nfirst\n{KEPT}\n== kv\nstored"
+    assert stack.logs.since(positions, lines=1) == f"== engine-0\n{KEPT}\n== kv\nstored"
     (tmp_path / "kv.log").write_text(NOISE)
-    assert "== kv" not in stack.log_since(positions), "a log with nothing to say has no headline"
+    assert "== kv" not in stack.logs.since(positions), "a log with nothing to say has no headline"
 
 
 def test_a_log_window_begins_just_before_the_request(
@@ -1138,7 +1143,7 @@ def test_a_log_window_begins_just_before_the_request(
 
     engine.on_post = store
     asked = stack.complete(prompts.of_length(50))
-    assert asked.stored_in(asked.log.facts()) == 128
+    assert asked.stored_in(stack.accounting.log_of(asked).facts()) == 128
 
 
 @given(text=st.text(alphabet="ab\u00e9\u4f60\n", max_size=30), more=st.text(alphabet="ab\u00e9\u4f60\n", max_size=30))
@@ -1159,31 +1164,31 @@ def test_findings_are_those_of_every_log(tmp_path: Path, engine: FakeServer, cac
     failed = "[2026-11-25 04:31:45,869] LMCache ERROR: Some keys not found during retrieve! (x.py:1:y)\n"
     (tmp_path / "engine-0.log").write_text("fine\n")
     (tmp_path / "kv.log").write_text(failed)
-    assert [found.signature.id for found in stack.findings("run")] == ["mp-keys-missing"]
-    assert stack.findings("init") == []
-    assert os.fspath(tmp_path) not in str(stack.findings("run")[0])
+    assert [found.signature.id for found in stack.logs.findings("run")] == ["mp-keys-missing"]
+    assert stack.logs.findings("init") == []
+    assert os.fspath(tmp_path) not in str(stack.logs.findings("run")[0])
 
 
 def test_counters_for_people_leave_out_what_is_absent(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
-    found = with_cache(tmp_path, engine, cache).counters_text()
+    found = with_cache(tmp_path, engine, cache).cache.snapshot()
     assert found["engine-0"]["computed"] == 0
     assert "preemptions" not in found["engine-0"]
     assert found["cache"]["flavour"] == "multi-process"
     json.dumps(found)
-    assert Stack(record(tmp_path)).counters_text() == {}, "a stack that is gone has none, and that is no error here"
+    assert Stack(record(tmp_path)).cache.snapshot() == {}, "a stack that is gone has none, and that is no error here"
 
 
 def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
     stack = with_cache(tmp_path, engine, cache)
-    missing = stack.missing_metrics("engine")
+    missing = stack.cache.missing_metrics("engine")
     assert "vllm:time_to_first_token_seconds_sum" in missing
     assert "vllm:request_success_total" not in missing
-    missing = stack.missing_metrics("cache")
+    missing = stack.cache.missing_metrics("cache")
     assert "lmcache_mp_l1_usage_ratio" in missing
     assert "lmcache_mp_l1_write_chunks_total" not in missing
     engine.page = 'vllm:prompt_tokens_total{engine="0"} 0.0\nvllm:generation_tokens_total{engine="0"} 0.0\n'
     with pytest.raises(NotJudged, match=r"has served no request since it started, .*vllm:num_requests_running"):
-        stack.missing_metrics("engine")
+        stack.cache.missing_metrics("engine")
 
 
 # --- what else the counters may include ---------------------------------------------------------------------------------
@@ -1193,21 +1198,22 @@ def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: Fake
 def test_a_cache_that_counts_too_much_is_watched_for_others(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    monkeypatch.setattr(module, "CACHE_WATCHED_S", 0.3)
+    monkeypatch.setattr("fixtures.subject.cache_counters.WATCHED_S", 0.3)
 
     def store(payload: dict[str, Any]) -> None:
         engine.count(payload)
         cache.cache["l1_write_chunks_total"] += 9
 
     engine.on_post = store
-    asked = with_cache(tmp_path, engine, cache).complete(Prompts(1, "x", 64, 4000).of_length(65))
+    stack = with_cache(tmp_path, engine, cache)
+    asked = stack.complete(Prompts(1, "x", 64, 4000).of_length(65))
     if not busy:
-        assert asked.stored_tokens == 9 * 64, "a fault of its own stays one"
+        assert stack.accounting.stored_tokens(asked) == 9 * 64, "a fault of its own stays one"
         return
     timer = threading.Timer(0.1, lambda: cache.cache.update(lookup_requested_tokens_total=500))
     timer.start()
     with pytest.raises(NotJudged, match="the cache counted 576 tokens where this request explains 64"):
-        _ = asked.stored_tokens
+        _ = stack.accounting.stored_tokens(asked)
     timer.join()
 
 
@@ -1274,7 +1280,7 @@ def test_a_log_that_shrinks_while_it_is_read_loses_nothing_that_was_read(
     path = tmp_path / "x.log"
     path.write_text(STORED_64 * 10_000)
     log = LogFile(path)
-    monkeypatch.setattr(module, "_PIECE_BYTES", 100_000)
+    monkeypatch.setattr("fixtures.subject.log_file._PIECE_BYTES", 100_000)
     real, pieces = LogReader.feed, []
 
     def feed(self: LogReader, data: bytes) -> None:
@@ -1307,25 +1313,29 @@ def test_a_log_without_its_start_is_no_proof_of_nothing(tmp_path: Path, engine: 
     (tmp_path / "engine-0.log").write_text(NOISE * 30)
     (tmp_path / "kv.log").write_text(STORED_64)
     with pytest.raises(NotJudged, match="does not hold its start"):
-        stack.offload_announced(stack.engine)
+        stack.logs.offload_announced(stack.engine)
     (tmp_path / "engine-0.log").write_text(START + NOISE)
     with pytest.raises(NotJudged, match="does not hold its start"):
-        stack.offload_announced(stack.engine)
+        stack.logs.offload_announced(stack.engine)
     cache.status = {"non_cuda_context_meta": {"7": {"world_size": 1}}}
-    assert stack.offload_announced(stack.engine), "a worker is registered"
+    assert stack.logs.offload_announced(stack.engine), "a worker is registered"
 
 
 def test_a_start_without_lmcache_is_proof(tmp_path: Path, engine: FakeServer) -> None:
     log = tmp_path / "engine-0.log"
     log.write_text(START + NOISE)
     stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)]))
-    assert not stack.offload_announced(stack.engine)
+    assert not stack.logs.offload_announced(stack.engine)
 
 
 def test_a_log_of_an_unknown_format_is_not_judged(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
     stack = with_cache(tmp_path, engine, cache)
     (tmp_path / "engine-0.log").write_text("ts=1 lvl=3 something\n" * 30)
-    for ask in (stack.logs_at_info, lambda: stack.findings("run"), lambda: stack.offload_announced(stack.engine)):
+    for ask in (
+        stack.logs.require_info_level,
+        lambda: stack.logs.findings("run"),
+        lambda: stack.logs.offload_announced(stack.engine),
+    ):
         with pytest.raises(NotJudged, match="the log of engine-0 is in a format that is not known"):
             ask()
 
@@ -1336,13 +1346,13 @@ def test_what_was_logged_before_the_run_is_history(tmp_path: Path, engine: FakeS
     log.write_text(failed.format("old"))
     of = record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)])
     own, attached = Stack(of), Stack(of, attached=True)
-    assert [len(own.findings("run")), len(attached.findings("run"))] == [1, 0]
-    assert ["old" in str(one) for one in attached.earlier_findings("run")] == [True]
+    assert [len(own.logs.findings("run")), len(attached.logs.findings("run"))] == [1, 0]
+    assert ["old" in str(one) for one in attached.logs.earlier_findings("run")] == [True]
     with log.open("a") as file:
         file.write(failed.format("new"))
-    assert ["new" in str(one) for one in attached.findings("run")] == [True]
-    assert len(own.findings("run")) == 2
-    assert len(attached.earlier_findings("run")) == 1
+    assert ["new" in str(one) for one in attached.logs.findings("run")] == [True]
+    assert len(own.logs.findings("run")) == 2
+    assert len(attached.logs.earlier_findings("run")) == 1
 
 
 # --- tensor parallel --------------------------------------------------------------------------------------------------
@@ -1363,7 +1373,7 @@ def test_two_ranks_behind_a_server_count_once(
 
     engine.on_post = store
     asked = stack.complete(prompts.of_length(50))
-    assert (asked.stored_in(asked.log.facts()), asked.stored_tokens) == (64, 64)
+    assert (asked.stored_in(stack.accounting.log_of(asked).facts()), stack.accounting.stored_tokens(asked)) == (64, 64)
     assert stack.kv_shape(stack.engine) == KvShape(2, 2, source="GET /status")
 
 
@@ -1382,7 +1392,7 @@ def test_two_ranks_in_process_count_once(tmp_path: Path, engine: FakeServer, pro
 
     engine.on_post = store
     asked = stack.complete(prompts.of_length(70))
-    assert (asked.stored_in(asked.log.facts()), asked.stored_tokens) == (64, 64)
+    assert (asked.stored_in(stack.accounting.log_of(asked).facts()), stack.accounting.stored_tokens(asked)) == (64, 64)
 
 
 def of_groups(*groups: int, world: int = 1) -> dict[str, Any]:
@@ -1411,6 +1421,6 @@ def test_the_shape_of_a_server(contexts: list[Any], windows: list[int], ranks: i
 def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServer) -> None:
     """The port of ``prometheus_client`` answers every path with the metrics."""
     httpserver.expect_request(re.compile(".*")).respond_with_data("# HELP a b\n# TYPE a gauge\na 1.0\n")
-    server = module.CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
+    server = CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
     assert (server.status(), server.config(), server.contexts(), server.read_locked()) == ({}, {}, [], None)
     assert server.samples().problem is None
