@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from fixtures.catalogue.requirements import (
-    DOCUMENT,
-    FEATURES,
-    IMPACTS,
-    LINKS,
-    PROFILES,
-    REQUIREMENTS,
-    document,
-    judged,
-    musts,
-    nearest,
-)
+from fixtures.catalogue.document import DOCUMENT, document
+from fixtures.catalogue.features import FEATURES, IMPACTS
+from fixtures.catalogue.profiles import LINKS, PROFILES
+from fixtures.catalogue.requirements import REQUIREMENTS
+from fixtures.catalogue.selection import judged, musts, nearest
 from fixtures.plugin import allure
 from fixtures.report import report as reporting
 from fixtures.report import verdicts as aggregate

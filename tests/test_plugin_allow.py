@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.catalogue.requirements import IMPACTS, REQUIREMENTS
+from fixtures.catalogue.features import IMPACTS
+from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.core.errors import ConfigurationError, NotJudged
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.experiments.aborts import abort_requests

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.catalogue.requirements import REQUIREMENTS, musts
+from fixtures.catalogue.requirements import REQUIREMENTS
+from fixtures.catalogue.selection import musts
 from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
 from fixtures.plugin import stack as plugin
 from fixtures.plugin.verdicts import STATE_KEY, VerdictState

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.catalogue.requirements import FEATURES
+from fixtures.catalogue.features import FEATURES
 from fixtures.core.record import EngineServer, Release, SecretRef, Server, StackRecord
 from fixtures.subject.features import features_of, unsupported_before_start
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.catalogue.requirements import musts
+from fixtures.catalogue.selection import musts
 from fixtures.report import report as reporting
 from tests.apart import ADDOPTS
 from tests.apart import run as apart_run
