@@ -24,7 +24,7 @@ import psutil
 import yaml
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.core.record import StackRecord, process_tree
+from fixtures.core.processes import process_tree
 from fixtures.core.waiting import poll
 from fixtures.experiments.aborts import abort_requests
 from fixtures.instruments.client import Client
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from fixtures.core.progress import Progress
+    from fixtures.core.record import StackRecord
     from fixtures.provide.process.environment import EngineEnv
     from lab.catalogue import Hook, Process, Proxy, Values
 

@@ -16,24 +16,11 @@ import psutil
 import pytest
 
 from fixtures.core.errors import ConfigurationError
+from fixtures.core.processes import ENV_STACK, Maker, ProcessRef, end_processes, process_tree, runs
 from fixtures.core.progress import Progress
-from fixtures.core.record import (
-    ENV_STACK,
-    EngineServer,
-    Maker,
-    ProcessRef,
-    Requested,
-    Server,
-    StackRecord,
-    end_processes,
-    foreign,
-    forget,
-    orphans,
-    process_tree,
-    read_all,
-    runs,
-    uninterrupted,
-)
+from fixtures.core.record import EngineServer, RequestedConfig, Server, StackRecord
+from fixtures.core.registry import foreign, orphans, read_all, unregister
+from fixtures.core.signals import defer_signals
 from fixtures.provide.orphans import remove_orphans
 from fixtures.provide.release import kind as kinds
 
@@ -102,15 +89,15 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         owner=ProcessRef.of(os.getpid()),
         engines=[EngineServer(name="e-0", url="http://h:1", process=gone(), log=tmp_path / "e.log", cache_server="s")],
         cache_servers=[Server(name="s", url="http://h:2", argv=("lmcache", "server"), env={"A": "1"}, tmp=tmp_path)],
-        requested=Requested(connector={"kv_role": "kv_both"}, duplicate_env=("X",)),
+        requested=RequestedConfig(connector={"kv_role": "kv_both"}, duplicate_env=("X",)),
         seeds=[1, 2],
     )
     path = record.save(tmp_path / "registry")
     assert path == tmp_path / "run" / "record.json"
     assert StackRecord.load(path) == StackRecord.load(tmp_path / "registry" / "c-1.json") == record
     assert [server.name for server in record.servers] == ["e-0", "s"]
-    forget(record, tmp_path / "registry")
-    forget(record, tmp_path / "registry")
+    unregister(record, tmp_path / "registry")
+    unregister(record, tmp_path / "registry")
     assert path.exists(), "the record beside the logs stays"
     assert not list((tmp_path / "registry").iterdir())
 
@@ -368,7 +355,7 @@ def test_a_signal_waits_until_the_end_of_what_must_not_be_interrupted() -> None:
     done = []
 
     def work() -> None:
-        with uninterrupted():
+        with defer_signals():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
             done.append("all of it")
@@ -380,8 +367,8 @@ def test_a_signal_waits_until_the_end_of_what_must_not_be_interrupted() -> None:
 
 
 def test_signals_that_were_seen_to_are_dropped() -> None:
-    with uninterrupted() as held:
-        with uninterrupted():
+    with defer_signals() as held:
+        with defer_signals():
             signal.raise_signal(signal.SIGHUP)
         assert held == [signal.SIGHUP], "the inner one hands it to the outer one"
         held.clear()

@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
-from fixtures.core.record import EngineServer, ProcessRef, Server, StackRecord
+from fixtures.core.processes import ProcessRef
+from fixtures.core.record import EngineServer, Server, StackRecord
 from fixtures.evidence.pods.containers import (
     argv_of,
     env_of,

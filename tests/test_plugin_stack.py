@@ -28,8 +28,9 @@ import psutil
 import pynvml
 import pytest
 
+from fixtures.core.processes import ProcessRef, runs
 from fixtures.core.progress import Progress
-from fixtures.core.record import ProcessRef, StackRecord, runs
+from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
 from fixtures.plugin import stack as plugin
 from fixtures.plugin.stack import machine

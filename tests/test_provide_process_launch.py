@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.processes import ProcessRef, process_tree, runs
 from fixtures.core.progress import Progress
-from fixtures.core.record import ProcessRef, StackRecord, process_tree, runs
+from fixtures.core.record import StackRecord
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.orphans import remove_orphans
 from fixtures.provide.process import launch, probe, ready

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError, NotApplicable, NotJudged, StackError, SubjectFault
+from fixtures.core.processes import ProcessRef
 from fixtures.core.progress import Progress
-from fixtures.core.record import ProcessRef, Release, StackRecord
+from fixtures.core.record import Release, StackRecord
 from fixtures.evidence.manifest import effective, references, unresolved
 from fixtures.provide.kube import api as kubes
 from fixtures.provide.kube import helm as helms

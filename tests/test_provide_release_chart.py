@@ -23,8 +23,9 @@ import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.processes import ProcessRef
 from fixtures.core.progress import Progress
-from fixtures.core.record import ProcessRef, Release, StackRecord
+from fixtures.core.record import Release, StackRecord
 from fixtures.core.waiting import poll
 from fixtures.plugin import cluster as cluster_options
 from fixtures.provide.kube import helm as helms

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.core.record import Requested
+from fixtures.core.record import RequestedConfig
 from fixtures.evidence.flags import flag_value
 from fixtures.provide.process import command as local
 from fixtures.provide.values.go import go_int, go_text
@@ -142,7 +142,7 @@ def test_the_reference_configuration_renders_exactly():
     )
     assert command.served_model_name == command.model == "mistralai/Mistral-7B-Instruct-v0.3"
     assert (command.replicas, command.workers, command.duplicates) == (1, 1, ())
-    assert command.requested == Requested(
+    assert command.requested == RequestedConfig(
         buffer_text="20", buffer_gb=20.0, chunk_tokens=256, memory_limit_bytes=48 * 1024**3
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.core.errors import NotJudged
 from fixtures.core.geometry import Parallel
-from fixtures.core.record import EngineServer, Requested, Server, StackRecord
+from fixtures.core.record import EngineServer, RequestedConfig, Server, StackRecord
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ DISK = {"local_disk": "file:///tiers/disk", "max_local_disk_size": 20.0}
 
 def stack_of(
     folder: Path,
-    asked: Requested,
+    asked: RequestedConfig,
     *,
     said: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
@@ -82,7 +82,7 @@ def stack_of(
 def test_what_was_asked_for_against_what_is_in_effect(
     tmp_path: Path, asked: dict[str, Any], said: dict[str, Any], different: str, unknown: str
 ) -> None:
-    stack = stack_of(tmp_path, Requested(**asked), said=IN_EFFECT | said)
+    stack = stack_of(tmp_path, RequestedConfig(**asked), said=IN_EFFECT | said)
     found = stack.compare_config(stack.engine)
     for texts, pattern in ((found.different, different), (found.unknown, unknown)):
         if not pattern:
@@ -93,7 +93,7 @@ def test_what_was_asked_for_against_what_is_in_effect(
 
 
 def test_nothing_is_judged_where_no_program_says_it(tmp_path: Path) -> None:
-    found = stack_of(tmp_path, Requested(chunk_tokens=256))
+    found = stack_of(tmp_path, RequestedConfig(chunk_tokens=256))
     with pytest.raises(NotJudged, match="no LMCache on this stack says"):
         found.compare_config(found.engine).check_known()
 
@@ -102,13 +102,13 @@ def test_a_configuration_file_is_what_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "lmcache.yaml"
     file.write_text("chunk_size: 128\nmax_local_cpu_size: 7.5\n")
     said = IN_EFFECT | {"chunk_size": 128, "max_local_cpu_size": 7.5}
-    asked = Requested(config_file=str(file))
+    asked = RequestedConfig(config_file=str(file))
     found = stack_of(tmp_path, asked, said=said)
     assert not found.compare_config(found.engine).different
     found.compare_config(found.engine).check_known()
     found = stack_of(tmp_path, asked, said=IN_EFFECT)
     assert "expected a chunk of 128 tokens" in found.compare_config(found.engine).different[0]
-    found = stack_of(tmp_path, Requested(config_file="/nowhere.yaml"), said=said)
+    found = stack_of(tmp_path, RequestedConfig(config_file="/nowhere.yaml"), said=said)
     assert not found.compare_config(found.engine).different
     with pytest.raises(
         NotJudged, match=r"on engine-0 is not known: /nowhere.yaml .LMCACHE_CONFIG_FILE. cannot be read"
@@ -131,11 +131,11 @@ def test_a_configuration_file_that_lmcache_could_not_read_leaves_open_what_is_as
 ) -> None:
     file = tmp_path / "lmcache.yaml"
     file.write_bytes(content)
-    found = stack_of(tmp_path, Requested(config_file=str(file)), said=IN_EFFECT)
+    found = stack_of(tmp_path, RequestedConfig(config_file=str(file)), said=IN_EFFECT)
     assert not found.compare_config(found.engine).different
     with pytest.raises(NotJudged, match=f"LMCACHE_CONFIG_FILE. {problem}"):
         found.compare_config(found.engine).check_known()
-    found = stack_of(tmp_path, Requested(), env={"LMCACHE_CONFIG_FILE": str(file)}, config=V1)
+    found = stack_of(tmp_path, RequestedConfig(), env={"LMCACHE_CONFIG_FILE": str(file)}, config=V1)
     with pytest.raises(NotJudged, match=f"the chunk of engine engine-0 is not known: .* {problem}"):
         _ = found.chunk_tokens
 
@@ -157,7 +157,7 @@ def test_the_chunk_of_an_engine_whose_log_has_lost_its_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lmcache.yaml").write_text("chunk_size: 128\n")
-    stack = stack_of(tmp_path, Requested(), env=env, config=V1 | {"kv_connector_extra_config": extra})
+    stack = stack_of(tmp_path, RequestedConfig(), env=env, config=V1 | {"kv_connector_extra_config": extra})
     if chunk is not None:
         assert stack.chunk_tokens == chunk
     else:
@@ -166,7 +166,7 @@ def test_the_chunk_of_an_engine_whose_log_has_lost_its_start(
 
 
 def test_the_chunk_of_a_cache_server_that_does_not_say_it(tmp_path: Path) -> None:
-    stack = stack_of(tmp_path, Requested(), config={"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"})
+    stack = stack_of(tmp_path, RequestedConfig(), config={"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"})
     with pytest.raises(NotJudged, match="cache server that engine engine-0 offloads to is not known"):
         _ = stack.chunk_tokens
     server = Server(name="kv", url="http://127.0.0.1:9", argv=("lmcache", "server", "--chunk-size", "64"))
@@ -179,7 +179,7 @@ def test_the_chunk_of_a_cache_server_that_does_not_say_it(tmp_path: Path) -> Non
 
 
 def test_the_log_beats_the_command_line(tmp_path: Path) -> None:
-    stack = stack_of(tmp_path, Requested(), said=IN_EFFECT)
+    stack = stack_of(tmp_path, RequestedConfig(), said=IN_EFFECT)
     assert stack.connector_fault(stack.engine) is None
     assert stack.engine.log is not None
     with stack.engine.log.path.open("a") as log:
@@ -192,14 +192,14 @@ def test_the_log_beats_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_configuration_file_of_vllm_that_cannot_be_read_is_not_judged(tmp_path: Path) -> None:
-    stack = stack_of(tmp_path, Requested())
+    stack = stack_of(tmp_path, RequestedConfig())
     stack.record.engines[0].argv = (*SERVE, "--config", "/nowhere.yaml")
     with pytest.raises(NotJudged, match=r"takes options from /nowhere.yaml"):
         stack.connector_fault(stack.engine)
 
 
 def test_the_two_halves_of_a_disaggregated_release_are_not_judged(tmp_path: Path) -> None:
-    stack = stack_of(tmp_path, Requested(), config=V1 | {"kv_role": "kv_producer"})
+    stack = stack_of(tmp_path, RequestedConfig(), config=V1 | {"kv_role": "kv_producer"})
     assert stack.connector_fault(stack.engine) is not None, "one engine that only stores is no such release"
     other = stack.record.engines[0].model_copy(
         update={
@@ -212,22 +212,24 @@ def test_the_two_halves_of_a_disaggregated_release_are_not_judged(tmp_path: Path
     for engine in stack.engines:
         with pytest.raises(NotJudged, match="disaggregated prefill"):
             stack.connector_fault(engine)
-    stack = stack_of(tmp_path, Requested(), config=V1 | {"kv_role": "kv_consumer"}, env={"LMCACHE_ENABLE_PD": "True"})
+    stack = stack_of(
+        tmp_path, RequestedConfig(), config=V1 | {"kv_role": "kv_consumer"}, env={"LMCACHE_ENABLE_PD": "True"}
+    )
     with pytest.raises(NotJudged, match="LMCACHE_ENABLE_PD=True on engine-0"):
         stack.connector_fault(stack.engine)
 
 
 def test_each_engine_is_held_against_its_own_entry_of_the_values(tmp_path: Path) -> None:
-    stack = stack_of(tmp_path, Requested(chunk_tokens=128), said=IN_EFFECT)
+    stack = stack_of(tmp_path, RequestedConfig(chunk_tokens=128), said=IN_EFFECT)
     stack.record.engines.append(
-        stack.record.engines[0].model_copy(update={"name": "engine-1", "requested": Requested(chunk_tokens=256)})
+        stack.record.engines[0].model_copy(update={"name": "engine-1", "requested": RequestedConfig(chunk_tokens=256)})
     )
     first, second = (Stack(stack.record).compare_config(engine) for engine in Stack(stack.record).engines)
     assert (len(first.different), second.different) == (1, [])
 
 
 def test_data_parallel_ranks_do_not_share_a_request(tmp_path: Path) -> None:
-    asked = Requested(connector=V1, workers=4, parallel=Parallel(tensor=2, data=2))
+    asked = RequestedConfig(connector=V1, workers=4, parallel=Parallel(tensor=2, data=2))
     stack = stack_of(tmp_path, asked, said=IN_EFFECT)
     stack.record.kv_bytes_per_token = 2**20
     assert stack.tier.tokens() == 2 * 5 * 2**30 // 2**20

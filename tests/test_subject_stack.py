@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
-from fixtures.core.record import Baseline, EngineServer, ProcessRef, Requested, Server, StackRecord
+from fixtures.core.processes import ProcessRef
+from fixtures.core.record import Baseline, EngineServer, RequestedConfig, Server, StackRecord
 from fixtures.evidence.logs.reader import LogReader, read_log
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.experiments.aborts import abort_requests
@@ -644,7 +645,7 @@ def test_a_cache_that_counts_nothing(
 
 
 def test_the_configuration_in_effect_is_the_servers_own(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
-    stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=4096, requested=Requested(chunk_tokens=256))
+    stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=4096, requested=RequestedConfig(chunk_tokens=256))
     assert (stack.effective_config.buffer_bytes, stack.effective_config.chunk_tokens) == (GIB, 64)
     assert stack.chunk_tokens == 64
     assert stack.tier.tokens() == stack.tier.capacity_tokens() == GIB // 4096
@@ -664,7 +665,7 @@ def test_the_configuration_of_an_in_process_cache_is_in_the_log(tmp_path: Path) 
 
 
 def test_where_no_program_says_the_chunk_it_is_the_one_asked_for(tmp_path: Path) -> None:
-    stack = Stack(record(tmp_path, requested=Requested(chunk_tokens=512)))
+    stack = Stack(record(tmp_path, requested=RequestedConfig(chunk_tokens=512)))
     assert stack.chunk_tokens == 512
     assert stack.tier.tokens() is None
     with pytest.raises(NotJudged, match="no LMCache on this stack says"):
@@ -896,7 +897,7 @@ class FakeAccess:
 )
 def test_in_a_pod_a_script_measures_it(tmp_path: Path, device: str, workers: int, out: str, expected: float) -> None:
     access: Any = FakeAccess(lambda *_, **__: out)
-    stack = Stack(record(tmp_path, device=device, requested=Requested(workers=workers)), access)
+    stack = Stack(record(tmp_path, device=device, requested=RequestedConfig(workers=workers)), access)
     assert stack.link_bytes_per_s == expected
 
 
@@ -977,7 +978,7 @@ def budget_of(
         )
         for number in range(engines)
     ]
-    requested = Requested(workers=workers, memory_limit_bytes=limit, cache_server_limit_bytes=of_server)
+    requested = RequestedConfig(workers=workers, memory_limit_bytes=limit, cache_server_limit_bytes=of_server)
     return Stack(record(folder, engines=servers, requested=requested, device=device)).memory_budgets()
 
 
@@ -1027,7 +1028,9 @@ def test_the_buffer_to_buy_holds_more_than_the_pool(tmp_path: Path, tokens: int,
 
 
 def test_the_bounds_of_host_memory(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
-    stack = with_cache(tmp_path, engine, cache, requested=Requested(connector={"kv_connector": "x"}), device="cuda")
+    stack = with_cache(
+        tmp_path, engine, cache, requested=RequestedConfig(connector={"kv_connector": "x"}), device="cuda"
+    )
     stack.record.engines[0].resident_at_ready_bytes = 3 * GIB
     memory = HostMemory({}, samples=[(0.0, {"kv": 5, "engine-0": 7}), (1.0, {"kv": 6, "engine-0": 4})])
     bounds = {bound.name: (bound.peak_bytes, bound.limit_bytes) for bound in stack.host_memory_bounds(memory)}
@@ -1063,7 +1066,7 @@ def test_a_pinned_buffer_counts_once(tmp_path: Path, device: str, settings: str,
     log = tmp_path / "engine-0.log"
     log.write_text(CONFIGURATION.replace("}", settings + "}"))
     server = EngineServer(name="engine-0", url="http://127.0.0.1:9", log=log, resident_at_ready_bytes=30 * GIB)
-    asked = Requested(connector={"kv_connector": "LMCacheConnectorV1"}, workers=workers)
+    asked = RequestedConfig(connector={"kv_connector": "LMCacheConnectorV1"}, workers=workers)
     stack = Stack(record(tmp_path, engines=[server], requested=asked, device=device))
     memory = HostMemory({}, samples=[(0.0, {"engine-0": 7})])
     assert stack.host_memory_bounds(memory)[0].limit_bytes == pytest.approx(limit * GIB, abs=2)
