@@ -1,3 +1,3 @@
-"""Registers the plugins; holds nothing else."""
+"""Registers the plugin; holds nothing else."""
 
-pytest_plugins = ("fixtures.plugin.verdicts", "fixtures.plugin.stack", "fixtures.plugin.tools")
+pytest_plugins = ("fixtures.plugin",)

@@ -28,7 +28,8 @@ from fixtures.core.errors import StackError
 from fixtures.core.files import cache_dir
 from fixtures.core.progress import Progress
 from fixtures.instruments import gpu
-from fixtures.plugin.stack import ENV_ENGINE_ENV, ENV_ENGINE_PYTHON, machine
+from fixtures.plugin.locks import machine
+from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
 from fixtures.provide.process import baseline, install, probe, teardown
 from lab import bench as benches
 from lab import selection
@@ -168,7 +169,7 @@ class Runner:
     def engine_env(self) -> EngineEnv:
         """The environment of the engines; made where there is none."""
         if self._env is None:
-            python, folder = os.environ.get(ENV_ENGINE_PYTHON), os.environ.get(ENV_ENGINE_ENV)
+            python, folder = os.environ.get(ENGINE_PYTHON_VARIABLE), os.environ.get(ENGINE_ENV_VARIABLE)
             if python:
                 self._env = probe.adopt(Path(python))
             else:

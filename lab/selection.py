@@ -70,11 +70,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Nothing has the machine alone beside another stack; only now: the stack plugin has sorted by it, as in the suite."""
+    """Nothing has the machine alone beside another stack; only now: the plugin has sorted by it, as in the suite."""
     shared = os.environ.get(ENV_TESTS) or os.environ.get(ENV_CASES) == "fast"
     for item in session.items if shared else ():
         for node in item.listchain():
-            node.own_markers = [marker for marker in node.own_markers if marker.name != "alone"]
+            node.own_markers = [marker for marker in node.own_markers if marker.name != "exclusive_host"]
 
 
 def _params(item: pytest.Item) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
 SIZES = [1, 2, 8, 20]
 """Prompt lengths in chunks."""
@@ -66,7 +66,7 @@ def test_the_tier_brings_what_the_gpu_has_lost(stack, prompts):
 
 
 @requirement("ACC-02")
-@pytest.mark.aged
+@pytest.mark.run_when_aged
 def test_a_prompt_is_kept_as_long_as_there_is_room(stack, early, figures):
     """What was stored early in the run, and what nothing had to make room for since, is still loaded."""
     figures("age of the stored prompt", early.age_s, "s")

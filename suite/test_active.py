@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
 SIZES = [2, 8, 20]
 """Prompt lengths in chunks: short, medium, and longer than one prefill step (2 048 tokens by default)."""
@@ -61,7 +61,7 @@ def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
 
 
 @requirement("ACT-04")
-@pytest.mark.late
+@pytest.mark.run_late
 def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
     """Every process of the stack ran to the end, and no log line carries the signature of a known offload failure."""
     gone = stack.health.gone()
@@ -76,7 +76,7 @@ def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
 
 
 @requirement("ACT-05")
-@pytest.mark.late
+@pytest.mark.run_late
 def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
     """Three reloads leave no more objects pinned than there were before."""
     before = stack.cache.pinned_when_idle()
@@ -94,7 +94,7 @@ def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
 
 
 @requirement("ACT-05")
-@pytest.mark.late
+@pytest.mark.run_late
 def test_no_warning_hints_at_an_accounting_defect(stack, evidence):
     """No double unpin, no error of unknown wording, and no pin that had to be taken back by force."""
     if earlier := stack.logs.earlier_findings("warning"):

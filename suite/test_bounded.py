@@ -7,9 +7,9 @@ import pytest
 from fixtures.experiments.aborts import abort_requests
 from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.host_memory import GIB, MIB, check_decided, slope_per_cycle
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.exclusive_host
 
 CYCLES = 14
 AT_ONCE = 16
@@ -129,16 +129,18 @@ def test_offload_costs_no_kv_pool(stack, baseline, figures):
 
 
 @requirement("MEM-06")
-@pytest.mark.last
-def test_tear_down_gives_the_memory_back(tear_down, figures):
+@pytest.mark.run_last
+def test_tear_down_gives_the_memory_back(teardown_report, figures):
     """After tear-down no process of the stack runs, and none of its memory, shared memory included, is still taken."""
-    figures("given back", (tear_down.resident_before_bytes - tear_down.resident_after_bytes) / MIB, "MiB")
-    figures("tear-down", tear_down.seconds, "s")
-    assert not tear_down.left_running, f"expected every process to end, pids {tear_down.left_running} still run"
-    assert tear_down.resident_after_bytes == 0, (
-        f"expected 0 MiB resident, got {tear_down.resident_after_bytes / MIB:.0f}"
+    figures("given back", (teardown_report.resident_before_bytes - teardown_report.resident_after_bytes) / MIB, "MiB")
+    figures("tear-down", teardown_report.seconds, "s")
+    assert not teardown_report.left_running, (
+        f"expected every process to end, pids {teardown_report.left_running} still run"
     )
-    assert not tear_down.left_in_shared_memory, (
-        f"expected no shared memory left, got {tear_down.shared_memory_bytes / MIB:.3g} MiB in "
-        f"{', '.join(tear_down.left_in_shared_memory)}"
+    assert teardown_report.resident_after_bytes == 0, (
+        f"expected 0 MiB resident, got {teardown_report.resident_after_bytes / MIB:.0f}"
+    )
+    assert not teardown_report.left_in_shared_memory, (
+        f"expected no shared memory left, got {teardown_report.shared_memory_bytes / MIB:.3g} MiB in "
+        f"{', '.join(teardown_report.left_in_shared_memory)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fixtures.instruments.host_memory import GIB
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
 
 @requirement("CFG-01")

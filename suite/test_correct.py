@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.experiments.filling import fill_tier
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
 ANSWER_TOKENS = 4
 
@@ -85,7 +85,7 @@ def test_prompts_of_any_length_and_prefix_never_leak(stack, prompts, control):
 
 
 @requirement("COR-03")
-@pytest.mark.alone
+@pytest.mark.exclusive_host
 def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
     """What is stored where something else was evicted comes back as that prompt's own KV."""
     fill_tier(stack, prompts)

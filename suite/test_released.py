@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
 
 @requirement("REL-01")
@@ -33,7 +33,7 @@ def test_nothing_waits_on_what_cannot_come(stack):
 
 
 @requirement("REL-03")
-@pytest.mark.late
+@pytest.mark.run_late
 def test_an_upgrade_to_the_same_values_changes_nothing(stack):
     """After ``helm upgrade`` with the same chart and values every pod and every generation is what it was."""
     changed = stack.release.upgrade_unchanged()
@@ -41,12 +41,16 @@ def test_an_upgrade_to_the_same_values_changes_nothing(stack):
 
 
 @requirement("REL-03")
-@pytest.mark.last
-def test_uninstalling_leaves_nothing(stack, tear_down):
+@pytest.mark.run_last
+def test_uninstalling_leaves_nothing(stack, teardown_report):
     """After ``helm uninstall`` nothing of the release is left but what the chart says it keeps."""
     assert stack.release, "expected a release"
-    assert not tear_down.left_running, f"expected every pod to be gone, got {', '.join(tear_down.left_running)}"
-    assert not tear_down.left_objects, f"expected nothing to be left, got {', '.join(tear_down.left_objects)}"
+    assert not teardown_report.left_running, (
+        f"expected every pod to be gone, got {', '.join(teardown_report.left_running)}"
+    )
+    assert not teardown_report.left_objects, (
+        f"expected nothing to be left, got {', '.join(teardown_report.left_objects)}"
+    )
 
 
 @requirement("REL-04")

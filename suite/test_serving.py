@@ -6,9 +6,9 @@ import pytest
 
 from fixtures.instruments.api import BAD_REQUESTS, REFUSED
 from fixtures.instruments.client import bearer
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
-pytestmark = pytest.mark.together
+pytestmark = pytest.mark.shared_stack
 
 ENDPOINTS = ["completions", "chat"]
 BAD = [pytest.param(bad, id=bad.name, marks=pytest.mark.impact(bad.impact)) for bad in BAD_REQUESTS]

@@ -15,9 +15,9 @@ from fixtures.experiments.latency import (
     measure_together,
     store_cost,
 )
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.markers import requirement
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.exclusive_host
 
 
 @requirement("LAT-01")

@@ -10,7 +10,7 @@ from tests.verdict_sessions import Run, entries, written
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 
 SEEN_ELSEWHERE = """
-from fixtures.plugin.verdicts import publish_incident
+from fixtures.plugin.transport import publish_incident
 
 @requirement("COR-03")
 def test_canaries(request):

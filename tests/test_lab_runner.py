@@ -89,7 +89,7 @@ def items(*specs: tuple[str, str, dict[str, Any]]) -> list[Any]:
             nodeid=f"{name}[{number}]",
             callspec=SimpleNamespace(params=params),
             iter_markers=lambda _, id_=id_: [SimpleNamespace(args=(id_,))],
-            own_markers=[SimpleNamespace(name="alone"), SimpleNamespace(name="late")],
+            own_markers=[SimpleNamespace(name="exclusive_host"), SimpleNamespace(name="run_late")],
         )
         for number, (name, id_, params) in enumerate(specs)
     ]
@@ -138,9 +138,9 @@ def test_nothing_has_the_machine_alone_beside_another_stack(
     found = items(("a", "ACC-01", {}), ("b", "LAT-01", {}))
     select(monkeypatch, cases, tests, found)
     # until then the stack plugin sorts by it
-    assert [marker.name for marker in found[0].own_markers] == ["alone", "late"]
+    assert [marker.name for marker in found[0].own_markers] == ["exclusive_host", "run_late"]
     selection.pytest_collection_finish(SimpleNamespace(items=found))  # type: ignore[arg-type]
-    assert [marker.name for marker in found[0].own_markers] == (["alone"] if alone else []) + ["late"]
+    assert [marker.name for marker in found[0].own_markers] == (["exclusive_host"] if alone else []) + ["run_late"]
 
 
 def test_chat_is_asked_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from fixtures.experiments.aborts import abort_requests
 from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.api import BAD_REQUESTS
 from fixtures.instruments.prompts import Prompts
-from fixtures.plugin.stack import _allowed
+from fixtures.plugin.run_options import allowed_impacts
 from fixtures.subject.context import not_allowed
 from fixtures.subject.stack import Stack
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     ],
 )
 def test_words(words: str | None, own: bool, allowed: set[str]) -> None:
-    assert _allowed(words, own=own) == allowed
+    assert allowed_impacts(words, own=own) == allowed
 
 
 @pytest.mark.parametrize("words", ["evicts", "all", "none,evict", ",", "EVICT"])
 def test_a_wrong_word_is_named_with_the_right_ones(words: str) -> None:
     with pytest.raises(ConfigurationError, match="give evict, disrupt or both, with a comma between them, or none"):
-        _allowed(words, own=False)
+        allowed_impacts(words, own=False)
 
 
 def test_every_impact_is_explained_and_has_a_word() -> None:

@@ -32,8 +32,10 @@ from fixtures.core.processes import ProcessRef, runs
 from fixtures.core.progress import Progress
 from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
-from fixtures.plugin import stack as plugin
-from fixtures.plugin.stack import machine
+from fixtures.plugin import session, signals
+from fixtures.plugin.locks import machine
+from fixtures.plugin.option_table import TABLE
+from fixtures.plugin.run import RUN_KEY
 from fixtures.provide.process import launch, teardown
 from fixtures.provide.provider import TearDown
 from tests import fakes
@@ -47,19 +49,13 @@ pytest_plugins = ("pytester",)
 ROOT = Path(__file__).resolve().parents[1]
 WITHIN_S = 120
 """A run of stand-ins takes 2 s; on a machine that does other things too, much longer."""
-OPTIONS = ("gpu", "stack", "config", "keep-stack", "record", "engine-env", "engine-python", "run-dir", "seed")
-CLUSTER_OPTIONS = (
-    *("helm", "chart", "chart-version", "values", "set", "kube-context", "namespace", "release"),
-    *("keep-volumes", "bundle", "cluster"),
-)
-VERDICT_OPTIONS = ("profile", "gate")
 HEAD = '''
 import contextlib, json, os, time
 import pytest
 from pathlib import Path
 from fixtures.core.errors import NotJudged, StackError
-from fixtures.plugin.stack import RUN_KEY
-from fixtures.plugin.verdicts import requirement
+from fixtures.plugin.run import RUN_KEY
+from fixtures.plugin.markers import requirement
 
 HERE = Path(__file__).parents[1]
 
@@ -67,7 +63,7 @@ HERE = Path(__file__).parents[1]
 def note(request, stack):
     """What the test saw, and when it ran, as one line of notes.jsonl."""
     begin = time.time()
-    seen = {"test": request.node.name, "begin": begin, "seed": request.config.stash[RUN_KEY].seed,
+    seen = {"test": request.node.name, "begin": begin, "seed": request.config.stash[RUN_KEY].context.seed,
             "worker": os.environ.get("PYTEST_XDIST_WORKER"), "config": stack.record.config,
             "record": str(stack.record.folder / "record.json"),
             "pids": [server.process.pid for server in stack.record.servers]}
@@ -148,8 +144,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("KV_OFFLOAD_CACHE", str(pytester.path / "cache"))
     pytester.syspathinsert(ROOT)
-    plugins = ("fixtures.plugin.verdicts", "fixtures.plugin.stack", "fixtures.plugin.tools")
-    pytester.makeconftest(f"pytest_plugins = {plugins}")
+    pytester.makeconftest('pytest_plugins = ("fixtures.plugin",)')
     pytester.makeini(f"[pytest]\ntestpaths = suite\naddopts = {ADDOPTS}\n")
     project = Project(pytester)
     project.suite(PASSES)
@@ -203,13 +198,12 @@ def test_looking_starts_nothing(project: Project, monkeypatch: pytest.MonkeyPatc
 def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
     text = project.run("--help").stdout.str()
     options, _, twins = text.partition("[pytest] configuration options")
-    for name in (*OPTIONS, *CLUSTER_OPTIONS, *VERDICT_OPTIONS):
-        about = re.search(rf"^  --{name}\b.*?(?=^  --|\n\n)", options, re.MULTILINE | re.DOTALL)
-        assert about, f"--{name} is not in --help"
-        assert len(about[0]) > len(name) + 40, f"--{name} has no help text"
-        twin = name.replace("-", "_")
-        assert re.search(rf"\bini:\s+{twin}\b", about[0]), f"--{name} does not name its ini twin"
-        assert re.search(rf"^  {twin} \(", twins, re.MULTILINE), f"{twin} is no ini option"
+    for option in TABLE:
+        about = re.search(rf"^  --{option.name}(?![\w-]).*?(?=^  --|\n\n)", options, re.MULTILINE | re.DOTALL)
+        assert about, f"--{option.name} is not in --help"
+        assert len(about[0]) > len(option.name) + 40, f"--{option.name} has no help text"
+        assert re.search(rf"\bini:\s+{option.ini}\b", about[0]), f"--{option.name} does not name its ini twin"
+        assert re.search(rf"^  {option.ini} \(", twins, re.MULTILINE), f"{option.ini} is no ini option"
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -381,7 +375,7 @@ def test_configurations_run_one_after_the_other(project: Project) -> None:
             for line in (HERE / "notes.jsonl").read_text().splitlines() if note["config"] == "second" else ():
                 assert not any(map(psutil.pid_exists, json.loads(line)["pids"])), "the first stack still runs"
         @requirement("CFG-02")
-        @pytest.mark.last
+        @pytest.mark.run_last
         def test_c(stack, note):
             pass
         @requirement("CFG-03")
@@ -445,7 +439,7 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
     said = result.stdout.str()
     assert "fake-0 ended while it was starting: ValueError: no weights here" in said
     assert "Traceback" not in said
-    assert "plugin.py" not in said, "an error of the stack is a message, not a place in the suite"
+    assert "fixtures/plugin" not in said, "an error of the stack is a message, not a place in the suite"
     reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
     told = sorted(reasons.values())
     assert told[0].startswith("error: StackError: "), "once"
@@ -476,7 +470,7 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
 WAITS = """
 @requirement("CFG-01")
 def test_request(stack, request):
-    (request.config.stash[RUN_KEY].folder / "waits").touch()
+    (request.config.stash[RUN_KEY].context.folder / "waits").touch()
     time.sleep(250)
 
 @requirement("CFG-02")
@@ -560,12 +554,12 @@ def test_what_a_killed_run_left_is_removed_by_the_next(project: Project) -> None
 
 SHARED = """
 @requirement("MEM-06")
-@pytest.mark.last
-def test_last(tear_down, note):
-    assert tear_down.left_running == () and tear_down.resident_before_bytes > 0
+@pytest.mark.run_last
+def test_last(teardown_report, note):
+    assert teardown_report.left_running == () and teardown_report.resident_before_bytes > 0
 
 @requirement("LAT-01")
-@pytest.mark.alone
+@pytest.mark.exclusive_host
 @pytest.mark.parametrize("k", range(2))
 def test_alone(stack, note, k):
     time.sleep(0.2)
@@ -579,7 +573,7 @@ def test_counts(stack, note, prompts, k):
     assert tokens.computed == 257
 
 @requirement("API-01")
-@pytest.mark.together
+@pytest.mark.shared_stack
 @pytest.mark.parametrize("k", range(6))
 def test_together(stack, note, k):
     time.sleep(0.3)
@@ -636,7 +630,7 @@ def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) ->
     project.suite(
         """
         @requirement("LAT-01")
-        @pytest.mark.alone
+        @pytest.mark.exclusive_host
         def test_alone(stack, note):
             time.sleep(0.5)
         """
@@ -707,7 +701,7 @@ def test_needs_no_answer(stack):
     pass
 
 @requirement("ACT-04")
-@pytest.mark.late
+@pytest.mark.run_late
 def test_log(stack):
     gone = stack.health.gone()
     assert not gone, "; ".join(gone.values())
@@ -770,15 +764,15 @@ def test_a_signal_at_an_instruction_without_a_line_ends_with_the_summary_too() -
     excinfo = pytest.ExceptionInfo.from_exception(KeyboardInterrupt("SIGTERM").with_traceback(whole))
     with pytest.raises(TypeError):
         excinfo.getrepr(funcargs=True)
-    plugin.pytest_keyboard_interrupt(excinfo)
+    signals.pytest_keyboard_interrupt(excinfo)
     assert "SIGTERM" in str(excinfo.getrepr(funcargs=True))
 
 
 @pytest.mark.parametrize("how", ["__del__", "finalize"])
-def test_a_signal_in_a_finaliser_acts_right_after_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
     """Python drops what is raised there: the run went on as if no signal had come."""
-    before = {number: signal.getsignal(number) for number in plugin.SIGNALS}
-    monkeypatch.setattr(plugin, "_CAME", [])
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    end = signals.OrderlyEnd()
     ends: list[float] = []
 
     def gone() -> None:
@@ -798,7 +792,7 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str, monkeypatch: pyte
         del held
         time.sleep(5)
 
-    signal.signal(signal.SIGTERM, plugin._end_orderly)
+    signal.signal(signal.SIGTERM, end.handle)
     try:
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             let_go()
@@ -817,7 +811,13 @@ def test_of_the_ordinary_tests_those_of_the_configuration_come_first() -> None:
             iter_markers=lambda name: [judged] if name == "requirement" else [],
         )
 
-    items = [item("ACC-01"), item("MEM-01", "alone"), item("ACT-01"), item("CFG-01"), item("CFG-02", "late")]
-    config = types.SimpleNamespace(stash={plugin.RUN_KEY: types.SimpleNamespace(configs=[])})
-    plugin.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
+    items = [
+        item("ACC-01"),
+        item("MEM-01", "exclusive_host"),
+        item("ACT-01"),
+        item("CFG-01"),
+        item("CFG-02", "run_late"),
+    ]
+    config = types.SimpleNamespace(stash={RUN_KEY: types.SimpleNamespace(provider=types.SimpleNamespace(names=[]))})
+    session.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
     assert [one.name for one in items] == ["CFG-01", "ACC-01", "ACT-01", "MEM-01", "CFG-02"]

@@ -11,7 +11,9 @@ import pytest
 
 from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
+from fixtures.plugin import observation
 from fixtures.plugin import tools as plugin
+from fixtures.plugin.run import RUN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +31,7 @@ def item_of(
 
     stack = SimpleNamespace(health=SimpleNamespace(explain=explain, known_gone=frozenset(gone)))
     stash = pytest.Stash()
-    stash[plugin.SEEN_KEY] = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))  # type: ignore[assignment]
+    stash[observation.OBSERVATION_KEY] = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))  # type: ignore[assignment]
     return SimpleNamespace(stash=stash)
 
 
@@ -38,24 +40,24 @@ FAULT = NoAnswer("POST http://x/v1/completions: refused")
 
 def test_a_death_is_not_blamed_on_the_claim_under_test() -> None:
     with pytest.raises(SubjectGone):
-        plugin._explain(item_of(GONE, gone={"a"}, owns=False), FAULT)
+        observation._explain(item_of(GONE, gone={"a"}, owns=False), FAULT)
     with pytest.raises(SubjectGone):
-        plugin._explain(item_of(GONE, gone={"a"}, before={"a"}, owns=True), FAULT)
+        observation._explain(item_of(GONE, gone={"a"}, before={"a"}, owns=True), FAULT)
 
 
 def test_a_test_keeps_the_death_that_its_own_requests_brought_about() -> None:
-    plugin._explain(item_of(GONE, gone={"a"}, owns=True), FAULT)
+    observation._explain(item_of(GONE, gone={"a"}, owns=True), FAULT)
 
 
 def test_a_fault_of_a_healthy_stack_stays() -> None:
-    plugin._explain(item_of(None, owns=False), SubjectFault("expected 1, got 2"))
-    plugin._explain(item_of(StackError("the API server is away"), owns=False), FAULT)
-    plugin._explain(SimpleNamespace(stash=pytest.Stash()), FAULT)  # type: ignore[arg-type]
+    observation._explain(item_of(None, owns=False), SubjectFault("expected 1, got 2"))
+    observation._explain(item_of(StackError("the API server is away"), owns=False), FAULT)
+    observation._explain(SimpleNamespace(stash=pytest.Stash()), FAULT)  # type: ignore[arg-type]
 
 
 def test_a_release_that_was_changed_is_not_judged() -> None:
     with pytest.raises(NotJudged, match="changed meanwhile"):
-        plugin._explain(item_of(NotJudged("the release was changed meanwhile"), owns=False), FAULT)
+        observation._explain(item_of(NotJudged("the release was changed meanwhile"), owns=False), FAULT)
 
 
 @pytest.fixture
@@ -69,12 +71,12 @@ def timer() -> Iterator[None]:
 @pytest.mark.usefixtures("timer")
 def test_the_timeout_of_a_test_is_put_off_and_never_brought_forward() -> None:
     signal.setitimer(signal.ITIMER_REAL, 50)
-    plugin._put_off_timeout(1000)
+    observation._put_off_timeout(1000)
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
-    plugin._put_off_timeout(10)
+    observation._put_off_timeout(10)
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
     signal.setitimer(signal.ITIMER_REAL, 0)
-    plugin._put_off_timeout(1000)
+    observation._put_off_timeout(1000)
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0, "no timeout is switched on where there is none"
 
 
@@ -128,7 +130,7 @@ class Tier:
 
 def request_of(*fixtures: str) -> Any:
     stash = pytest.Stash()
-    stash[plugin.RUN_KEY] = SimpleNamespace(seed=1)  # type: ignore[assignment]
+    stash[RUN_KEY] = SimpleNamespace(context=SimpleNamespace(seed=1))  # type: ignore[assignment]
     items = [SimpleNamespace(fixturenames=("stack", *fixtures))]
     return SimpleNamespace(config=SimpleNamespace(stash=stash), session=SimpleNamespace(items=items))
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.verdict_sessions import (
     ADVISORY,
+    CONFTEST,
     HEAD,
     MIXED,
     PASSING,
@@ -378,14 +379,14 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--profile", "cor"), "*--profile: unknown profile 'cor'; did you mean core?*Profiles: core, api, *"),
+        (("--profile", "cor"), "*--profiles: unknown profile 'cor'; did you mean core?*Profiles: core, api, *"),
         (("--gate", "suit/"), "*--gate: unknown profile 'suit/'*"),
         (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
-        (("--profile=throughput",), "*--profile: no requirement of profile throughput is judged yet*"),
+        (("--profile=throughput",), "*--profiles: no requirement of profile throughput is judged yet*"),
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
         (("--requirement=RES-01",), "*--requirement: RES-01 is planned: no test judges it yet*"),
-        (("--requirement=API-01", "--profile=core"), "*API-01 is of profile api, which --profile core leaves out*"),
-        (("--gate=core", "--profile=api"), "*core is deselected by --profile api*"),
+        (("--requirement=API-01", "--profile=core"), "*API-01 is of profile api, which --profiles core leaves out*"),
+        (("--gate=core", "--profile=api"), "*core is deselected by --profiles api*"),
     ],
 )
 def test_wrong_options_are_usage_errors(run: Run, args: tuple[str, ...], message: str) -> None:
@@ -436,7 +437,7 @@ def test_without_allure_the_report_is_the_same(run: Run, project: pytest.Pyteste
 
 
 def test_a_pass_on_a_rerun_does_not_improve_the_verdict(run: Run, project: pytest.Pytester) -> None:
-    project.makeconftest(RERUN + 'pytest_plugins = ["fixtures.plugin.verdicts"]\n')
+    project.makeconftest(RERUN + CONFTEST)
     result = run(
         """
         attempts = []
@@ -572,14 +573,14 @@ def test_a_run_that_judged_nothing_says_so(run: Run) -> None:
 def test_the_rerun_command_and_the_seed_of_other_plugins(run: Run, project: pytest.Pytester) -> None:
     project.makeconftest(
         """
-        from fixtures.plugin.verdicts import RERUN_ARGS_KEY
-        pytest_plugins = ["fixtures.plugin.verdicts"]
+        from fixtures.plugin import REPORTING as pytest_plugins
+        from fixtures.plugin.judgement import RERUN_ARGS_KEY
         def pytest_configure(config):
-            config.stash.setdefault(RERUN_ARGS_KEY, []).extend(["--seed", "123"])
+            config.stash.setdefault(RERUN_ARGS_KEY, []).extend(["--seed=123"])
         """
     )
     result = run('@requirement("ACC-02")\ndef test_no(): assert 0, "no"')
-    result.stdout.fnmatch_lines(["run again: pytest --seed 123 suite/test_accounted.py::test_no"])
+    result.stdout.fnmatch_lines(["run again: pytest --seed=123 suite/test_accounted.py::test_no"])
     assert written(project)["run"]["seed"] == 123
 
 
@@ -642,8 +643,8 @@ def test_a_report_that_cannot_be_written_fails_the_run(run: Run, project: pytest
 def test_what_a_test_does_to_the_subject(run: Run, project: pytest.Pytester) -> None:
     project.makeconftest(
         """
-        from fixtures.plugin.verdicts import impact_of, needs_of
-        pytest_plugins = ["fixtures.plugin.verdicts"]
+        from fixtures.plugin import REPORTING as pytest_plugins
+        from fixtures.plugin.markers import impact_of, needs_of
         def pytest_collection_finish(session):
             for item in session.items:
                 print(item.name, impact_of(item), sorted(needs_of(item)))

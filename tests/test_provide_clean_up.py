@@ -71,7 +71,7 @@ SAMPLE = {
 }
 SUITE = """
     import pathlib, time
-    from fixtures.plugin.verdicts import requirement
+    from fixtures.plugin.markers import requirement
 
     @requirement("CFG-01")
     def test_engine(stack):

@@ -27,7 +27,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.progress import Progress
 from fixtures.core.record import Release, StackRecord
 from fixtures.core.waiting import poll
-from fixtures.plugin import cluster as cluster_options
+from fixtures.plugin.target import target_of
 from fixtures.provide.kube import helm as helms
 from fixtures.provide.kube.helm import Layers
 from fixtures.provide.orphans import remove_orphans
@@ -53,7 +53,7 @@ WITHIN_S = 120
 SUITE = """
     import pytest
     from fixtures.instruments.client import bearer
-    from fixtures.plugin.verdicts import requirement
+    from fixtures.plugin.markers import requirement
 
     @requirement("CFG-01")
     def test_engine(stack):
@@ -87,15 +87,15 @@ SUITE = """
         assert {one.role for one in stack.release.starts()} == {"engine", "router"}
 
     @requirement("REL-03")
-    @pytest.mark.last
-    def test_gone(stack, tear_down):
-        assert not tear_down.left_running
-        assert not tear_down.left_objects
+    @pytest.mark.run_last
+    def test_gone(stack, teardown_report):
+        assert not teardown_report.left_running
+        assert not teardown_report.left_objects
 
     @requirement("MEM-06")
-    @pytest.mark.last
-    def test_memory_is_back(tear_down):
-        assert tear_down.resident_after_bytes == 0
+    @pytest.mark.run_last
+    def test_memory_is_back(teardown_report):
+        assert teardown_report.resident_after_bytes == 0
 """
 
 
@@ -188,8 +188,7 @@ def project(
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("KV_OFFLOAD_CACHE", str(pytester.path / "cache"))
-    plugins = ("fixtures.plugin.verdicts", "fixtures.plugin.stack", "fixtures.plugin.tools")
-    pytester.makeconftest(f"pytest_plugins = {plugins}")
+    pytester.makeconftest('pytest_plugins = ("fixtures.plugin",)')
     pytester.makeini(f"[pytest]\ntestpaths = suite\naddopts = {apart.ADDOPTS}\n")
     made = Project(pytester, request.param)
     monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
@@ -525,7 +524,7 @@ def test_refused_objects_are_all_told(project: Project) -> None:
 def test_an_api_server_that_goes_away_is_no_verdict(project: Project) -> None:
     project.suite(
         """
-        from fixtures.plugin.verdicts import requirement
+        from fixtures.plugin.markers import requirement
 
         @requirement("CFG-01")
         def test_engine(stack):
@@ -554,7 +553,7 @@ def test_a_known_defect_points_to_its_ready_waiver(project: Project) -> None:
     assert not shipped["API-09"].expired(datetime.date(2026, 12, 1))
     project.suite(
         """
-        from fixtures.plugin.verdicts import requirement
+        from fixtures.plugin.markers import requirement
 
         @requirement("API-09")
         def test_router(stack):
@@ -795,6 +794,6 @@ def test_a_kind_cluster_is_used_once_its_node_takes_pods(monkeypatch: pytest.Mon
     [("keep_cluster", True, "--keep-stack"), ("kubeconfig", "x", "--kube-context"), ("kind_bin", "x", "on the PATH")],
 )
 def test_options_of_pytest_kind_that_nobody_reads_are_refused(name: str, value: object, instead: str) -> None:
-    config: Any = SimpleNamespace(option=SimpleNamespace(cluster="kind", **{name: value}), getini=lambda _: None)
+    config: Any = SimpleNamespace(option=SimpleNamespace(kv_cluster="kind", **{name: value}), getini=lambda _: None)
     with pytest.raises(ConfigurationError, match=rf"--{name.replace('_', '-')} is for pytest-kind.*{instead}"):
-        cluster_options.target(config, "chart")
+        target_of(config, "chart")

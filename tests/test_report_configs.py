@@ -18,18 +18,21 @@ import pytest
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
 from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
-from fixtures.plugin import stack as plugin
-from fixtures.plugin.verdicts import STATE_KEY, VerdictState
+from fixtures.plugin import locks, subject, teardown
+from fixtures.plugin.judgement import STATE_KEY, Judgement
+from fixtures.provide import release_provider
 from fixtures.provide.process import launch
+from fixtures.provide.process_provider import ProcessProvider
 from fixtures.provide.requested import requested
 from fixtures.provide.values.config import available, load_config
+from fixtures.report import gate
 from fixtures.report import verdicts as aggregate
 from fixtures.report.verdicts import Case, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fixtures.plugin.stack import Run
+    from fixtures.plugin.run import Run
 
 pytest_plugins = ("pytester",)
 
@@ -52,14 +55,14 @@ from fixtures.experiments.control import Control
 def nothing(stack):
     return None
 
-MEASURING = "prompts early latency api engine_apis router_api text_requests host_memory tear_down last_user"
+MEASURING = "prompts early latency api engine_apis router_api text_requests host_memory teardown_report exclusive_stack"
 for name in MEASURING.split():
     globals()[name] = pytest.fixture(nothing, name=name)
 
 @pytest.fixture(autouse=True)
-def _observed(request):
+def _observation(request):
     if "stack" in request.fixturenames:
-        request.getfixturevalue("_turn")
+        request.getfixturevalue("_stack_lock")
 
 @pytest.fixture
 def control(stack):
@@ -78,13 +81,13 @@ def record_of(run: Run, name: str) -> StackRecord:
     """The record of a healthy stack, from what the configuration really renders."""
     config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
     command, explicit = launch.commands_of(config)
-    of_server = explicit is not None or run.device == "cpu"
+    of_server = explicit is not None or run.context.device == "cpu"
     record = StackRecord(
         id=name,
-        kind="chart" if run.kind == "chart" else "process",
+        kind="chart" if run.provider.name == "chart" else "process",
         config=name,
-        device=run.device,
-        folder=run.folder / name,
+        device=run.context.device,
+        folder=run.context.folder_of(name),
         model=command.served_model_name,
         requested=requested(command, explicit),
         engines=[
@@ -93,7 +96,7 @@ def record_of(run: Run, name: str) -> StackRecord:
                 url="http://127.0.0.1:9",
                 argv=tuple(command.argv),
                 env=dict(command.env),
-                log=run.folder / "engine.log",
+                log=run.context.folder / "engine.log",
                 cache_server="kv-0" if of_server else None,
             )
         ],
@@ -101,7 +104,7 @@ def record_of(run: Run, name: str) -> StackRecord:
         ready_after_s=1.0,
     )
     record.folder.mkdir(parents=True)
-    if run.kind == "chart":
+    if run.provider.name == "chart":
         record.release = Release(
             name="vllm",
             namespace="kv",
@@ -141,9 +144,9 @@ def nobody_else(*_: object) -> Iterator[None]:
 
 
 @pytest.fixture
-def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[VerdictState]:
+def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[Judgement]:
     """The suite in a folder of its own, with stacks that are never stood up; gets the state of every run."""
-    found: list[VerdictState] = []
+    found: list[Judgement] = []
     shutil.copytree(ROOT / "suite", pytester.path / "suite", ignore=shutil.ignore_patterns("__pycache__"))
     (pytester.path / "suite" / "conftest.py").write_text(HEALTHY)
     (pytester.path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
@@ -152,14 +155,15 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[V
         "-p no:hypothesispytest\n"
     )
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    monkeypatch.setattr(plugin, "_stand_up", lambda run, name, *, compared: record_of(run, name))
-    monkeypatch.setattr(plugin, "Access", Pods)
-    monkeypatch.setattr(plugin, "_told", lambda stack, *_: stack)
-    for name in ("_end", "_diagnose", "_preflight", "_adopt_python"):
-        monkeypatch.setattr(plugin, name, lambda *_: None)
-    monkeypatch.setattr(plugin.gpu, "cards", list)
-    monkeypatch.setattr(plugin, "machine", nobody_else)
-    monkeypatch.setattr(plugin, "locked", nobody_else)
+    monkeypatch.setattr(subject, "record_of", lambda run, name, *, compared: record_of(run, name))
+    monkeypatch.setattr(release_provider, "Access", Pods)
+    for module, name in (
+        *((subject, "_say_slow"), (subject, "end"), (subject, "diagnose"), (teardown, "end"), (teardown, "diagnose")),
+        *((release_provider.ReleaseProvider, "check"), (ProcessProvider, "check")),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(locks, "machine", nobody_else)
+    monkeypatch.setattr(locks, "locked", nobody_else)
 
     class Keeps:
         def pytest_unconfigure(self, config: pytest.Config) -> None:
@@ -180,7 +184,7 @@ def judge(pytester: pytest.Pytester, name: str, kind: str) -> tuple[int, dict[st
     return int(result.ret), json.loads((pytester.path / "reports/conformance.json").read_text())
 
 
-def with_case(state: VerdictState, id_: str, outcome: str) -> list[Case]:
+def with_case(state: Judgement, id_: str, outcome: str) -> list[Case]:
     """The cases of a run, of which the first that passed for a requirement had this outcome instead."""
     cases = list(state.log.cases)
     at = next(at for at, case in enumerate(cases) if id_ in case.ids and case.outcome == "passed")
@@ -194,7 +198,7 @@ def test_every_configuration_that_ships_is_tried() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), SUBJECTS)
 def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
-    pytester: pytest.Pytester, states: list[VerdictState], name: str, kind: str
+    pytester: pytest.Pytester, states: list[Judgement], name: str, kind: str
 ) -> None:
     code, report = judge(pytester, name, kind)
     verdicts = {entry["id"]: entry["verdict"] for entry in report["requirements"]}
@@ -229,6 +233,6 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
             continue
         for outcome in ("failed", "not judged", "error"):
             results = aggregate.fold(with_case(state, requirement.id, outcome))
-            unmet = [found.id for found, _ in aggregate.unmet_gate(results, state.gate)]
+            unmet = [found.id for found, _ in gate.unmet(results, state.gate)]
             assert unmet == [requirement.id], outcome
-            assert aggregate.has_failed(results) == (outcome != "not judged")
+            assert gate.has_failed(results) == (outcome != "not judged")

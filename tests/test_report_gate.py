@@ -15,7 +15,7 @@ from fixtures.report import report as reporting
 from fixtures.report import waivers
 from fixtures.report.comparison import compare, lines, moved
 from fixtures.report.verdicts import Case, Figure, Phase, fold
-from tests.verdict_sessions import PASSING, RERUN, Run, all_of, entries, labels, written
+from tests.verdict_sessions import CONFTEST, PASSING, RERUN, Run, all_of, entries, labels, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,11 +163,11 @@ def test_waivers_from_the_ini_and_missing_ones(run: Run, waive: Any) -> None:
 
 
 DEFAULTS = """
-# What fixtures.plugin.stack does with the configurations of a run; test_report_configs.py does it for each that ships.
-from fixtures.plugin.verdicts import DEFAULT_PROFILES_KEY
-pytest_plugins = ["fixtures.plugin.verdicts"]
+# What fixtures.plugin.session does with the configurations of a run; test_report_configs.py does it for each that ships.
+from fixtures.plugin import REPORTING as pytest_plugins
+from fixtures.plugin.judgement import CLAIMED_PROFILES_KEY
 def pytest_configure(config):
-    config.stash[DEFAULT_PROFILES_KEY] = ("latency",)
+    config.stash[CLAIMED_PROFILES_KEY] = ("latency",)
 """
 
 
@@ -195,7 +195,7 @@ def test_a_gate_that_swallows_a_path_keeps_the_other_one(run: Run, project: pyte
 
 
 def test_allure_keeps_the_first_attempt(run: Run, project: pytest.Pytester) -> None:
-    project.makeconftest(RERUN + 'pytest_plugins = ["fixtures.plugin.verdicts"]\n')
+    project.makeconftest(RERUN + CONFTEST)
     run(
         """
         attempts = []

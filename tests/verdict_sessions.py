@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fixtures.catalogue.selection import musts
+from fixtures.plugin import REPORTING
 from fixtures.report import report as reporting
 from tests.apart import ADDOPTS
 from tests.apart import run as apart_run
@@ -24,8 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAD = """
 import pytest
 from fixtures.core.errors import NotApplicable, NotJudged, StackError, SubjectFault
-from fixtures.plugin.verdicts import publish_subject, requirement
+from fixtures.plugin.markers import requirement
+from fixtures.plugin.transport import publish_subject
 """
+
+
+CONFTEST = f'import pytest\npytest.register_assert_rewrite("fixtures.plugin")\npytest_plugins = {REPORTING}\n'
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     for variable in ("GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "BUILDKITE"):
         monkeypatch.delenv(variable, raising=False)
     pytester.syspathinsert(ROOT)
-    pytester.makeconftest('pytest_plugins = ["fixtures.plugin.verdicts"]')
+    pytester.makeconftest(CONFTEST)
     pytester.makeini(f"[pytest]\ntestpaths = suite\nxfail_strict = true\naddopts = {ADDOPTS}\n")
     pytester.mkdir("suite")
     return pytester
