@@ -22,7 +22,7 @@ from fixtures.core.progress import Progress
 from fixtures.provide.orphans import remove_orphans
 from fixtures.provide.release import chart
 from tests.apart import Started
-from tests.test_plugin_stack import project as process_project
+from tests.test_plugin_session import project as process_project
 from tests.test_provide_release_chart import project as chart_project
 
 if TYPE_CHECKING:

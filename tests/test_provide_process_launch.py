@@ -246,7 +246,7 @@ def test_a_half_started_stack_is_taken_down(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_it_starts_takes_it_down(place: Place, number: int) -> None:
-    # pytest is the one that makes an exception of SIGTERM; see test_plugin_stack.
+    # pytest is the one that makes an exception of SIGTERM; see test_plugin_session.
     place.fake.behave(engine="hangs")
 
     def interrupt() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.catalogue.features import FEATURES
 from fixtures.core.record import EngineServer, Release, SecretRef, Server, StackRecord
-from fixtures.subject.features import features_of, unsupported_before_start
+from fixtures.subject.features import features_of
 
 
 def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str, Any]:
@@ -172,16 +172,3 @@ def test_a_stack_without_a_connector_lacks_nothing_by_configuration() -> None:
     """A connector that was lost is CFG-01's fault, and no reason to judge less."""
     found = features_of(record(connector=None))
     assert not {"lmcache", "logs", "cache-server"} & set(found.unsupported)
-
-
-@pytest.mark.parametrize(
-    ("kind", "device", "absent"),
-    [
-        ("process", "cpu", {"gpu", "release", "router"}),
-        ("process", "cuda", {"release", "router"}),
-        ("chart", "cpu", {"gpu"}),
-        ("attach", "cpu", {"own"}),
-    ],
-)
-def test_what_a_kind_of_stack_cannot_have(kind: str, device: str, absent: set[str]) -> None:
-    assert unsupported_before_start(kind, device) == absent

@@ -36,6 +36,7 @@ from fixtures.plugin import session, signals
 from fixtures.plugin.locks import machine
 from fixtures.plugin.option_table import TABLE
 from fixtures.plugin.run import RUN_KEY
+from fixtures.provide import process_provider
 from fixtures.provide.process import launch, teardown
 from fixtures.provide.provider import TearDown
 from tests import fakes
@@ -459,7 +460,7 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
         real(record, registry)
         return TearDown(1, 1, 0.0, (), (4711,), ())
 
-    monkeypatch.setattr(teardown, "tear_down", fails)
+    monkeypatch.setattr(process_provider, "tear_down", fails)
     assert project.run(*project.subject).ret == 1
     assert "left pids 4711 running; end them with kill -9" in capfd.readouterr().err
     assert project.report()["run"]["exit_status"] == 1

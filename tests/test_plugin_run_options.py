@@ -1,4 +1,4 @@
-"""--allow: what may be done to a deployment that others use, and what a run says of it beforehand."""
+"""What judging may do to a deployment, by --allow: the words, and that nothing is sent beyond them."""
 
 from __future__ import annotations
 
