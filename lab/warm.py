@@ -9,7 +9,6 @@ import importlib
 import pkgutil
 from importlib.metadata import entry_points
 
-import jsonschema  # noqa: F401
 import numpy  # noqa: F401
 import openai  # noqa: F401
 import prometheus_client.parser  # noqa: F401

@@ -16,7 +16,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -202,7 +201,7 @@ def read_waivers(dice: random.Random, folder: Path) -> None:
 def read_report(dice: random.Random, folder: Path) -> None:
     path = folder / "conformance.json"
     path.write_text(changed_text(dice, json.dumps(edited(dice, REPORT))))
-    with contextlib.suppress(OSError, ValueError, jsonschema.ValidationError):
+    with contextlib.suppress(OSError, ValueError):
         report.judged_anything(report.load(path))
     report.last_judged(folder)
 

@@ -27,7 +27,7 @@ from fixtures.provide.requested import requested
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate
 from fixtures.report import verdicts as aggregate
-from fixtures.report.verdicts import Case, Phase
+from fixtures.report.cases import Case, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.report import badge, plots
 from fixtures.report import report as reporting
 from fixtures.report import verdicts as aggregate
-from fixtures.report.verdicts import Case, Figure, Phase, fold
+from fixtures.report.cases import Case, Figure, Phase
+from fixtures.report.verdicts import fold
 from tests.verdict_sessions import MIXED, Run
 
 if TYPE_CHECKING:

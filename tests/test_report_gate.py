@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError
+from fixtures.report import command, schema, waivers
 from fixtures.report import report as reporting
-from fixtures.report import waivers
+from fixtures.report.cases import Case, Figure, Phase
 from fixtures.report.comparison import compare, lines, moved
-from fixtures.report.verdicts import Case, Figure, Phase, fold
+from fixtures.report.verdicts import fold
 from tests.verdict_sessions import CONFTEST, PASSING, RERUN, Run, all_of, entries, labels, written
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def test_what_got_worse(new: dict[str, Any], worse: list[str], better: list[str]
     found = compare(report(), new)
     assert [each["id"] for each in found["worse"]] == worse
     assert [each["id"] for each in found["better"]] == better
-    reporting.validate(new | {"changes": found})
+    schema.validate(new | {"changes": found})
 
 
 def test_a_requirement_that_is_no_longer_run_is_worse_unless_it_was_left_out() -> None:
@@ -293,13 +294,13 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path, capsys: pytest.Cap
     reporting.write(report(), old)
     reporting.write(report(**{"ACC-01": "failed"}), new)
     paths = [str(folder / "conformance.json") for folder in (old, new)]
-    assert reporting.main(["compare", *paths]) == 1
+    assert command.main(["compare", *paths]) == 1
     assert "WORSE      ACC-01 verdict: conformant -> non-conformant: why" in capsys.readouterr().out
-    assert reporting.main(["compare", paths[1], paths[0]]) == 0
-    assert reporting.main(["compare", paths[0], str(tmp_path / "gone")]) == 2
-    assert reporting.main(["validate", *paths]) == 0
+    assert command.main(["compare", paths[1], paths[0]]) == 0
+    assert command.main(["compare", paths[0], str(tmp_path / "gone")]) == 2
+    assert command.main(["validate", *paths]) == 0
     (new / "conformance.md").unlink()
-    assert reporting.main(["render", paths[1]]) == 0
+    assert command.main(["render", paths[1]]) == 0
     assert (new / "conformance.md").exists()
 
 
@@ -329,8 +330,8 @@ def test_a_run_that_judged_nothing_is_no_baseline(run: Run, project: pytest.Pyte
     assert written(project)["changes"] is None
     assert "Nothing was judged, so nothing is compared." in (project.path / "reports/conformance.md").read_text()
     nothing, kept = (str(project.path / "reports" / name) for name in ("conformance.json", "baseline.json"))
-    assert reporting.main(["compare", nothing, kept]) == 2
-    assert reporting.main(["compare", kept, nothing]) == 1
+    assert command.main(["compare", nothing, kept]) == 2
+    assert command.main(["compare", kept, nothing]) == 1
     run('@requirement("API-01")\ndef test_api(): raise StackError("no engine, again")')
     result = run(PASSING, "--baseline=reports/conformance.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -360,8 +361,8 @@ def test_a_report_of_the_first_schema_is_still_compared_with(tmp_path: Path) -> 
     found = compare(reporting.load(path), report(**{"API-08": "not applicable"}))
     assert [each["id"] for each in found["worse"]] == []
     assert [each["id"] for each in found["better"]] == ["API-08"]
-    assert reporting.main(["validate", str(path)]) == 0
-    assert reporting.main(["render", str(path)]) == 1
+    assert command.main(["validate", str(path)]) == 0
+    assert command.main(["render", str(path)]) == 1
 
 
 def test_choosing_by_id_makes_nothing_worse() -> None:

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from fixtures.report import report as reporting
-from fixtures.report.verdicts import Case, Phase, fold
+from fixtures.report.cases import Case, Phase
+from fixtures.report.verdicts import fold
 
 if TYPE_CHECKING:
     from pytest_httpserver import HTTPServer

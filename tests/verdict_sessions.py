@@ -15,7 +15,7 @@ import pytest
 
 from fixtures.catalogue.selection import musts
 from fixtures.plugin import REPORTING
-from fixtures.report import report as reporting
+from fixtures.report import schema
 from tests.apart import ADDOPTS
 from tests.apart import run as apart_run
 
@@ -62,7 +62,7 @@ def run(project: pytest.Pytester) -> Run:
 def written(project: pytest.Pytester) -> dict[str, Any]:
     """The report, which must be valid."""
     report = json.loads((project.path / "reports/conformance.json").read_text())
-    reporting.validate(report)
+    schema.validate(report)
     return report
 
 
