@@ -33,15 +33,15 @@ from fixtures.evidence.pods.objects import (
     uid_of,
 )
 from fixtures.provide.release import discover, waiting
-from fixtures.provide.release.discover import Seen
+from fixtures.provide.release.snapshot import ReleaseSnapshot
 
 FATES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data/cluster/fates.json").read_text())
 STANDARD = {"metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
 
 
-def seen(fate: str) -> Seen:
+def seen(fate: str) -> ReleaseSnapshot:
     one = FATES[fate]
-    return Seen(
+    return ReleaseSnapshot(
         [one["deployment"]], one["replica_sets"], one["pods"], one["claims"], by_object(one["events"]), [STANDARD]
     )
 
@@ -397,7 +397,7 @@ def test_sets_that_may_make_no_pod_are_told_by_their_events(kind: str) -> None:
 
 def test_a_set_that_may_make_no_pod_is_a_row() -> None:
     one = {"kind": "StatefulSet", "metadata": {"name": "o", "uid": "1"}, "spec": {"replicas": 1}}
-    row = waiting.rows(Seen([one], [], [], [], {"1": [event("FailedCreate", QUOTA)]}), AT + 5)[0]
+    row = waiting.rows(ReleaseSnapshot([one], [], [], [], {"1": [event("FailedCreate", QUOTA)]}), AT + 5)[0]
     assert row[:3] == ("o", "no pod", "FailedCreate")
     assert "exceeded quota" in row[3]
 

@@ -42,7 +42,7 @@ from fixtures.evidence.pods.objects import (
     state_of,
 )
 from fixtures.provide.release import discover
-from fixtures.provide.release.discover import Seen
+from fixtures.provide.release.snapshot import ReleaseSnapshot
 from fixtures.report import report, waivers
 from tests.fuzzing import BATCH, FEW, INPUTS, for_seeds
 
@@ -167,7 +167,7 @@ def read_objects(dice: random.Random, _: Path) -> None:
     def some(kind: str) -> list[Any]:
         return [left_out(dice, one) for one in fate[kind]]
 
-    seen = Seen(
+    seen = ReleaseSnapshot(
         [left_out(dice, fate["deployment"])], some("replica_sets"), some("pods"), some("claims"),
         by_object(some("events")), [],
     )  # fmt: skip

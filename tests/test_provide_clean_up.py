@@ -20,7 +20,7 @@ import pytest
 
 from fixtures.core.progress import Progress
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.release import chart
+from fixtures.provide.release.teardown import remove_orphan
 from tests.apart import Started
 from tests.test_plugin_session import project as process_project
 from tests.test_provide_release_chart import project as chart_project
@@ -113,7 +113,7 @@ def swept(registry: Path, *, release: bool) -> str:
     progress = Progress(said, live=False)
 
     def uninstall(record: StackRecord) -> None:
-        chart.remove_orphan(record, registry, progress)
+        remove_orphan(record, registry, progress)
 
     remove_orphans(registry, progress, uninstall=uninstall if release else None)
     return said.getvalue()

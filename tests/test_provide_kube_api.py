@@ -14,11 +14,12 @@ import requests
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import PodRef, Server
 from fixtures.core.waiting import poll
-from fixtures.provide.kube import api as kubes
-from fixtures.provide.kube.access import run_python
-from fixtures.provide.kube.api import ApiError, Kube, UnreachableError, Where, locate
+from fixtures.provide.kube import context as contexts
+from fixtures.provide.kube.api import ApiError, Kube, UnreachableError
+from fixtures.provide.kube.context import ClusterContext, resolve_context
+from fixtures.provide.kube.exec import execute, run_python
 from fixtures.provide.kube.logs import Logs
-from fixtures.provide.kube.port_forward import Forward
+from fixtures.provide.kube.port_forward import PortForward
 from tests.fakes.api_server import FakeCluster
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def cluster() -> Iterator[FakeCluster]:
 
 @pytest.fixture
 def kube(cluster: FakeCluster, tmp_path: Path) -> Kube:
-    return Kube(Where(str(cluster.kubeconfig(tmp_path)), "fake"), patience_s=5.0)
+    return Kube(ClusterContext(str(cluster.kubeconfig(tmp_path)), "fake"), patience_s=5.0)
 
 
 def deployment(name: str = "engine", replicas: int = 1) -> dict:
@@ -56,25 +57,25 @@ def put(cluster: FakeCluster, replicas: int = 1) -> list[str]:
 
 def test_the_current_context_is_pinned_by_name(cluster: FakeCluster, tmp_path: Path) -> None:
     path = str(cluster.kubeconfig(tmp_path))
-    assert locate(None, path) == Where(path, "fake")
-    assert locate("other", path).context == "other"
+    assert resolve_context(None, path) == ClusterContext(path, "fake")
+    assert resolve_context("other", path).name == "other"
     with pytest.raises(ConfigurationError, match="has fake, other; name one of them"):
-        locate("nobody", path)
+        resolve_context("nobody", path)
 
 
 def test_without_a_kubeconfig_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match=r"there is no kubeconfig at .*set KUBECONFIG"):
-        locate(None)
+        resolve_context(None)
 
 
 def test_in_a_pod_its_own_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("t")
-    monkeypatch.setattr(kubes, "SERVICE_ACCOUNT", token)
+    monkeypatch.setattr(contexts, "SERVICE_ACCOUNT", token)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    assert locate(None).in_cluster
+    assert resolve_context(None).in_cluster
 
 
 def test_credentials_are_sent_and_never_shown(kube: Kube) -> None:
@@ -152,13 +153,14 @@ def test_a_dry_run_makes_nothing(cluster: FakeCluster, kube: Kube) -> None:
 
 
 def test_commands_print_or_fail(cluster: FakeCluster, kube: Kube) -> None:
-    (pod,) = put(cluster)
+    (name,) = put(cluster)
+    pod = PodRef(namespace="default", name=name, uid="u", container="vllm", port=8000)
     cluster.programs["memory.stat"] = "anon 1\n"
-    assert kube.execute("default", pod, "vllm", ["cat", "memory.stat"]) == "anon 1\n"
+    assert execute(kube, pod, ["cat", "memory.stat"]) == "anon 1\n"
     with pytest.raises(
         StackError, match=r'nvidia-smi in pod .* failed: .*exec: "nvidia-smi": executable file not found'
     ):
-        kube.execute("default", pod, "vllm", ["nvidia-smi"])
+        execute(kube, pod, ["nvidia-smi"])
 
 
 def test_the_python_of_the_engine_is_found(cluster: FakeCluster, kube: Kube) -> None:
@@ -176,22 +178,22 @@ def test_the_python_of_the_engine_is_found(cluster: FakeCluster, kube: Kube) -> 
 
 
 @pytest.fixture
-def forward(cluster: FakeCluster, kube: Kube, httpserver: object) -> Iterator[Forward]:
+def forward(cluster: FakeCluster, kube: Kube, httpserver: object) -> Iterator[PortForward]:
     (pod,) = put(cluster)
     cluster.targets["engine", 8000] = ("127.0.0.1", httpserver.port)  # type: ignore[attr-defined]
     httpserver.expect_request("/health").respond_with_data("fine")  # type: ignore[attr-defined]
     httpserver.expect_request("/much").respond_with_data(b"x" * 3_000_000)  # type: ignore[attr-defined]
-    with Forward(kube, "default", pod, 8000) as opened:
+    with PortForward(kube, "default", pod, 8000) as opened:
         yield opened
 
 
-def test_bytes_go_both_ways(forward: Forward) -> None:
+def test_bytes_go_both_ways(forward: PortForward) -> None:
     assert requests.get(f"{forward.url}/health", timeout=5).text == "fine"
     assert len(requests.get(f"{forward.url}/much", timeout=5).content) == 3_000_000
     forward.check()
 
 
-def test_many_connections_at_once(forward: Forward) -> None:
+def test_many_connections_at_once(forward: PortForward) -> None:
     found: list[str] = []
     threads = [
         threading.Thread(target=lambda: found.append(requests.get(f"{forward.url}/health", timeout=10).text))
@@ -205,7 +207,7 @@ def test_many_connections_at_once(forward: Forward) -> None:
     assert poll(lambda: forward.connections, lambda n: n == 0, 5.0) == 0
 
 
-def test_a_server_that_came_back_is_reached_again(cluster: FakeCluster, forward: Forward) -> None:
+def test_a_server_that_came_back_is_reached_again(cluster: FakeCluster, forward: PortForward) -> None:
     with cluster.away():
         with pytest.raises(requests.RequestException):
             requests.get(f"{forward.url}/health", timeout=5)
@@ -214,7 +216,7 @@ def test_a_server_that_came_back_is_reached_again(cluster: FakeCluster, forward:
     assert requests.get(f"{forward.url}/health", timeout=5).text == "fine"
 
 
-def test_a_cut_is_not_the_pods_fault(cluster: FakeCluster, forward: Forward) -> None:
+def test_a_cut_is_not_the_pods_fault(cluster: FakeCluster, forward: PortForward) -> None:
     with socket.create_server(("127.0.0.1", 0)) as patient:
         cluster.targets["engine", 8000] = patient.getsockname()
         with socket.create_connection(("127.0.0.1", int(forward.url.rpartition(":")[2]))) as client:
@@ -229,14 +231,14 @@ def test_a_cut_is_not_the_pods_fault(cluster: FakeCluster, forward: Forward) -> 
         forward.check()
 
 
-def test_a_pod_that_refuses_is_the_pods_fault(cluster: FakeCluster, forward: Forward) -> None:
+def test_a_pod_that_refuses_is_the_pods_fault(cluster: FakeCluster, forward: PortForward) -> None:
     cluster.targets["engine", 8000] = ("127.0.0.1", 9)
     with pytest.raises(requests.RequestException):
         requests.get(f"{forward.url}/health", timeout=5)
     forward.check()
 
 
-def test_a_pod_that_is_gone_refuses_quickly(cluster: FakeCluster, forward: Forward) -> None:
+def test_a_pod_that_is_gone_refuses_quickly(cluster: FakeCluster, forward: PortForward) -> None:
     (pod,) = cluster.pods("default")
     cluster.remove("api/v1/pods", "default", pod["metadata"]["name"])
     assert poll(cluster.pods, lambda left: not left, 5.0) == []

@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError
+from fixtures.provide.kube import charts
 from fixtures.provide.kube import helm as helms
-from fixtures.provide.kube.helm import Chart, Helm, Layers, RenderError
+from fixtures.provide.kube.charts import Chart
+from fixtures.provide.kube.helm import Helm, Layers, RenderError
 from tests.helm_binaries import helm as binary
 
 STAND_IN = Path(__file__).parent / "data/cluster/chart"
@@ -37,7 +39,7 @@ def helm(request: pytest.FixtureRequest, tmp_path: Path) -> Helm:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Chart:
-    return helms.chart_of(str(STAND_IN), None, tmp_path / "work")
+    return charts.chart_of(str(STAND_IN), None, tmp_path / "work")
 
 
 def program(folder: Path, name: str, script: str) -> Path:
@@ -90,24 +92,24 @@ def test_last_words_leave_warnings_out() -> None:
     said = (
         "WARNING: Kubernetes configuration file is group-readable\ncoalesce.go:289: warning: x\nError: it is\n broken\n"
     )
-    assert helms.last_words(said) == "Error: it is broken"
-    assert helms.last_words("WARNING: only that") == "it said nothing"
-    assert helms.last_words("") == "it said nothing"
+    assert helms.error_summary(said) == "Error: it is broken"
+    assert helms.error_summary("WARNING: only that") == "it said nothing"
+    assert helms.error_summary("") == "it said nothing"
 
 
 # --- which chart ------------------------------------------------------------------------------------------------------
 
 
 def test_the_published_chart_is_pinned(tmp_path: Path) -> None:
-    assert helms.chart_of(None, None, tmp_path).args == [
+    assert charts.chart_of(None, None, tmp_path).args == [
         "vllm-stack",
         "--repo",
-        helms.REPOSITORY,
+        charts.REPOSITORY,
         "--version",
-        helms.VERSION,
+        charts.VERSION,
     ]
-    assert helms.chart_of(None, "0.1.9", tmp_path).version == "0.1.9"
-    assert helms.chart_of("oci://example.com/charts/x", "1", tmp_path).args == [
+    assert charts.chart_of(None, "0.1.9", tmp_path).version == "0.1.9"
+    assert charts.chart_of("oci://example.com/charts/x", "1", tmp_path).args == [
         "oci://example.com/charts/x",
         "--version",
         "1",
@@ -124,20 +126,20 @@ def test_the_published_chart_is_pinned(tmp_path: Path) -> None:
 )
 def test_a_wrong_chart_is_refused(reference: str, version: str | None, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        helms.chart_of(reference, version, tmp_path)
+        charts.chart_of(reference, version, tmp_path)
 
 
 def test_a_checkout_is_not_touched(tmp_path: Path, chart: Chart) -> None:
     assert not (STAND_IN / "charts").exists()
     stub = yaml.safe_load((Path(chart.reference) / "charts/monitoring/Chart.yaml").read_text())
     assert (stub["name"], stub["version"]) == ("monitoring", "9.9.9")
-    assert helms.stubbed(chart, {"monitoring": {"enabled": True}}) == ["monitoring"]
-    assert helms.stubbed(chart, {}) == []
+    assert charts.stubbed(chart, {"monitoring": {"enabled": True}}) == ["monitoring"]
+    assert charts.stubbed(chart, {}) == []
 
 
 def test_the_folder_above_the_chart_will_do(tmp_path: Path) -> None:
     shutil.copytree(STAND_IN, tmp_path / "checkout/helm")
-    assert helms.chart_of(str(tmp_path / "checkout"), None, tmp_path).reference.endswith("chart")
+    assert charts.chart_of(str(tmp_path / "checkout"), None, tmp_path).reference.endswith("chart")
 
 
 def test_a_chart_is_pulled_once(tmp_path: Path) -> None:
@@ -146,11 +148,11 @@ def test_a_chart_is_pulled_once(tmp_path: Path) -> None:
         f'echo "$@" >> {log}; [ "$1" = pull ] && for last in "$@"; do :; done && touch "$last/vllm-stack-0.1.12.tgz"'
     )
     fake = Helm((str(program(tmp_path, "helm", script)),), None, tmp_path / "home")
-    published = helms.chart_of(None, None, tmp_path)
+    published = charts.chart_of(None, None, tmp_path)
     for _ in range(2):
         assert fake.pull(published, tmp_path / "chart").args == [str(tmp_path / "chart/vllm-stack-0.1.12.tgz")]
     assert len(log.read_text().splitlines()) == 1
-    assert helms.REPOSITORY in log.read_text()
+    assert charts.REPOSITORY in log.read_text()
     assert fake.pull(Chart(str(STAND_IN)), tmp_path / "chart") == Chart(str(STAND_IN))
 
 

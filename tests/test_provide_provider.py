@@ -10,8 +10,8 @@ import pytest
 
 from fixtures.provide.attach_provider import AttachProvider
 from fixtures.provide.process_provider import ProcessProvider
-from fixtures.provide.release.chart import Target
 from fixtures.provide.release_provider import ReleaseProvider
+from fixtures.provide.target import Target
 
 if TYPE_CHECKING:
     from fixtures.provide.provider import Provider

@@ -17,13 +17,19 @@ from fixtures.core.errors import ConfigurationError, NotApplicable, NotJudged, S
 from fixtures.core.processes import ProcessRef
 from fixtures.core.progress import Progress
 from fixtures.core.record import Release, StackRecord
+from fixtures.core.tree import get_path
 from fixtures.evidence.manifest import effective, references, unresolved
-from fixtures.provide.kube import api as kubes
-from fixtures.provide.kube import helm as helms
-from fixtures.provide.kube.access import resident_of
-from fixtures.provide.kube.api import ApiError, Kube, Where, at
+from fixtures.provide.kube import charts
+from fixtures.provide.kube.api import ApiError, Kube
+from fixtures.provide.kube.context import ClusterContext
 from fixtures.provide.kube.helm import Helm, HelmError, Layers
-from fixtures.provide.release import cleanup, preflight, quota, waiting
+from fixtures.provide.kube.paths import PATHS
+from fixtures.provide.release import cleanup, engines, preflight, quota, rights, volumes, waiting
+from fixtures.provide.release.checks import CHECKS, Check, demand, override
+from fixtures.provide.release.describe import describe
+from fixtures.provide.release.plan import Plan
+from fixtures.provide.release.pod_memory import resident_of
+from fixtures.provide.release.snapshot import take_snapshot
 from fixtures.provide.release.under_test import ReleaseUnderTest, in_words, leaves, switched_off
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
@@ -41,10 +47,10 @@ class Site:
     def __init__(self, major: int, folder: Path) -> None:
         self.cluster = FakeCluster().start()
         self.folder = folder
-        where = Where(str(self.cluster.kubeconfig(folder)), "fake")
-        self.kube = Kube(where, patience_s=2.0)
-        self.helm = Helm((str(binary(major)),), where, folder / "helm")
-        self.chart = helms.chart_of(str(STAND_IN), None, folder / "work")
+        context = ClusterContext(str(self.cluster.kubeconfig(folder)), "fake")
+        self.kube = Kube(context, patience_s=2.0)
+        self.helm = Helm((str(binary(major)),), context, folder / "helm")
+        self.chart = charts.chart_of(str(STAND_IN), None, folder / "work")
         self.namespace = "mine"
         self.values = folder / "values.yaml"
         self.lines: list[str] = []
@@ -66,7 +72,7 @@ class Site:
         facts = Release(
             name="rel",
             namespace=self.namespace,
-            kubeconfig=self.kube.where.kubeconfig,
+            kubeconfig=self.kube.context.kubeconfig,
             context="fake",
             helm=self.helm.command,
             chart_args=tuple(self.chart.args),
@@ -76,18 +82,22 @@ class Site:
         record = StackRecord(id="s", kind="chart", config="c", folder=self.folder, model="m", release=facts)
         return ReleaseUnderTest(record, self.kube, self.helm)
 
-    def check(self, values: dict[str, Any], *, exists: bool = False) -> list[preflight.Check]:
+    def check(self, values: dict[str, Any], *, exists: bool = False) -> list[Check]:
         objects = self.helm.render_values(self.chart, "rel", self.namespace, values)
-        return preflight.check(
-            self.kube,
-            self.helm,
-            self.chart,
-            objects,
-            values,
+        plan = Plan(
+            config=None,  # type: ignore[arg-type]
+            kube=self.kube,
+            helm=self.helm,
+            chart=self.chart,
+            layers=Layers(),
             namespace=self.namespace,
             release="rel",
-            exists=exists,
+            own_namespace=not exists,
+            objects=objects,
+            crds=(),
+            values=values,
         )
+        return preflight.check(plan)
 
     def wait(self) -> Any:
         return waiting.until_ready(self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress)
@@ -341,13 +351,13 @@ def test_pods_of_operators_sets_and_groups_are_found(site4: Site) -> None:
         {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": {"name": "big"}},
         {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "kv"}},
     ]
-    seen = waiting.look(site4.kube, "mine", manifest)
+    seen = take_snapshot(site4.kube, "mine", manifest)
     assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["big-0", "run-p"]
     assert [one["metadata"]["name"] for one in seen.of_role("cache server")] == ["kv-x"]
     assert sorted(one["metadata"]["name"] for one in seen.of_role("other")) == ["big-0-1"]
     assert seen.wanted() == 4
     site4.cluster.forbidden.add(("list", "daemonsets"))
-    again = waiting.look(site4.kube, "mine", manifest)
+    again = take_snapshot(site4.kube, "mine", manifest)
     assert [one["metadata"]["name"] for one in again.of_role("cache server")] == ["kv-x"], "its owner's name is enough"
 
 
@@ -392,7 +402,7 @@ def test_pods_are_found_through_objects_of_an_operator(
     api, between = OPERATORS[kind]
     above = (api, kind, "x")
     for number, (of, one, plural) in enumerate(between):
-        monkeypatch.setitem(kubes.PATHS, one, (f"apis/{of}", plural))  # type: ignore[call-overload]
+        monkeypatch.setitem(PATHS, one, (f"apis/{of}", plural))  # type: ignore[call-overload]
         put(f"apis/{of}/{plural}", "mine", made_by(f"between-{number}", *above))
         above = (of, one, f"between-{number}")
     if last == "Deployment":
@@ -406,35 +416,33 @@ def test_pods_are_found_through_objects_of_an_operator(
     put("api/v1/pods", "mine", running(made_by("p", *above), "vllm", "serve", "m"))
     put("api/v1/pods", "mine", running(made_by("foreign", "batch/v1", "Job", "j"), "vllm", "serve", "z"))
     manifest = [{"apiVersion": api, "kind": kind, "metadata": {"name": "x"}}]
-    seen = waiting.look(site4.kube, "mine", manifest)
+    seen = take_snapshot(site4.kube, "mine", manifest)
     assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["p"]
     assert seen.wanted() == (0 if last == "Pod" else 1)
     assert len(site4.kube.owners) == len(between) + 1, "one of a Job in the namespace, which is looked up once"
     other = [{"apiVersion": api, "kind": kind, "metadata": {"name": "other"}}]
-    assert waiting.look(site4.kube, "mine", other).found == []
+    assert take_snapshot(site4.kube, "mine", other).found == []
 
 
 def test_an_owner_that_may_not_be_read_ends_the_chain(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
-    monkeypatch.setitem(kubes.PATHS, "RayCluster", ("apis/ray.io/v1", "rayclusters"))  # type: ignore[call-overload]
+    monkeypatch.setitem(PATHS, "RayCluster", ("apis/ray.io/v1", "rayclusters"))  # type: ignore[call-overload]
     cluster = made_by("c", "ray.io/v1", "RayService", "x")
     site4.cluster.put("apis/ray.io/v1/rayclusters", "mine", cluster)
     pod = running(made_by("p", "ray.io/v1", "RayCluster", "c"), "vllm", "serve", "m")
     site4.cluster.put("api/v1/pods", "mine", pod)
     manifest = [{"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "x"}}]
     site4.cluster.forbidden.add(("get", "rayclusters"))
-    assert waiting.look(site4.kube, "mine", manifest).found == []
+    assert take_snapshot(site4.kube, "mine", manifest).found == []
     site4.cluster.forbidden.clear()
     site4.kube.owners.clear()
-    assert len(waiting.look(site4.kube, "mine", manifest).found) == 1
+    assert len(take_snapshot(site4.kube, "mine", manifest).found) == 1
     site4.kube.owners.clear()
     cluster["metadata"]["uid"] = "another of this name"
-    assert waiting.look(site4.kube, "mine", manifest).found == []
+    assert take_snapshot(site4.kube, "mine", manifest).found == []
 
 
 def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_found(site4: Site) -> None:
-    from fixtures.provide.release import chart
-
     site4.install()
     (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
     config = {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}
@@ -456,8 +464,8 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
         site4.cluster.put("api/v1/pods", "mine", one)
     site4.cluster.restart(engine["metadata"]["name"])
     release = site4.release(own=False)
-    seen = waiting.look(site4.kube, "mine", release.manifest())
-    chart.describe(release.record, site4.kube, site4.helm.values("rel", "mine"), seen)
+    seen = take_snapshot(site4.kube, "mine", release.manifest())
+    describe(release.record, site4.kube, site4.helm.values("rel", "mine"), seen)
     record = release.record
     assert [one.name for one in record.engines] == [engine["metadata"]["name"]]
     assert record.engines[0].cache_server == "kv-b"
@@ -465,12 +473,12 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
     assert "engine zz-later is not judged: Pending, not Ready" in told
     assert "engine zz-other is not judged: it serves org/other; choose it with --model org/other" in told
     assert f"pod {engine['metadata']['name']} was restarted 1 times before this run, last: Error (exit code 1)" in told
-    chart.describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="org/other")
+    describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="org/other")
     assert [one.name for one in record.engines] == ["zz-other"]
     with pytest.raises(
         ConfigurationError, match=r"--model none: no engine of release rel serves it \(there: org/m, org/other\)"
     ):
-        chart.describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="none")
+        describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="none")
 
 
 def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
@@ -535,7 +543,7 @@ def test_a_restart_of_the_api_server_is_waited_out(site4: Site) -> None:
     site4.kube.patience_s = 10.0
     with site4.cluster.away():
         threading.Timer(1.0, site4.cluster.start).start()
-        seen = waiting.look(site4.kube, "mine", [])
+        seen = take_snapshot(site4.kube, "mine", [])
         site4.cluster.stop()
     assert seen.found == []
 
@@ -543,7 +551,7 @@ def test_a_restart_of_the_api_server_is_waited_out(site4: Site) -> None:
 # --- preflight --------------------------------------------------------------------------------------------------------
 
 
-def missing(checks: list[preflight.Check]) -> dict[str, str]:
+def missing(checks: list[Check]) -> dict[str, str]:
     return {one.name: f"{one.text} -> {one.remedy}" for one in checks if one.state == "missing"}
 
 
@@ -553,7 +561,7 @@ def test_a_cluster_with_room_passes(site: Site) -> None:
     assert {"cluster", "helm", "chart", "engines", "rights", "room", "references", "volumes", "model"} == {
         one.name for one in checks
     }
-    preflight.demand(checks)
+    demand(checks)
 
 
 def test_everything_that_is_missing_is_on_one_screen(site4: Site) -> None:
@@ -567,7 +575,7 @@ def test_everything_that_is_missing_is_on_one_screen(site4: Site) -> None:
     assert "create pods/exec in namespace mine; create namespaces in the cluster" in found["rights"]
     assert "monitoring is switched on" in found["chart"]
     with pytest.raises(ConfigurationError) as told:
-        preflight.demand(site4.check(values))
+        demand(site4.check(values))
     assert "nothing was installed" in str(told.value)
     assert len(str(told.value).splitlines()) < 24
     assert all(not one.startswith(("POST /api/v1", "PUT", "PATCH", "DELETE")) for one in site4.cluster.requests)
@@ -597,7 +605,7 @@ def test_that_no_node_seems_to_be_large_enough_is_a_warning(site4: Site, why: st
     else:
         node["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
     checks = site4.check(changed(**keys))
-    preflight.demand(checks)
+    demand(checks)
     (warning,) = [one for one in checks if one.state == "warning"]
     assert str(warning).startswith("warning  room: no node seems to be large enough for Deployment ")
     assert ("no node offers GPUs" in warning.remedy) == (why == "gpu")
@@ -619,17 +627,17 @@ def test_a_pool_that_is_scaled_to_zero_is_a_warning_where_an_autoscaler_runs(sit
     assert missing(checks) == {}
     (warning,) = [one for one in checks if one.state == "warning"]
     assert "may add one" in warning.text
-    preflight.demand(checks)
+    demand(checks)
 
 
 def test_one_check_can_be_overridden_and_the_override_is_seen(site4: Site) -> None:
     checks = site4.check(changed(pvcStorage="1Gi", storageClass="fast"))
     with pytest.raises(ConfigurationError, match="If you know better: --no-preflight references"):
-        preflight.demand(checks)
-    overridden = preflight.override(checks, ["references"])
-    preflight.demand(overridden)
+        demand(checks)
+    overridden = override(checks, ["references"])
+    demand(overridden)
     assert [str(one)[:30] for one in overridden if one.state == "overridden"] == ["override references: there is "]
-    assert set(preflight.CHECKS) >= {one.name for one in checks} - {"room"}, "a warning refuses nothing"
+    assert set(CHECKS) >= {one.name for one in checks} - {"room"}, "a warning refuses nothing"
 
 
 @pytest.mark.parametrize(
@@ -831,11 +839,11 @@ def test_a_pod_that_asks_as_a_whole_is_left_to_the_server() -> None:
     ],
 )
 def test_selectors_that_name_no_label_are_refused(site4: Site, container: dict[str, Any], says: str | None) -> None:
-    found = list(preflight._labels([engine(**container)]))
+    found = list(engines.check_labels([engine(**container)]))
     assert len(found) == (says is not None)
     assert says is None or says in found[0].text
     assert [
-        one.name for one in preflight._neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
+        one.name for one in engines.check_neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
     ] == []
 
 
@@ -845,7 +853,7 @@ def test_a_selector_that_the_server_refuses_is_named(site4: Site, monkeypatch: p
 
     monkeypatch.setattr(Kube, "list", refuse)
     one = engine(args=["--k8s-label-selector", "a=b,"])
-    (found,) = preflight._neighbours(site4.kube, site4.helm, [one], "mine", "rel")
+    (found,) = engines.check_neighbours(site4.kube, site4.helm, [one], "mine", "rel")
     assert (found.name, found.state) == ("selectors", "not checked")
     assert "'a=b,'" in found.text
 
@@ -853,10 +861,10 @@ def test_a_selector_that_the_server_refuses_is_named(site4: Site, monkeypatch: p
 def test_labels_that_would_adopt_strangers_are_refused(site4: Site) -> None:
     objects = site4.helm.render_values(site4.chart, "rel", "mine", VALUES)
     for one in objects:
-        for container in at(one, "spec", "template", "spec", "containers", default=[]):
+        for container in get_path(one, "spec", "template", "spec", "containers", default=[]):
             if "--k8s-label-selector" in (container.get("args") or []):
                 container["args"][container["args"].index("--k8s-label-selector") + 1] = None
-    (found,) = preflight._labels(objects)
+    (found,) = engines.check_labels(objects)
     assert found.state == "missing"
     assert "servingEngineSpec.labels" in found.remedy
     assert any("empty selector" in one for one in unresolved(objects))
@@ -868,12 +876,12 @@ def test_values_without_an_engine_are_refused(site4: Site) -> None:
 
 @pytest.mark.parametrize("words", [("vllm", "serve"), ("vllm", "serve", "--port=a/b"), ("sh", "-c", "vllm serve")])
 def test_an_engine_without_a_model_asks_no_hub(words: tuple[str, ...]) -> None:
-    assert list(preflight._gated([engine(command=list(words))])) == []
+    assert list(engines.check_models([engine(command=list(words))])) == []
 
 
 def test_replicas_that_are_no_number_are_refused(site4: Site) -> None:
     objects = [engine() | {"spec": engine()["spec"] | {"replicas": "abc"}}]
-    (found,) = preflight._replicas(objects)
+    (found,) = engines.check_replicas(objects)
     assert found.text == "Deployment engine asks for 'abc' replicas"
 
 
@@ -881,14 +889,14 @@ def test_a_volume_for_several_nodes_needs_a_class_that_offers_it(site4: Site) ->
     site4.cluster.find("apis/storage.k8s.io/v1/storageclasses")[0]["provisioner"] = "ebs.csi.aws.com"
     claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteMany"]}}
     claim["spec"] |= {"resources": {"requests": {"storage": "1Gi"}}}  # type: ignore[operator]
-    (found,) = preflight._volumes(site4.kube, [claim])
+    (found,) = volumes.check_volumes(site4.kube, [claim])
     assert found.state == "missing"
     assert "ReadWriteMany" in found.text
 
 
 def test_a_token_by_env_from_is_a_token() -> None:
     one = engine(command=["vllm", "serve", "org/gated"], envFrom=[{"secretRef": {"name": "hf"}}])
-    assert list(preflight._gated([one])) == []
+    assert list(engines.check_models([one])) == []
 
 
 def test_neighbours_in_a_namespace_that_exists(site4: Site) -> None:
@@ -909,7 +917,7 @@ def test_the_rights_are_those_of_the_documented_role() -> None:
                 for group in rule["apiGroups"]:
                     for resource in rule["resources"]:
                         granted.setdefault((one["kind"] == "ClusterRole", group, resource), set()).update(rule["verbs"])
-    for right in preflight.RIGHTS:
+    for right in rights.RIGHTS:
         lacking = set(right.verbs) - granted.get((True, right.group, right.resource), set())
         if not right.everywhere:
             lacking -= granted.get((False, right.group, right.resource), set())
@@ -961,7 +969,7 @@ def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
 def test_what_others_made_is_listed_and_left_alone(
     site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(site4.kube.where.kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(site4.kube.context.kubeconfig))
     owner = ProcessRef.of(os.getpid())
     marks = cleanup.labels("stack-1", owner)
     assert all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value) for value in marks.values())
@@ -995,7 +1003,7 @@ def test_what_does_not_go_is_named() -> None:
 def test_the_command_lists_and_removes(
     site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(site4.kube.where.kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(site4.kube.context.kubeconfig))
     site4.install(**cleanup.labels("stack-1"))
     helm = f"--helm={site4.helm.command[0]}"
     assert cleanup.main([helm]) == 1

@@ -28,12 +28,13 @@ from fixtures.core.progress import Progress
 from fixtures.core.record import Release, StackRecord
 from fixtures.core.waiting import poll
 from fixtures.plugin.target import target_of
+from fixtures.provide.kube import charts
 from fixtures.provide.kube import helm as helms
 from fixtures.provide.kube.helm import Layers
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.release import chart
 from fixtures.provide.release import kind as kinds
-from fixtures.provide.release.chart import Target
+from fixtures.provide.release.teardown import remove_orphan, tear_down
+from fixtures.provide.target import Target
 from fixtures.report import waivers
 from tests import apart, fakes
 from tests.fakes.api_server import FakeCluster
@@ -175,7 +176,7 @@ class Project:
         path = self.path / "their-values.yaml"
         path.write_text(json.dumps({**self.values, **values}))
         tool = helms.Helm((str(self.helm),), None, self.path / "their-helm")
-        chart = helms.chart_of(str(STAND_IN), None, self.path / "their-chart")
+        chart = charts.chart_of(str(STAND_IN), None, self.path / "their-chart")
         args = ["--kubeconfig", str(self.kubeconfig), "--kube-context", "fake"]
         tool.run("install", "vllm", *chart.args, "--namespace", name, *Layers((path,)).args, *args)
 
@@ -377,7 +378,7 @@ def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
         for name, value in changes.items():
             setattr(record.release, name, value)
         said = io.StringIO()
-        chart.remove_orphan(record, path.parent, Progress(said, live=False), patience_s=0.5)
+        remove_orphan(record, path.parent, Progress(said, live=False), patience_s=0.5)
         assert words in said.getvalue()
         assert f"python -m fixtures stop {path}" in said.getvalue()
         assert path.exists()
@@ -396,7 +397,7 @@ def test_runs_that_overlap_leave_no_crd(project: Project) -> None:
     record.save(path.parent)
     project.run("-k", "test_engine").assert_outcomes(passed=1)
     assert crds(project) == ["things.example.com"], "the first one uses it"
-    chart.tear_down(record, path.parent)
+    tear_down(record, path.parent)
     assert crds(project) == []
     assert project.namespaces() == []
 
@@ -411,7 +412,7 @@ def test_a_release_of_another_owner_is_not_uninstalled(project: Project) -> None
             own=True, own_namespace=True,
         ),
     )  # fmt: skip
-    chart.tear_down(record, project.path / "cache/stacks")
+    tear_down(record, project.path / "cache/stacks")
     assert project.namespaces() == ["theirs"]
     assert len(project.cluster.pods("theirs")) == 2
 
@@ -755,7 +756,7 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(here)
     monkeypatch.setitem(sys.modules, "pytest_kind.cluster", SimpleNamespace(KindCluster=Cluster))  # type: ignore[arg-type]
     monkeypatch.setattr(kinds, "_await_node", lambda *_: None)
-    monkeypatch.setattr(kinds, "locate", lambda *_: None)
+    monkeypatch.setattr(kinds, "resolve_context", lambda *_: None)
     monkeypatch.setattr(kinds, "Kube", lambda _: None)
     target = kinds.create(Path("../runs/one-7"), Target(), gpu=False, report=lambda _: None)
     other = kinds.create(Path("../runs/two-7"), Target(), gpu=False, report=lambda _: None)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.provide.kube import helm as helms
-from fixtures.provide.kube.helm import Chart, Helm
+from fixtures.provide.kube import charts
+from fixtures.provide.kube.helm import Helm
 from fixtures.provide.release.under_test import idle_keys
 from fixtures.provide.values.yaml import read_yaml
 from tests.helm_binaries import helm as binary
+
+if TYPE_CHECKING:
+    from fixtures.provide.kube.charts import Chart
 
 ROOT = Path(__file__).parents[1]
 CHART = os.environ.get("KV_OFFLOAD_TEST_CHART")
@@ -44,7 +47,7 @@ pytestmark = pytest.mark.skipif(CHART is None, reason="set KV_OFFLOAD_TEST_CHART
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> tuple[Helm, Chart]:
     folder = tmp_path_factory.mktemp("chart")
-    return Helm((str(binary(4)),), None, folder / "home"), helms.chart_of(CHART, None, folder)
+    return Helm((str(binary(4)),), None, folder / "home"), charts.chart_of(CHART, None, folder)
 
 
 def seed() -> dict[str, Any]:

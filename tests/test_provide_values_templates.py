@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.provide.kube.helm import Helm, HelmError, chart_of
+from fixtures.provide.kube.charts import chart_of
+from fixtures.provide.kube.helm import Helm, HelmError
 from fixtures.provide.process import launch
-from fixtures.provide.release.chart import Target
+from fixtures.provide.target import Target
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.key_check import check
 from fixtures.provide.values.key_table import VERSIONS

@@ -156,7 +156,7 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[J
     )
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setattr(subject, "record_of", lambda run, name, *, compared: record_of(run, name))
-    monkeypatch.setattr(release_provider, "Access", Pods)
+    monkeypatch.setattr(release_provider, "ClusterSession", Pods)
     for module, name in (
         *((subject, "_say_slow"), (subject, "end"), (subject, "diagnose"), (teardown, "end"), (teardown, "diagnose")),
         *((release_provider.ReleaseProvider, "check"), (ProcessProvider, "check")),

@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from fixtures.provide.kube.api import PATHS
+from fixtures.provide.kube.paths import PATHS
 
 Json = dict[str, Any]
 FATES: dict[str, Json] = json.loads((Path(__file__).parents[1] / "data/cluster/fates.json").read_text())

@@ -21,10 +21,11 @@ from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import is_ready, name_of, uid_of
 from fixtures.instruments.client import Client
 from fixtures.instruments.host_memory import MIB
-from fixtures.provide.kube import access as accesses
-from fixtures.provide.kube import port_forward as forwards
-from fixtures.provide.kube.access import Access
-from fixtures.provide.release.chart import Target, adopt
+from fixtures.provide.kube import port_forward
+from fixtures.provide.release import session as sessions
+from fixtures.provide.release.adopt import adopt
+from fixtures.provide.release.session import ClusterSession
+from fixtures.provide.target import Target
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES
 from tests.test_provide_release import Site, changed
@@ -44,7 +45,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def access(site: Site, tmp_path: Path, httpserver: object) -> Iterator[Access]:
+def access(site: Site, tmp_path: Path, httpserver: object) -> Iterator[ClusterSession]:
     values = json.loads(json.dumps(VALUES))
     values["servingEngineSpec"]["modelSpec"][0]["hf_token"] = "word-that-nobody-knows"
     record = site.install(values).record
@@ -57,15 +58,15 @@ def access(site: Site, tmp_path: Path, httpserver: object) -> Iterator[Access]:
     ]
     site.cluster.targets["vllm", 8000] = ("127.0.0.1", httpserver.port)  # type: ignore[attr-defined]
     httpserver.expect_request("/metrics").respond_with_data("x 1\n")  # type: ignore[attr-defined]
-    with Access(record, tmp_path / "access") as opened:
+    with ClusterSession(record, tmp_path / "access") as opened:
         yield opened
 
 
-def engine(access: Access) -> EngineServer:
+def engine(access: ClusterSession) -> EngineServer:
     return access.record.engines[0]
 
 
-def test_addresses_and_logs_are_of_this_machine(access: Access) -> None:
+def test_addresses_and_logs_are_of_this_machine(access: ClusterSession) -> None:
     assert engine(access).url.startswith("http://127.0.0.1:")
     assert requests.get(f"{engine(access).url}/metrics", timeout=5).text == "x 1\n"
     log = engine(access).log
@@ -74,15 +75,15 @@ def test_addresses_and_logs_are_of_this_machine(access: Access) -> None:
     assert access.metrics() == {"engine": "x 1\n"}
 
 
-def test_secrets_of_the_values_are_masked_from_then_on(access: Access) -> None:
+def test_secrets_of_the_values_are_masked_from_then_on(access: ClusterSession) -> None:
     assert redact("said word-that-nobody-knows aloud") == "said [redacted] aloud"
 
 
-def test_a_pod_that_runs_is_not_blamed(access: Access) -> None:
+def test_a_pod_that_runs_is_not_blamed(access: ClusterSession) -> None:
     access.check(engine(access))
 
 
-def test_a_restart_is_the_subjects_fault(site: Site, access: Access) -> None:
+def test_a_restart_is_the_subjects_fault(site: Site, access: ClusterSession) -> None:
     site.cluster.restart(engine(access).pod.name, why="OOMKilled", code=137)  # type: ignore[union-attr]
     with pytest.raises(
         SubjectFault, match=r"engine died during the run \(1 restarts\): container vllm was OOMKilled: its"
@@ -90,17 +91,17 @@ def test_a_restart_is_the_subjects_fault(site: Site, access: Access) -> None:
         access.check(engine(access))
 
 
-def test_another_end_is_told_with_its_code(site: Site, access: Access) -> None:
+def test_another_end_is_told_with_its_code(site: Site, access: ClusterSession) -> None:
     site.cluster.restart(engine(access).pod.name, why="Error", code=1)  # type: ignore[union-attr]
     with pytest.raises(SubjectFault, match=r"engine died during the run \(Error \(exit code 1\), 1 restarts\)"):
         access.check(engine(access))
 
 
-def pod_of(site: Site, access: Access) -> dict[str, Any]:
+def pod_of(site: Site, access: ClusterSession) -> dict[str, Any]:
     return next(one for one in site.cluster.pods("mine") if uid_of(one) == engine(access).pod.uid)  # type: ignore[union-attr]
 
 
-def test_a_pod_that_is_deleted_is_a_change_of_the_release(site: Site, access: Access) -> None:
+def test_a_pod_that_is_deleted_is_a_change_of_the_release(site: Site, access: ClusterSession) -> None:
     name = engine(access).pod.name  # type: ignore[union-attr]
     about = {"kind": "ReplicaSet", "name": "rs", "uid": "2"}
     told = {"reason": "SuccessfulDelete", "message": f"Deleted pod: {name}", "involvedObject": about}
@@ -121,7 +122,7 @@ def in_an_hour() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
 
 
-def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Site, access: Access) -> None:
+def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Site, access: ClusterSession) -> None:
     """Recorded on a node that was drained: no event says so, and that of the installation is an old story."""
     pod = pod_of(site, access)
     name = name_of(pod)
@@ -152,7 +153,7 @@ def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Sit
         access.check(engine(access))
 
 
-def test_an_evicted_pod_is_a_change_unless_it_broke_its_own_limit(site: Site, access: Access) -> None:
+def test_an_evicted_pod_is_a_change_unless_it_broke_its_own_limit(site: Site, access: ClusterSession) -> None:
     status = pod_of(site, access)["status"]
     status |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
     with pytest.raises(NotJudged, match="is Evicted: The node was low on resource: memory"):
@@ -162,7 +163,7 @@ def test_an_evicted_pod_is_a_change_unless_it_broke_its_own_limit(site: Site, ac
         access.check(engine(access))
 
 
-def test_the_state_of_a_pod_explains_an_answer(site: Site, access: Access) -> None:
+def test_the_state_of_a_pod_explains_an_answer(site: Site, access: ClusterSession) -> None:
     assert access.state(engine(access)).endswith(": Ready")
     for condition in pod_of(site, access)["status"]["conditions"]:
         if condition["type"] == "Ready":
@@ -170,11 +171,11 @@ def test_the_state_of_a_pod_explains_an_answer(site: Site, access: Access) -> No
     assert "not Ready" in access.state(engine(access))
 
 
-def test_what_was_logged_before_the_run_is_history(site: Site, access: Access, tmp_path: Path) -> None:
+def test_what_was_logged_before_the_run_is_history(site: Site, access: ClusterSession, tmp_path: Path) -> None:
     name = engine(access).pod.name  # type: ignore[union-attr]
     site.cluster.logs[name][:0] = [("2026-01-01T00:00:00.000000001Z", "LMCache ERROR: Put task failed for key x")]
     record = access._saved.model_copy(update={"kind": "attach", "created": time.time() - 60})
-    with Access(record, tmp_path / "attached") as attached:
+    with ClusterSession(record, tmp_path / "attached") as attached:
         one = engine(attached)
         assert one.log is not None
         assert attached.history_bytes(one) == len(b"LMCache ERROR: Put task failed for key x\n")
@@ -183,7 +184,7 @@ def test_what_was_logged_before_the_run_is_history(site: Site, access: Access, t
     assert access.history_bytes(engine(access)) == 0, "a stack of this run's own has no history"
 
 
-def test_a_log_that_is_never_quiet_holds_nobody_up(site: Site, access: Access, tmp_path: Path) -> None:
+def test_a_log_that_is_never_quiet_holds_nobody_up(site: Site, access: ClusterSession, tmp_path: Path) -> None:
     lines = site.cluster.logs[engine(access).pod.name]  # type: ignore[union-attr]
     over = threading.Event()
 
@@ -196,7 +197,7 @@ def test_a_log_that_is_never_quiet_holds_nobody_up(site: Site, access: Access, t
     talker.start()
     try:
         last, began = len(lines), time.monotonic()
-        with Access(access._saved, tmp_path / "busy") as busy:
+        with ClusterSession(access._saved, tmp_path / "busy") as busy:
             assert time.monotonic() - began < 3.0
             log = engine(busy).log
             assert log is not None
@@ -206,14 +207,14 @@ def test_a_log_that_is_never_quiet_holds_nobody_up(site: Site, access: Access, t
         talker.join()
 
 
-def test_what_only_looks_inside_follows_nothing(access: Access, tmp_path: Path) -> None:
-    with Access(access._saved, tmp_path / "inside", inside_only=True) as inside:
+def test_what_only_looks_inside_follows_nothing(access: ClusterSession, tmp_path: Path) -> None:
+    with ClusterSession(access._saved, tmp_path / "inside", inside_only=True) as inside:
         assert engine(inside).log is None
         assert engine(inside).url == access._saved.engines[0].url
     assert not (tmp_path / "inside").exists() or not list((tmp_path / "inside").glob("*.log"))
 
 
-def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Access) -> None:
+def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: ClusterSession) -> None:
     access._forwards["engine"]._note("cut")
     name = engine(access).pod.name  # type: ignore[union-attr]
     threading.Timer(0.5, lambda: site.cluster.restart(name)).start()
@@ -221,19 +222,19 @@ def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Acc
         access.check(engine(access))
 
 
-def test_a_cut_alone_is_an_error_of_the_run(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accesses, "DEATH_SHOWS_S", 0.2)
+def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "DEATH_SHOWS_S", 0.2)
     access._forwards["engine"]._note("cut")
     with pytest.raises(StackError, match="says nothing about the pod"):
         access.check(engine(access))
 
 
 def test_a_long_absence_is_not_forgotten_over_the_wait(
-    site: Site, access: Access, monkeypatch: pytest.MonkeyPatch
+    site: Site, access: ClusterSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accesses, "DEATH_SHOWS_S", 0.2)
-    monkeypatch.setattr(accesses, "AWAY_S", 0.5)
-    monkeypatch.setattr(forwards, "RECENT_S", 0.1)
+    monkeypatch.setattr(sessions, "DEATH_SHOWS_S", 0.2)
+    monkeypatch.setattr(sessions, "AWAY_S", 0.5)
+    monkeypatch.setattr(port_forward, "RECENT_S", 0.1)
     client = Client(engine(access).url)
     client.on_trouble = lambda: access.check(engine(access))
     assert client.get("/metrics").status == 200
@@ -247,7 +248,7 @@ def test_a_long_absence_is_not_forgotten_over_the_wait(
         site.cluster.stop()
 
 
-def test_memory_is_read_in_the_container(site: Site, access: Access) -> None:
+def test_memory_is_read_in_the_container(site: Site, access: ClusterSession) -> None:
     site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
     assert access.resident_bytes(engine(access)) == 107
     site.cluster.programs = {}
@@ -255,7 +256,7 @@ def test_memory_is_read_in_the_container(site: Site, access: Access) -> None:
         access.resident_bytes(engine(access))
 
 
-def test_gpu_memory_is_read_in_the_container(site: Site, access: Access) -> None:
+def test_gpu_memory_is_read_in_the_container(site: Site, access: ClusterSession) -> None:
     stack = Stack(access.record, access)
     with pytest.raises(NotJudged, match="compute on the CPU"):
         stack.gpu_memory()
@@ -290,14 +291,14 @@ def test_sixty_four_engines_take_one_connection_each(site: Site, tmp_path: Path)
     target = Target(
         helm=str(site.helm.command[0]),
         context="fake",
-        kubeconfig=site.kube.where.kubeconfig,
+        kubeconfig=site.kube.context.kubeconfig,
         namespace="mine",
         release="rel",
     )
     began = time.monotonic()
     record = adopt(target, folder=tmp_path / "run", registry=tmp_path / "registry", device="cpu")
     assert len(record.engines) == count
-    with Access(record, tmp_path / "many") as access:
+    with ClusterSession(record, tmp_path / "many") as access:
         assert time.monotonic() - began < 15 * busy(), f"{time.monotonic() - began:.1f} s to adopt {count} engines"
         assert all(one.log is not None and "starting" in one.log.read_text() for one in access.record.engines)
         quiet = poll(lambda: connections_to(site.cluster.port), lambda now: now <= count + 16, 10.0)
@@ -314,7 +315,7 @@ def connections_to(port: int) -> int:
     return sum(1 for one in found if one.raddr and one.raddr.port == port and one.status == psutil.CONN_ESTABLISHED)
 
 
-def test_names_that_nobody_tells_are_not_judged(access: Access) -> None:
+def test_names_that_nobody_tells_are_not_judged(access: ClusterSession) -> None:
     with pytest.raises(NotJudged, match="cannot be told"):
         _ = access.lmcache_names
     stack = Stack(access.record, access)
