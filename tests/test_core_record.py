@@ -22,7 +22,7 @@ from fixtures.core.record import EngineServer, RequestedConfig, Server, StackRec
 from fixtures.core.registry import foreign, orphans, read_all, unregister
 from fixtures.core.signals import defer_signals
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.release import kind as kinds
+from fixtures.provide.release import kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,12 +231,12 @@ def test_a_cluster_record_that_cannot_be_read_is_kept_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path))
-    torn = kinds.records() / "kv-offload-0123456789.json"
+    torn = kind.records() / "kv-offload-0123456789.json"
     torn.parent.mkdir(parents=True)
     torn.write_text('{"name"')
     for only_name in (True, False):
         said: list[str] = []
-        kinds.remove_orphans(said.append, only_name=only_name)
+        kind.remove_orphans(said.append, only_name=only_name)
         (line,) = said
         assert f"the cluster record {torn} cannot be read (Invalid JSON: EOF while parsing" in line
         assert "kind delete cluster --name kv-offload-0123456789, then delete the file" in line

@@ -14,7 +14,7 @@ import requests
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import PodRef, Server
 from fixtures.core.waiting import poll
-from fixtures.provide.kube import context as contexts
+from fixtures.provide.kube import context
 from fixtures.provide.kube.api import ApiError, Kube, UnreachableError
 from fixtures.provide.kube.context import ClusterContext, resolve_context
 from fixtures.provide.kube.exec import execute, run_python
@@ -72,7 +72,7 @@ def test_without_a_kubeconfig_the_remedy_is_named(monkeypatch: pytest.MonkeyPatc
 def test_in_a_pod_its_own_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("t")
-    monkeypatch.setattr(contexts, "SERVICE_ACCOUNT", token)
+    monkeypatch.setattr(context, "SERVICE_ACCOUNT", token)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert resolve_context(None).in_cluster

@@ -13,9 +13,8 @@ import yaml
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.provide.kube import charts
-from fixtures.provide.kube import helm as helms
 from fixtures.provide.kube.charts import Chart
-from fixtures.provide.kube.helm import Helm, Layers, RenderError
+from fixtures.provide.kube.helm import ENV_HELM, Helm, Layers, RenderError, error_summary, find_command
 from tests.helm_binaries import helm as binary
 
 STAND_IN = Path(__file__).parent / "data/cluster/chart"
@@ -55,20 +54,20 @@ def program(folder: Path, name: str, script: str) -> Path:
 def test_the_words_that_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "microk8s", "echo v3.17.1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(helms.ENV_HELM, raising=False)
-    assert helms.find(None) == ("microk8s", "helm")
-    assert helms.find("microk8s helm3") == ("microk8s", "helm3")
-    monkeypatch.setenv(helms.ENV_HELM, "microk8s kubectl")
-    assert helms.find(None) == ("microk8s", "kubectl")
+    monkeypatch.delenv(ENV_HELM, raising=False)
+    assert find_command(None) == ("microk8s", "helm")
+    assert find_command("microk8s helm3") == ("microk8s", "helm3")
+    monkeypatch.setenv(ENV_HELM, "microk8s kubectl")
+    assert find_command(None) == ("microk8s", "kubectl")
     with pytest.raises(ConfigurationError, match="no such command"):
-        helms.find("sudo microk8s helm")
+        find_command("sudo microk8s helm")
 
 
 def test_without_helm_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(helms.ENV_HELM, raising=False)
+    monkeypatch.delenv(ENV_HELM, raising=False)
     with pytest.raises(ConfigurationError, match="--helm 'sudo microk8s helm'"):
-        helms.find(None)
+        find_command(None)
 
 
 def test_another_major_is_refused(tmp_path: Path) -> None:
@@ -92,9 +91,9 @@ def test_last_words_leave_warnings_out() -> None:
     said = (
         "WARNING: Kubernetes configuration file is group-readable\ncoalesce.go:289: warning: x\nError: it is\n broken\n"
     )
-    assert helms.error_summary(said) == "Error: it is broken"
-    assert helms.error_summary("WARNING: only that") == "it said nothing"
-    assert helms.error_summary("") == "it said nothing"
+    assert error_summary(said) == "Error: it is broken"
+    assert error_summary("WARNING: only that") == "it said nothing"
+    assert error_summary("") == "it said nothing"
 
 
 # --- which chart ------------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""What a process of the stack gets of the user's environment, and that this is told."""
+"""What a process of the stack gets of the user's environment, and that this is passing_notes."""
 
 from __future__ import annotations
 
 import pytest
 
-from fixtures.provide.process.variables import for_secrets, passed_on, settings, told
+from fixtures.provide.process.variables import for_secrets, passed_on, passing_notes, settings
 
 USERS = {
     "CUDA_VISIBLE_DEVICES": "3",
@@ -42,7 +42,7 @@ def test_without_a_proxy_nothing_is_invented() -> None:
 
 
 def test_what_is_passed_on_and_what_is_not_is_named_and_never_shown() -> None:
-    passed, *others = told({"VLLM_LOGGING_LEVEL": "INFO"}, USERS)
+    passed, *others = passing_notes({"VLLM_LOGGING_LEVEL": "INFO"}, USERS)
     names = "HF_HOME, HF_TOKEN, HTTPS_PROXY, REQUESTS_CA_BUNDLE, no_proxy"
     assert passed == f"environment: yours -> passed on: {names} (exported where the suite runs)"
     assert [line.split(":")[0] for line in others] == [
@@ -53,7 +53,7 @@ def test_what_is_passed_on_and_what_is_not_is_named_and_never_shown() -> None:
     assert "set it in the values, under env of the model" in others[0]
     text = " ".join([passed, *others])
     assert not [value for value in USERS.values() if len(value) > 2 and value in text]
-    assert told({}, {"UNRELATED": "x"}) == []
+    assert passing_notes({}, {"UNRELATED": "x"}) == []
 
 
 def test_what_the_values_take_from_a_secret_is_what_the_user_exported() -> None:

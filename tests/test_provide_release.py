@@ -27,10 +27,11 @@ from fixtures.provide.kube.paths import PATHS
 from fixtures.provide.release import cleanup, engines, preflight, quota, rights, volumes, waiting
 from fixtures.provide.release.checks import CHECKS, Check, demand, override
 from fixtures.provide.release.describe import describe
+from fixtures.provide.release.idle_keys import in_words, leaves, switched_off
 from fixtures.provide.release.plan import Plan
 from fixtures.provide.release.pod_memory import resident_of
 from fixtures.provide.release.snapshot import take_snapshot
-from fixtures.provide.release.under_test import ReleaseUnderTest, in_words, leaves, switched_off
+from fixtures.provide.release.under_test import ReleaseUnderTest
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
 from tests.test_provide_kube_helm import STAND_IN, VALUES
@@ -930,9 +931,9 @@ def test_the_rights_are_those_of_the_documented_role() -> None:
 def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
     site.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "foreign"}})
     site.install(**cleanup.labels("stack-1"))
-    found = cleanup.find(site.kube)
+    found = cleanup.find_leftovers(site.kube)
     assert [(one.kind, one.name, one.owner) for one in found] == [("namespace", "mine", "stack-1")]
-    assert cleanup.find(site.kube, older_than_s=3600) == []
+    assert cleanup.find_leftovers(site.kube, older_than_s=3600) == []
     cleanup.remove(site.kube, site.helm, found[0], lambda _: None)
     assert site.kube.get("Namespace", "mine") is None
     assert site.kube.get("Namespace", "foreign") is not None
@@ -948,7 +949,7 @@ def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
     assert cleanup.remove_unused_crds(site.kube) == [], "Helm made it for another owner: it carries no mark"
     crd["metadata"]["labels"] = dict(cleanup.MADE)
     assert cleanup.remove_unused_crds(site.kube) == [], "a stack of this suite is still there"
-    (left,) = cleanup.find(site.kube)
+    (left,) = cleanup.find_leftovers(site.kube)
     cleanup.remove(site.kube, site.helm, left, lambda _: None)
     site.cluster.forbidden.add(("list", "things"))
     assert cleanup.remove_unused_crds(site.kube) == [], "without the right to look it counts as used"
@@ -988,11 +989,11 @@ def test_what_others_made_is_listed_and_left_alone(
 
 def test_a_release_in_a_foreign_namespace_goes_alone(site: Site) -> None:
     site.install()
-    (left,) = cleanup.find(site.kube)
+    (left,) = cleanup.find_leftovers(site.kube)
     assert (left.kind, left.name, left.namespace) == ("release", "rel", "mine")
     cleanup.remove(site.kube, site.helm, left, lambda _: None)
     assert site.kube.get("Namespace", "mine") is not None
-    assert cleanup.find(site.kube) == []
+    assert cleanup.find_leftovers(site.kube) == []
 
 
 def test_what_does_not_go_is_named() -> None:

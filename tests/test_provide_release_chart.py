@@ -29,10 +29,9 @@ from fixtures.core.record import Release, StackRecord
 from fixtures.core.waiting import poll
 from fixtures.plugin.target import target_of
 from fixtures.provide.kube import charts
-from fixtures.provide.kube import helm as helms
-from fixtures.provide.kube.helm import Layers
+from fixtures.provide.kube.helm import Helm, Layers
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.release import kind as kinds
+from fixtures.provide.release import kind
 from fixtures.provide.release.teardown import remove_orphan, tear_down
 from fixtures.provide.target import Target
 from fixtures.report import waivers
@@ -175,7 +174,7 @@ class Project:
         self.cluster.put("api/v1/namespaces", "", {"metadata": {"name": name}})
         path = self.path / "their-values.yaml"
         path.write_text(json.dumps({**self.values, **values}))
-        tool = helms.Helm((str(self.helm),), None, self.path / "their-helm")
+        tool = Helm((str(self.helm),), None, self.path / "their-helm")
         chart = charts.chart_of(str(STAND_IN), None, self.path / "their-chart")
         args = ["--kubeconfig", str(self.kubeconfig), "--kube-context", "fake"]
         tool.run("install", "vllm", *chart.args, "--namespace", name, *Layers((path,)).args, *args)
@@ -673,7 +672,7 @@ def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Pr
     path = killed(project, "--cluster=kind")
     (cluster,) = (project.path / "cache/clusters").glob("*.json")
     said: list[str] = []
-    kinds.remove_orphans(said.append, only_name=True)
+    kind.remove_orphans(said.append, only_name=True)
     assert "kind delete cluster --name kv-offload-" in said[0]
     assert cluster.exists()
     project.apart("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
@@ -714,16 +713,16 @@ def test_a_kept_kind_cluster_says_how_to_delete_it(project: Project, kind_log: P
 
 
 def test_a_kind_node_gets_the_gpus_the_nvkind_way() -> None:
-    (node,) = kinds.configuration(gpu=True)["nodes"]
+    (node,) = kind.configuration(gpu=True)["nodes"]
     assert node["extraMounts"] == [{"hostPath": "/dev/null", "containerPath": "/var/run/nvidia-container-devices/all"}]
-    assert "extraMounts" not in kinds.configuration(gpu=False)["nodes"][0]
-    assert yaml.safe_load(yaml.safe_dump(kinds.configuration(gpu=True)))["kind"] == "Cluster"
+    assert "extraMounts" not in kind.configuration(gpu=False)["nodes"][0]
+    assert yaml.safe_load(yaml.safe_dump(kind.configuration(gpu=True)))["kind"] == "Cluster"
 
 
 def test_kind_itself_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="needs kind on the PATH"):
-        kinds.create(tmp_path, Target(), gpu=False, report=lambda _: None)
+        kind.create(tmp_path, Target(), gpu=False, report=lambda _: None)
 
 
 def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -755,25 +754,25 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.chdir(here)
     monkeypatch.setitem(sys.modules, "pytest_kind.cluster", SimpleNamespace(KindCluster=Cluster))  # type: ignore[arg-type]
-    monkeypatch.setattr(kinds, "_await_node", lambda *_: None)
-    monkeypatch.setattr(kinds, "resolve_context", lambda *_: None)
-    monkeypatch.setattr(kinds, "Kube", lambda _: None)
-    target = kinds.create(Path("../runs/one-7"), Target(), gpu=False, report=lambda _: None)
-    other = kinds.create(Path("../runs/two-7"), Target(), gpu=False, report=lambda _: None)
+    monkeypatch.setattr(kind, "_await_node", lambda *_: None)
+    monkeypatch.setattr(kind, "resolve_context", lambda *_: None)
+    monkeypatch.setattr(kind, "Kube", lambda _: None)
+    target = kind.create(Path("../runs/one-7"), Target(), gpu=False, report=lambda _: None)
+    other = kind.create(Path("../runs/two-7"), Target(), gpu=False, report=lambda _: None)
     assert str(target.context).startswith("kind-kv-offload-")
     assert target.context != other.context, "the same process id in another container is another cluster"
     assert target.kubeconfig == str(tmp_path / "runs/one-7/kubeconfig")
     with pytest.raises(StackError, match=r"kind could not make the cluster .*is Docker running.*--kind-image"):
-        kinds.create(Path("../runs/three-7"), Target(), gpu=False, report=lambda _: None, image="bad")
+        kind.create(Path("../runs/three-7"), Target(), gpu=False, report=lambda _: None, image="bad")
     assert list(here.iterdir()) == []
     assert deleted == [], "kind itself removes what it could not make"
 
     def never(_: object, name: str) -> None:
         raise StackError(f"the node of kind cluster {name} takes no pods")
 
-    monkeypatch.setattr(kinds, "_await_node", never)
+    monkeypatch.setattr(kind, "_await_node", never)
     with pytest.raises(StackError, match="takes no pods"):
-        kinds.create(Path("../runs/four-7"), Target(), gpu=False, report=lambda _: None)
+        kind.create(Path("../runs/four-7"), Target(), gpu=False, report=lambda _: None)
     assert len(deleted) == 1
 
 
@@ -782,12 +781,12 @@ def test_a_kind_cluster_is_used_once_its_node_takes_pods(monkeypatch: pytest.Mon
         conditions = [{"type": "Ready", "status": ready}]
         return {"spec": {"taints": [{"key": key} for key in taints]}, "status": {"conditions": conditions}}
 
-    seen: list[list[dict[str, Any]]] = [[], [node("False")], [node("True", kinds.NOT_READY)], [node("True")]]
-    kinds._await_node(SimpleNamespace(list=lambda _: seen.pop(0)), "some")  # type: ignore[arg-type]
+    seen: list[list[dict[str, Any]]] = [[], [node("False")], [node("True", kind.NOT_READY)], [node("True")]]
+    kind._await_node(SimpleNamespace(list=lambda _: seen.pop(0)), "some")  # type: ignore[arg-type]
     assert seen == []
-    monkeypatch.setattr(kinds, "READY_S", 0.1)
+    monkeypatch.setattr(kind, "READY_S", 0.1)
     with pytest.raises(StackError, match=r"kind cluster some takes no pods after 0 s"):
-        kinds._await_node(SimpleNamespace(list=lambda _: [node("False")]), "some")  # type: ignore[arg-type]
+        kind._await_node(SimpleNamespace(list=lambda _: [node("False")]), "some")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.provide.kube import charts
 from fixtures.provide.kube.helm import Helm
-from fixtures.provide.release.under_test import idle_keys
+from fixtures.provide.release.idle_keys import idle_keys
 from fixtures.provide.values.yaml import read_yaml
 from tests.helm_binaries import helm as binary
 

@@ -22,7 +22,7 @@ from fixtures.evidence.pods.objects import is_ready, name_of, uid_of
 from fixtures.instruments.client import Client
 from fixtures.instruments.host_memory import MIB
 from fixtures.provide.kube import port_forward
-from fixtures.provide.release import session as sessions
+from fixtures.provide.release import session
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.session import ClusterSession
 from fixtures.provide.target import Target
@@ -223,7 +223,7 @@ def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Clu
 
 
 def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "DEATH_SHOWS_S", 0.2)
+    monkeypatch.setattr(session, "END_SHOWS_S", 0.2)
     access._forwards["engine"]._note("cut")
     with pytest.raises(StackError, match="says nothing about the pod"):
         access.check(engine(access))
@@ -232,8 +232,8 @@ def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch:
 def test_a_long_absence_is_not_forgotten_over_the_wait(
     site: Site, access: ClusterSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "DEATH_SHOWS_S", 0.2)
-    monkeypatch.setattr(sessions, "AWAY_S", 0.5)
+    monkeypatch.setattr(session, "END_SHOWS_S", 0.2)
+    monkeypatch.setattr(session, "AWAY_S", 0.5)
     monkeypatch.setattr(port_forward, "RECENT_S", 0.1)
     client = Client(engine(access).url)
     client.on_trouble = lambda: access.check(engine(access))
@@ -316,7 +316,7 @@ def connections_to(port: int) -> int:
 
 
 def test_names_that_nobody_tells_are_not_judged(access: ClusterSession) -> None:
-    with pytest.raises(NotJudged, match="cannot be told"):
+    with pytest.raises(NotJudged, match="cannot determine which LMCACHE_"):
         _ = access.lmcache_names
     stack = Stack(access.record, access)
     with pytest.raises(NotJudged, match="has no router"):

@@ -15,7 +15,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from fixtures.core.errors import ConfigurationError, NotJudged
-from fixtures.provide import urls
+from fixtures.provide import url_probe, urls
 from fixtures.provide.urls import Endpoints
 from fixtures.subject.stack import Stack
 
@@ -238,16 +238,16 @@ def test_the_key_goes_to_no_host_that_a_redirect_names(httpserver: HTTPServer, t
 )
 def test_where_a_redirect_may_lead(location: str, leads_to: str | None) -> None:
     if leads_to is not None:
-        assert urls._redirected("http://h.example:8000/v1/models", location) == leads_to
+        assert url_probe._redirected("http://h.example:8000/v1/models", location) == leads_to
         return
     with pytest.raises(ConfigurationError, match="redirects to") as caught:
-        urls._redirected("http://h.example:8000/v1/models", location)
+        url_probe._redirected("http://h.example:8000/v1/models", location)
     assert "pw" not in str(caught.value)
 
 
 def test_https_is_not_left_again() -> None:
     with pytest.raises(ConfigurationError, match="another host"):
-        urls._redirected("https://h.example/v1/models", "http://h.example/v1/models")
+        url_probe._redirected("https://h.example/v1/models", "http://h.example/v1/models")
 
 
 @pytest.mark.parametrize("ending", ["/", "?x=1", "/?x=1#here"])
@@ -330,7 +330,7 @@ def test_what_cannot_be_read_is_one_sentence_in_time(
     slowly: bytes,
     says: str,
 ) -> None:
-    monkeypatch.setattr(urls, "ANSWERS_WITHIN_S", 1.0)
+    monkeypatch.setattr(url_probe, "ANSWERS_WITHIN_S", 1.0)
     begin = time.monotonic()
     with pytest.raises(ConfigurationError, match=says) as caught:
         adopt(tmp_path, engines=(raw(head, slowly),))

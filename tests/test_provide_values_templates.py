@@ -12,7 +12,7 @@ import pytest
 from fixtures.core.errors import ConfigurationError
 from fixtures.provide.kube.charts import chart_of
 from fixtures.provide.kube.helm import Helm, HelmError
-from fixtures.provide.process import launch
+from fixtures.provide.process.commands import commands_of
 from fixtures.provide.target import Target
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.key_check import check
@@ -135,7 +135,7 @@ def test_a_local_stack_runs_what_a_changed_chart_renders(tmp_path, helm):
     config = load_config("embedded", CONFIGS)
     target = Target(chart=str(folder), helm=str(helm.command[0]))
     found, how = rendered(config, target, tmp_path / "run")
-    command, server = launch.commands_of(found)
+    command, server = commands_of(found)
     assert "--of-this-chart" in command.argv
     assert server is None
     assert "is what Helm v3" in str(how)

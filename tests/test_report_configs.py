@@ -20,9 +20,10 @@ from fixtures.catalogue.selection import musts
 from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
 from fixtures.plugin import locks, subject, teardown
 from fixtures.plugin.judgement import STATE_KEY, Judgement
-from fixtures.provide import release_provider
-from fixtures.provide.process import launch
+from fixtures.provide.process.commands import commands_of
 from fixtures.provide.process_provider import ProcessProvider
+from fixtures.provide.release import sessions
+from fixtures.provide.release_provider import ReleaseProvider
 from fixtures.provide.requested import requested
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate
@@ -80,7 +81,7 @@ def pytest_pyfunc_call(pyfuncitem):
 def record_of(run: Run, name: str) -> StackRecord:
     """The record of a healthy stack, from what the configuration really renders."""
     config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
-    command, explicit = launch.commands_of(config)
+    command, explicit = commands_of(config)
     of_server = explicit is not None or run.context.device == "cpu"
     record = StackRecord(
         id=name,
@@ -156,10 +157,10 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[J
     )
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setattr(subject, "record_of", lambda run, name, *, compared: record_of(run, name))
-    monkeypatch.setattr(release_provider, "ClusterSession", Pods)
+    monkeypatch.setattr(sessions, "ClusterSession", Pods)
     for module, name in (
         *((subject, "_say_slow"), (subject, "end"), (subject, "diagnose"), (teardown, "end"), (teardown, "diagnose")),
-        *((release_provider.ReleaseProvider, "check"), (ProcessProvider, "check")),
+        *((ReleaseProvider, "check"), (ProcessProvider, "check")),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)
     monkeypatch.setattr(locks, "machine", nobody_else)
