@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.progress import Progress
-from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.release.teardown import remove_orphan
+from fixtures.provide.orphans import remove_orphans, remove_release
 from tests.apart import Started
 from tests.test_plugin_session import project as process_project
 from tests.test_provide_release_chart import project as chart_project
@@ -113,7 +112,7 @@ def swept(registry: Path, *, release: bool) -> str:
     progress = Progress(said, live=False)
 
     def uninstall(record: StackRecord) -> None:
-        remove_orphan(record, registry, progress)
+        remove_release(record, registry, progress)
 
     remove_orphans(registry, progress, uninstall=uninstall if release else None)
     return said.getvalue()

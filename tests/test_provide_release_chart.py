@@ -30,9 +30,9 @@ from fixtures.core.waiting import poll
 from fixtures.plugin.target import target_of
 from fixtures.provide.kube import charts
 from fixtures.provide.kube.helm import Helm, Layers
-from fixtures.provide.orphans import remove_orphans
+from fixtures.provide.orphans import remove_orphans, remove_release
 from fixtures.provide.release import kind
-from fixtures.provide.release.teardown import remove_orphan, tear_down
+from fixtures.provide.release.teardown import tear_down
 from fixtures.provide.target import Target
 from fixtures.report import waivers
 from tests import apart, fakes
@@ -377,7 +377,7 @@ def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
         for name, value in changes.items():
             setattr(record.release, name, value)
         said = io.StringIO()
-        remove_orphan(record, path.parent, Progress(said, live=False), patience_s=0.5)
+        remove_release(record, path.parent, Progress(said, live=False), patience_s=0.5)
         assert words in said.getvalue()
         assert f"python -m fixtures stop {path}" in said.getvalue()
         assert path.exists()

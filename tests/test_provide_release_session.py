@@ -25,6 +25,7 @@ from fixtures.provide.kube import port_forward
 from fixtures.provide.release import session
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.session import ClusterSession
+from fixtures.provide.release.sessions import metrics_of
 from fixtures.provide.target import Target
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES
@@ -72,7 +73,7 @@ def test_addresses_and_logs_are_of_this_machine(access: ClusterSession) -> None:
     log = engine(access).log
     assert log is not None
     assert "starting" in log.read_text()
-    assert access.metrics() == {"engine": "x 1\n"}
+    assert metrics_of(access) == {"engine": "x 1\n"}
 
 
 def test_secrets_of_the_values_are_masked_from_then_on(access: ClusterSession) -> None:
@@ -215,7 +216,7 @@ def test_what_only_looks_inside_follows_nothing(access: ClusterSession, tmp_path
 
 
 def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: ClusterSession) -> None:
-    access._forwards["engine"]._note("cut")
+    access._endpoints._forwards["engine"]._note("cut")
     name = engine(access).pod.name  # type: ignore[union-attr]
     threading.Timer(0.5, lambda: site.cluster.restart(name)).start()
     with pytest.raises(SubjectFault, match="died during the run"):
@@ -224,7 +225,7 @@ def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Clu
 
 def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "END_SHOWS_S", 0.2)
-    access._forwards["engine"]._note("cut")
+    access._endpoints._forwards["engine"]._note("cut")
     with pytest.raises(StackError, match="says nothing about the pod"):
         access.check(engine(access))
 
