@@ -6,7 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import hypothesis  # noqa: F401 - pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
+import hypothesis  # here: pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
 import pytest
 
 from fixtures.core.redaction.known import KNOWN
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # Helm runs for a tenth of a second, hundreds of times: a fifth of that is the collection of garbage.
 os.environ.setdefault("GOGC", "off")
+
+# A busy machine is slow now and then: what Hypothesis tries has no deadline of its own, pytest's timeout ends a hang.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,7 +24,7 @@ from fixtures.provide.kube.api import ApiError, Kube
 from fixtures.provide.kube.context import ClusterContext
 from fixtures.provide.kube.helm import Helm, HelmError, Layers
 from fixtures.provide.kube.paths import PATHS
-from fixtures.provide.release import cleanup, engines, preflight, quota, rights, volumes, waiting
+from fixtures.provide.release import cleanup, engine_checks, preflight, quota, rights, volume_checks, waiting
 from fixtures.provide.release.checks import CHECKS, Check, demand, override
 from fixtures.provide.release.describe import describe
 from fixtures.provide.release.idle_keys import in_words, leaves, switched_off
@@ -840,11 +840,11 @@ def test_a_pod_that_asks_as_a_whole_is_left_to_the_server() -> None:
     ],
 )
 def test_selectors_that_name_no_label_are_refused(site4: Site, container: dict[str, Any], says: str | None) -> None:
-    found = list(engines.check_labels([engine(**container)]))
+    found = list(engine_checks.check_labels([engine(**container)]))
     assert len(found) == (says is not None)
     assert says is None or says in found[0].text
     assert [
-        one.name for one in engines.check_neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
+        one.name for one in engine_checks.check_neighbours(site4.kube, site4.helm, [engine(**container)], "mine", "rel")
     ] == []
 
 
@@ -854,7 +854,7 @@ def test_a_selector_that_the_server_refuses_is_named(site4: Site, monkeypatch: p
 
     monkeypatch.setattr(Kube, "list", refuse)
     one = engine(args=["--k8s-label-selector", "a=b,"])
-    (found,) = engines.check_neighbours(site4.kube, site4.helm, [one], "mine", "rel")
+    (found,) = engine_checks.check_neighbours(site4.kube, site4.helm, [one], "mine", "rel")
     assert (found.name, found.state) == ("selectors", "not checked")
     assert "'a=b,'" in found.text
 
@@ -865,7 +865,7 @@ def test_labels_that_would_adopt_strangers_are_refused(site4: Site) -> None:
         for container in get_path(one, "spec", "template", "spec", "containers", default=[]):
             if "--k8s-label-selector" in (container.get("args") or []):
                 container["args"][container["args"].index("--k8s-label-selector") + 1] = None
-    (found,) = engines.check_labels(objects)
+    (found,) = engine_checks.check_labels(objects)
     assert found.state == "missing"
     assert "servingEngineSpec.labels" in found.remedy
     assert any("empty selector" in one for one in unresolved(objects))
@@ -877,12 +877,12 @@ def test_values_without_an_engine_are_refused(site4: Site) -> None:
 
 @pytest.mark.parametrize("words", [("vllm", "serve"), ("vllm", "serve", "--port=a/b"), ("sh", "-c", "vllm serve")])
 def test_an_engine_without_a_model_asks_no_hub(words: tuple[str, ...]) -> None:
-    assert list(engines.check_models([engine(command=list(words))])) == []
+    assert list(engine_checks.check_models([engine(command=list(words))])) == []
 
 
 def test_replicas_that_are_no_number_are_refused(site4: Site) -> None:
     objects = [engine() | {"spec": engine()["spec"] | {"replicas": "abc"}}]
-    (found,) = engines.check_replicas(objects)
+    (found,) = engine_checks.check_replicas(objects)
     assert found.text == "Deployment engine asks for 'abc' replicas"
 
 
@@ -890,14 +890,14 @@ def test_a_volume_for_several_nodes_needs_a_class_that_offers_it(site4: Site) ->
     site4.cluster.find("apis/storage.k8s.io/v1/storageclasses")[0]["provisioner"] = "ebs.csi.aws.com"
     claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteMany"]}}
     claim["spec"] |= {"resources": {"requests": {"storage": "1Gi"}}}  # type: ignore[operator]
-    (found,) = volumes.check_volumes(site4.kube, [claim])
+    (found,) = volume_checks.check_volumes(site4.kube, [claim])
     assert found.state == "missing"
     assert "ReadWriteMany" in found.text
 
 
 def test_a_token_by_env_from_is_a_token() -> None:
     one = engine(command=["vllm", "serve", "org/gated"], envFrom=[{"secretRef": {"name": "hf"}}])
-    assert list(engines.check_models([one])) == []
+    assert list(engine_checks.check_models([one])) == []
 
 
 def test_neighbours_in_a_namespace_that_exists(site4: Site) -> None:
