@@ -29,6 +29,7 @@ from fixtures.core.waiting import poll
 from fixtures.experiments.aborts import abort_requests
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
+from fixtures.plugin.locks import FINISHED
 from fixtures.provide.process import launch
 from fixtures.provide.values.config import Config, Model, load_config
 from fixtures.subject.engine import authorization
@@ -50,6 +51,7 @@ ROOT = Path(__file__).parents[1]
 HOOKS = Path(__file__).parent / "hooks"
 RUN_DEADLINE_S = 1200.0
 """One run of the suite; what takes longer hangs. The embedded suite takes 2 min, and 10 where bfloat16 is emulated."""
+FIRST_TEST_DEADLINE_S = 120.0
 TEST_DEADLINE_S = 200
 """One test under a fault: above the client's own deadline of 120 s."""
 
@@ -318,7 +320,7 @@ def judge(
     tests: tuple[str, ...] = (),
     meanwhile: Any = None,
     environment: dict[str, str] | None = None,
-    kept_s: float = 0.0,
+    kept_s: float = 0.1,
 ) -> Verdicts:
     """Run the suite and read its report.
 
@@ -332,7 +334,7 @@ def judge(
         kept_s: how long a prompt that was stored early has to be kept.
 
     Raises:
-        LabError: there is no report, or the run did not end.
+        LabError: there is no report, the run did not end, or it was over before ``meanwhile`` could be called.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -347,7 +349,7 @@ def judge(
     run = forked.start("pytest", arguments, ROOT, log, variables=variables)
     try:
         if meanwhile is not None:
-            _wait_for_first_test(folder, run)
+            wait_for_first_test(folder, run, log)
             meanwhile()
         run.join(RUN_DEADLINE_S)
         if run.is_alive():
@@ -376,8 +378,16 @@ def read_verdicts(report: dict[str, Any]) -> Verdicts:
     )
 
 
-def _wait_for_first_test(folder: Path, run: BaseProcess) -> None:
-    poll(lambda: not run.is_alive() or any(folder.glob("runs/*/over.txt")), bool, 60.0)
+def wait_for_first_test(folder: Path, run: BaseProcess, log: Path) -> None:
+    """Return as soon as one test of a run is over.
+
+    Raises:
+        LabError: the run ended, or none was over in time.
+    """
+    if not poll(lambda: not run.is_alive() or any(folder.glob(f"runs/*/{FINISHED}")), bool, FIRST_TEST_DEADLINE_S):
+        raise LabError(f"no test was over within {FIRST_TEST_DEADLINE_S:.0f} s (log: {log})")
+    if not run.is_alive():
+        raise LabError(f"the suite was over before anything happened to the processes (log: {log})")
 
 
 # ------------------------------------------------------------------------------------------- what happens to processes

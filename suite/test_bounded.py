@@ -6,12 +6,11 @@ import pytest
 
 from fixtures.experiments.aborts import abort_requests
 from fixtures.experiments.filling import fill_tier
-from fixtures.instruments.host_memory import GIB, MIB, check_decided, slope_per_cycle
+from fixtures.instruments.host_memory import GIB, MIB, WARM_UP, check_decided, slope_per_cycle, undecided
 from fixtures.plugin.markers import requirement
 
 pytestmark = pytest.mark.exclusive_host
 
-CYCLES = 14
 AT_ONCE = 16
 """Prompts of a cycle: each is stored, loses its GPU copy, and is loaded again."""
 LEAK_MIB_PER_CYCLE = 2.0
@@ -54,7 +53,7 @@ def test_gpu_memory_does_not_grow(stack, prompts, figures):
     """Over cycles of store, evict and reload, GPU memory does not grow once everything has been touched."""
     samples = []
     with stack.gpu_memory() as gpu:
-        for _ in range(CYCLES):
+        while undecided(samples, GPU_CREEP_MIB_PER_CYCLE):
             cycle = [prompts.unique(chunks=8) for _ in range(4)]
             stack.complete_concurrently(cycle, at_once=4)
             stack.clear_prefix_cache()
@@ -62,11 +61,11 @@ def test_gpu_memory_does_not_grow(stack, prompts, figures):
             now = gpu.read()
             samples.append((now.engine + now.servers) / MIB)
     gpu.check_alone()
-    growth = slope_per_cycle(samples[2:])
+    growth = slope_per_cycle(samples[WARM_UP:])
     figures("GPU memory growth", growth.median, "MiB/cycle", n=growth.n, low=growth.low, high=growth.high)
     check_decided(growth, GPU_CREEP_MIB_PER_CYCLE, "MiB/cycle")
     assert growth.high <= GPU_CREEP_MIB_PER_CYCLE, (
-        f"expected no growth of GPU memory, got {growth} MiB per cycle ({samples[2]:.0f} to {samples[-1]:.0f} MiB)"
+        f"expected no growth of GPU memory, got {growth} MiB per cycle ({samples[WARM_UP]:.0f} to {samples[-1]:.0f} MiB)"
     )
 
 
@@ -95,14 +94,14 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
     filled = fill_tier(stack, prompts)
     figures("tokens sent to fill the tier", filled, "tokens")
     samples = []
-    for _ in range(CYCLES):
+    while undecided(samples, LEAK_MIB_PER_CYCLE):
         cycle = [prompts.unique(chunks=2) for _ in range(AT_ONCE)]
         stack.complete_concurrently(cycle, at_once=4)
         stack.clear_prefix_cache()
         _, tokens = stack.complete_concurrently(cycle, at_once=4)
         stack.tier.expect_kept(cycle, tokens)
         samples.append(sum(host_memory.read().values()) / MIB)
-    growth = slope_per_cycle(samples[2:])
+    growth = slope_per_cycle(samples[WARM_UP:])
     figures("growth with a full buffer", growth.median, "MiB/cycle", n=growth.n, low=growth.low, high=growth.high)
     for bound in stack.host_memory_bounds(host_memory):
         figures(f"peak of {bound.name}", bound.peak_bytes / GIB, "GiB", better="lower")
@@ -113,7 +112,7 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
     check_decided(growth, LEAK_MIB_PER_CYCLE, "MiB/cycle")
     assert growth.high <= LEAK_MIB_PER_CYCLE, (
         f"expected no growth once the buffer is full, got {growth} MiB per cycle of {AT_ONCE} stores and {AT_ONCE} loads "
-        f"({samples[2]:.0f} to {samples[-1]:.0f} MiB)"
+        f"({samples[WARM_UP]:.0f} to {samples[-1]:.0f} MiB)"
     )
 
 

@@ -16,14 +16,44 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged
-from fixtures.instruments.host_memory import MIB, HostMemory, check_decided, resident_bytes, slope_per_cycle
+from fixtures.instruments.host_memory import (
+    CYCLES,
+    MIB,
+    HostMemory,
+    check_decided,
+    resident_bytes,
+    slope_per_cycle,
+    undecided,
+)
 from fixtures.instruments.trials import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LIMIT = 4.0
 """MiB per cycle of four requests: what MEM-04 calls a leak."""
+
+
+def cycles_wanted(memory: Callable[[int], float]) -> int:
+    samples: list[float] = []
+    while undecided(samples, LIMIT):
+        samples.append(memory(len(samples)))
+    return len(samples)
+
+
+def test_a_growth_that_is_decided_takes_no_further_cycle() -> None:
+    assert cycles_wanted(lambda cycle: 1000.0) == CYCLES
+    assert cycles_wanted(lambda cycle: 1000.0 + 2 * LIMIT * cycle) == CYCLES
+
+
+def test_a_growth_across_its_limit_takes_further_cycles_until_it_is_decided() -> None:
+    """A leak that shows nothing in the first cycles, since it takes what earlier tests have given back."""
+    wanted = cycles_wanted(lambda cycle: 1000.0 + 2 * LIMIT * max(cycle - 7, 0))
+    assert CYCLES < wanted < 2 * CYCLES
+
+
+def test_a_growth_that_stays_undecided_comes_to_an_end() -> None:
+    assert cycles_wanted(lambda cycle: 1000.0 + LIMIT * cycle + 50 * LIMIT * (cycle % 2)) == 2 * CYCLES
 
 
 @given(slope=st.floats(-1000, 1000), offset=st.floats(-1e5, 1e5), cycles=st.integers(3, 30))

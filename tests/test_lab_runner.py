@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab import runner, selection
+from fixtures.plugin.locks import FINISHED
+from lab import bench, runner, selection
 from lab.bench import LabError, Subject, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.report import detection, how
@@ -250,3 +252,23 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: 
         lanes = [ids for ids in of_lane.values() if wanted[0] in ids]
         start = lanes[0].index(wanted[0])
         assert lanes[0][start : start + len(wanted)] == wanted, "one stack serves the whole group, in one lane"
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_event_that_comes_after_the_run_was_not_seeded(tmp_path: Path, finished: bool) -> None:
+    run = SimpleNamespace(is_alive=lambda: False)
+    (tmp_path / "runs" / "1").mkdir(parents=True)
+    if finished:
+        (tmp_path / "runs" / "1" / FINISHED).touch()
+    with pytest.raises(LabError, match="was over before"):
+        bench.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
+
+
+def test_an_event_comes_once_a_test_is_over(tmp_path: Path) -> None:
+    run = SimpleNamespace(is_alive=lambda: True)
+    folder = tmp_path / "runs" / "1"
+    folder.mkdir(parents=True)
+    later = threading.Timer(0.2, (folder / FINISHED).touch)
+    later.start()
+    bench.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
+    assert (folder / FINISHED).exists()

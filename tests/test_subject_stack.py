@@ -644,6 +644,17 @@ def test_a_cache_that_counts_nothing(
         stack.accounting.cache_delta(asked)
 
 
+def test_pins_that_nothing_counts_are_not_judged_and_the_missing_counters_have_their_owner(
+    tmp_path: Path, engine: FakeServer
+) -> None:
+    stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, argv=("vllm",))]))
+    with pytest.raises(NotJudged, match="no cache counts the objects that are pinned"):
+        stack.cache.pinned_when_idle()
+    (incident,) = stack.context.incidents.found
+    assert incident.owner == "ACC-07"
+    assert "runs without a KV connector" in incident.text
+
+
 def test_the_configuration_in_effect_is_the_servers_own(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
     stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=4096, requested=RequestedConfig(chunk_tokens=256))
     assert (stack.effective_config.buffer_bytes, stack.effective_config.chunk_tokens) == (GIB, 64)
