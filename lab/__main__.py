@@ -16,7 +16,7 @@ from fixtures.core.errors import ConfigurationError
 from lab.bench import ROOT, LabError, Subject
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
 from lab.report import detection, how
-from lab.runner import Runner, summary
+from lab.runner import Entry, Runner, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, metavar="MIN", help="fail when the whole lab takes longer")
     options = parser.parse_args(arguments)
     faults, healthy = (GPU_FAULTS, GPU_HEALTHY) if options.gpu else (FAULTS, HEALTHY)
-    entries = {entry.id: entry for entry in (*healthy, *faults)}
+    entries: dict[str, Entry] = {one.id: one for one in healthy} | {one.id: one for one in faults}
     if not options.gpu and (options.config or options.random_weights):
         parser.error("--config and --random-weights belong to --gpu; the other faults are seeded into 'embedded'")
     subject = Subject(options.config or "gpu-small", "cuda", options.random_weights) if options.gpu else Subject()

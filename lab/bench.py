@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -425,7 +426,7 @@ def act(bench: Bench, what: Process) -> str:
         for one in tree:
             one.suspend()
         stopped = poll(lambda: {one.status() for one in tree}, lambda found: found == {psutil.STATUS_STOPPED}, 5.0)
-        threading.Timer(what.seconds, lambda: [one.resume() for one in tree if one.is_running()]).start()
+        threading.Timer(what.seconds, functools.partial(_resume, tree)).start()
         if stopped != {psutil.STATUS_STOPPED}:
             raise LabError(f"the cache server could not be stopped: its processes are {', '.join(sorted(stopped))}")
         return f"the cache server was stopped for {what.seconds:.0f} s"
@@ -439,6 +440,12 @@ def act(bench: Bench, what: Process) -> str:
             raise LabError("the engine core could not be killed")
         return f"{len(cores)} processes of the engine were killed"
     raise LabError(f"no such action: {what.action}")
+
+
+def _resume(tree: list[psutil.Process]) -> None:
+    for one in tree:
+        if one.is_running():
+            one.resume()
 
 
 def _answers(client: Client) -> bool:

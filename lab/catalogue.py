@@ -42,7 +42,7 @@ class Values:
     changes: dict[str, Any] = field(default_factory=dict)
     env: tuple[tuple[str, str], ...] = ()
     extra_args: tuple[str, ...] = ()
-    recipe: str | None = None
+    recipe: Literal["tiny-mistral", "tiny-qwen", "mistral-7b"] | None = None
     """Another model that is made locally (``fixtures/provide/process/model.py``), which brings its own tokenizer."""
     files: dict[str, str] = field(default_factory=dict)
     """Files that are written beside the values; ``{folder}`` in ``env`` names their folder."""

@@ -455,10 +455,10 @@ class EdgeCache(Repeats):
             return forward(request)
         if key in self.known and self.fired < self.params.get("most", 10**9):
             self.acts()
-            status, headers, body, pieces = self.known[key]
+            status, headers, body, again = self.known[key]
             if self.params.get("shadow"):
                 threading.Thread(target=_drain, args=(forward, request), daemon=True).start()
-            return Answer(status, dict(headers), body, iter(pieces) if pieces is not None else None)
+            return Answer(status, dict(headers), body, iter(again) if again is not None else None)
         answer = forward(request)
         if answer.status != 200:
             return answer

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fixtures.plugin.markers import requirement
+
+if TYPE_CHECKING:
+    from fixtures.instruments.api import TextRequests
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.plugin.recording import RecordFigure
+    from fixtures.plugin.tools import Early
+    from fixtures.subject.stack import Stack
 
 SIZES = [1, 2, 8, 20]
 """Prompt lengths in chunks."""
@@ -12,12 +21,12 @@ SIZES = [1, 2, 8, 20]
 
 @requirement("ACC-01")
 @pytest.mark.parametrize("chunks", SIZES)
-def test_a_cold_prompt_is_computed_and_stored(stack, prompts, chunks):
+def test_a_cold_prompt_is_computed_and_stored(stack: Stack, prompts: Prompts, chunks: int) -> None:
     """Every token of a fresh prompt is computed, and every whole chunk of it is stored."""
     prompt = prompts.unique(chunks=chunks)
     cold = stack.complete(prompt)
-    assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
-    assert cold.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.tokens}"
+    assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
+    assert cold.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.sources}"
     assert stack.accounting.stored_tokens(cold) == prompt.whole_chunk_tokens, (
         f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens in the CPU tier's own count, "
         f"got {stack.accounting.stored_tokens(cold)}"
@@ -26,7 +35,7 @@ def test_a_cold_prompt_is_computed_and_stored(stack, prompts, chunks):
 
 @requirement("ACC-02")
 @pytest.mark.parametrize("chunks", SIZES)
-def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
+def test_a_repeat_is_loaded_from_the_cpu_tier(stack: Stack, prompts: Prompts, chunks: int) -> None:
     """A repeated prompt whose GPU copy is gone is loaded from host memory, not computed again; the second time too."""
     assert stack.chunk_tokens < stack.max_model_len, (
         f"expected a chunk shorter than the {stack.max_model_len} tokens that the model takes, got one of "
@@ -38,13 +47,13 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
         for time in ("first", "second"):
             stack.clear_prefix_cache(engine=engine)
             again = stack.complete(prompt, engine=engine)
-            assert again.tokens.loaded == prompt.whole_chunk_tokens, (
+            assert again.sources.loaded == prompt.whole_chunk_tokens, (
                 f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded from the CPU tier the {time} time, "
-                f"got {again.tokens}"
+                f"got {again.sources}"
             )
-            assert again.tokens.gpu_hit == 0, f"expected nothing from the GPU prefix cache, got {again.tokens}"
-            assert again.tokens.computed == prompt.tokens - prompt.whole_chunk_tokens, (
-                f"expected {prompt.tokens - prompt.whole_chunk_tokens} computed tokens, got {again.tokens}"
+            assert again.sources.gpu_hit == 0, f"expected nothing from the GPU prefix cache, got {again.sources}"
+            assert again.sources.computed == prompt.tokens - prompt.whole_chunk_tokens, (
+                f"expected {prompt.tokens - prompt.whole_chunk_tokens} computed tokens, got {again.sources}"
             )
             assert stack.accounting.hit_tokens(again) == prompt.whole_chunk_tokens, (
                 f"expected the cache to report {prompt.whole_chunk_tokens} hit tokens, as the engine does, "
@@ -53,35 +62,37 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack, prompts, chunks):
 
 
 @requirement("ACC-02")
-def test_the_tier_brings_what_the_gpu_has_lost(stack, prompts):
+def test_the_tier_brings_what_the_gpu_has_lost(stack: Stack, prompts: Prompts) -> None:
     """Of a prompt whose beginning is still on the GPU, the tier brings the rest."""
     prompt = prompts.unique(chunks=8)
     stack.complete(prompt)
     stack.clear_prefix_cache()
     stack.complete(prompt.first(2 * prompts.chunk_tokens + 1))
     again = stack.complete(prompt)
-    assert again.tokens.gpu_hit + again.tokens.loaded == prompt.whole_chunk_tokens, (
-        f"expected GPU and tier to bring {prompt.whole_chunk_tokens} tokens together, got {again.tokens}"
+    assert again.sources.gpu_hit + again.sources.loaded == prompt.whole_chunk_tokens, (
+        f"expected GPU and tier to bring {prompt.whole_chunk_tokens} tokens together, got {again.sources}"
     )
 
 
 @requirement("ACC-02")
 @pytest.mark.run_when_aged
-def test_a_prompt_is_kept_as_long_as_there_is_room(stack, early, figures):
+def test_a_prompt_is_kept_as_long_as_there_is_room(stack: Stack, early: Early, figures: RecordFigure) -> None:
     """What was stored early in the run, and what nothing had to make room for since, is still loaded."""
     figures("age of the stored prompt", early.age_s, "s")
     stack.clear_prefix_cache()
     again = stack.complete(early.prompt)
-    assert again.tokens.loaded == early.prompt.whole_chunk_tokens, (
+    assert again.sources.loaded == early.prompt.whole_chunk_tokens, (
         f"expected {early.prompt.whole_chunk_tokens} tokens of {early.prompt} loaded {early.age_s:.0f} s after they were "
-        f"stored, got {again.tokens}; the tier holds {stack.tier.tokens()} tokens, so nothing had to be evicted"
+        f"stored, got {again.sources}; the tier holds {stack.tier.tokens()} tokens, so nothing had to be evicted"
     )
 
 
 @requirement("ACC-03")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
-def test_the_sources_add_up_to_the_prompt(stack, text_requests, endpoint, stream):
+def test_the_sources_add_up_to_the_prompt(
+    stack: Stack, text_requests: TextRequests, endpoint: str, stream: bool
+) -> None:
     """Computed, GPU hit and loaded tokens sum to the prompt; tokenizer and usage count the same."""
     request = text_requests.request(endpoint, stream=stream, include_usage=stream)
     expected = stack.count_tokens(request)
@@ -89,8 +100,8 @@ def test_the_sources_add_up_to_the_prompt(stack, text_requests, endpoint, stream
         if step == "reload":
             stack.clear_prefix_cache()
         exchange = stack.send(request.path, request.payload)
-        assert exchange.tokens.total == expected, (
-            f"{step}: expected the sources to sum to {expected} tokens (/tokenize), got {exchange.tokens}"
+        assert exchange.sources.total == expected, (
+            f"{step}: expected the sources to sum to {expected} tokens (/tokenize), got {exchange.sources}"
         )
         assert exchange.usage.get("prompt_tokens") == expected, (
             f"{step}: expected usage.prompt_tokens = {expected} (/tokenize), got {exchange.usage}"
@@ -98,17 +109,18 @@ def test_the_sources_add_up_to_the_prompt(stack, text_requests, endpoint, stream
 
 
 @requirement("ACC-04")
-def test_an_unrelated_prompt_loads_nothing(stack, prompts):
+def test_an_unrelated_prompt_loads_nothing(stack: Stack, prompts: Prompts) -> None:
     """A prompt that was never sent loads nothing, whatever else of the same length is in the tier."""
     stored = prompts.unique(chunks=8)
     stack.complete(stored)
     stack.clear_prefix_cache()
-    other = stack.complete(prompts.unique(chunks=8))
-    assert other.tokens.loaded == 0, f"expected nothing loaded for a prompt never seen, got {other.tokens}"
-    assert other.tokens.computed == other.prompt.tokens, f"expected all tokens computed, got {other.tokens}"
+    unrelated = prompts.unique(chunks=8)
+    other = stack.complete(unrelated)
+    assert other.sources.loaded == 0, f"expected nothing loaded for a prompt never seen, got {other.sources}"
+    assert other.sources.computed == unrelated.tokens, f"expected all tokens computed, got {other.sources}"
     changed = stack.complete(prompts.changed(stored, 1))
-    assert changed.tokens.loaded == 0, (
-        f"expected nothing loaded for a prompt whose second token is another one, got {changed.tokens}"
+    assert changed.sources.loaded == 0, (
+        f"expected nothing loaded for a prompt whose second token is another one, got {changed.sources}"
     )
 
 
@@ -116,7 +128,7 @@ def test_an_unrelated_prompt_loads_nothing(stack, prompts):
 @pytest.mark.parametrize(
     "share", [0.0, 0.4, 1.0], ids=["at-a-chunk-border", "within-a-chunk", "all-but-the-last-token-of-a-chunk"]
 )
-def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack, prompts, share):
+def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack: Stack, prompts: Prompts, share: float) -> None:
     """A prompt that begins like a stored one loads their common whole chunks, and not one token more."""
     chunk = prompts.chunk_tokens
     first = prompts.unique(chunks=8)
@@ -125,19 +137,19 @@ def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack, prompts, share
     beyond = min(int(share * chunk), chunk - 1)
     second = prompts.continued(first, keep_tokens=5 * chunk + beyond, tokens=first.tokens)
     again = stack.complete(second)
-    assert again.tokens.loaded == 5 * chunk, (
-        f"expected the {5 * chunk} tokens of the 5 common whole chunks loaded, got {again.tokens}"
+    assert again.sources.loaded == 5 * chunk, (
+        f"expected the {5 * chunk} tokens of the 5 common whole chunks loaded, got {again.sources}"
     )
-    assert again.tokens.total == second.tokens, f"expected {second.tokens} tokens in all, got {again.tokens}"
+    assert again.sources.total == second.tokens, f"expected {second.tokens} tokens in all, got {again.sources}"
 
 
 @requirement("ACC-06")
 @pytest.mark.parametrize("offset", [-1, 0, 1], ids=["below-a-chunk", "exactly-a-chunk", "above-a-chunk"])
-def test_a_prompt_around_one_chunk(stack, prompts, offset):
+def test_a_prompt_around_one_chunk(stack: Stack, prompts: Prompts, offset: int) -> None:
     """Below one chunk nothing is stored and nothing loaded; from one chunk on, that chunk is; each is answered."""
     prompt = prompts.unique(chunks=1, extra=offset)
     cold = stack.complete(prompt)
-    assert cold.tokens.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.tokens}"
+    assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
     stack.clear_prefix_cache()
     assert stack.accounting.stored_tokens(cold) in {prompt.whole_chunk_tokens, prompt.storable_tokens}, (
         f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {stack.accounting.stored_tokens(cold)}"
@@ -146,20 +158,22 @@ def test_a_prompt_around_one_chunk(stack, prompts, offset):
     # Of a prompt of exactly one chunk everything may be loaded but the last token, whose logits are the answer; where loads
     # are asynchronous, vLLM 0.25 counts that one as loaded although it computes it again.
     allowed = {prompt.whole_chunk_tokens, min(prompt.storable_tokens, prompt.tokens - 1), prompt.storable_tokens}
-    assert again.tokens.loaded in allowed, f"expected {sorted(allowed)} loaded tokens for {prompt}, got {again.tokens}"
-    assert again.tokens.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {again.tokens}"
+    assert again.sources.loaded in allowed, (
+        f"expected {sorted(allowed)} loaded tokens for {prompt}, got {again.sources}"
+    )
+    assert again.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {again.sources}"
 
 
 @requirement("ACC-07")
 @pytest.mark.impact("observes")
-def test_the_metrics_that_operators_watch_exist(stack):
+def test_the_metrics_that_operators_watch_exist(stack: Stack) -> None:
     """The engine exposes the metrics of dashboards under their names."""
     missing = stack.cache.missing_metrics("engine")
     assert not missing, f"expected the metrics of the engine that operators watch, missing: {', '.join(missing)}"
 
 
 @requirement("ACC-07")
-def test_the_counters_that_operators_watch_move(stack, prompts):
+def test_the_counters_that_operators_watch_move(stack: Stack, prompts: Prompts) -> None:
     """A store and a load move the cache's metrics, under their names, in the right way."""
     prompt = prompts.unique(chunks=4)
     cold = stack.complete(prompt)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fixtures.plugin.markers import requirement
+
+if TYPE_CHECKING:
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.plugin.recording import AddEvidence, RecordFigure
+    from fixtures.subject.stack import Stack
 
 SIZES = [2, 8, 20]
 """Prompt lengths in chunks: short, medium, and longer than one prefill step (2 048 tokens by default)."""
 
 
 @requirement("ACT-01")
-def test_the_offload_layer_is_up(stack):
+def test_the_offload_layer_is_up(stack: Stack) -> None:
     """LMCache initialised, and nothing in any log says that it did so in degraded mode."""
     failures = stack.logs.findings("init")
     assert not failures, f"expected LMCache to initialise, the log says: {failures[0]}"
@@ -24,7 +31,7 @@ def test_the_offload_layer_is_up(stack):
 
 @requirement("ACT-02")
 @pytest.mark.parametrize("chunks", SIZES)
-def test_a_long_prompt_is_stored(stack, prompts, evidence, chunks):
+def test_a_long_prompt_is_stored(stack: Stack, prompts: Prompts, evidence: AddEvidence, chunks: int) -> None:
     """The log says that every whole chunk of a fresh prompt was stored."""
     stack.logs.require_info_level()
     prompt = prompts.unique(chunks=chunks)
@@ -39,7 +46,7 @@ def test_a_long_prompt_is_stored(stack, prompts, evidence, chunks):
 
 @requirement("ACT-03")
 @pytest.mark.parametrize("chunks", SIZES)
-def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
+def test_a_repeat_is_found_and_retrieved(stack: Stack, prompts: Prompts, evidence: AddEvidence, chunks: int) -> None:
     """The log says that a repeat without a GPU copy was found in the tier and retrieved from it."""
     stack.logs.require_info_level()
     prompt = prompts.unique(chunks=chunks)
@@ -62,7 +69,7 @@ def test_a_repeat_is_found_and_retrieved(stack, prompts, evidence, chunks):
 
 @requirement("ACT-04")
 @pytest.mark.run_late
-def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
+def test_nothing_in_the_log_says_that_offload_failed(stack: Stack, evidence: AddEvidence) -> None:
     """Every process of the stack ran to the end, and no log line carries the signature of a known offload failure."""
     gone = stack.health.gone()
     assert not gone, f"expected every process to run to the end of the run: {'; '.join(gone.values())}"
@@ -77,7 +84,7 @@ def test_nothing_in_the_log_says_that_offload_failed(stack, evidence):
 
 @requirement("ACT-05")
 @pytest.mark.run_late
-def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
+def test_what_was_loaded_does_not_stay_pinned(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
     """Three reloads leave no more objects pinned than there were before."""
     before = stack.cache.pinned_when_idle()
     for _ in range(3):
@@ -95,7 +102,7 @@ def test_what_was_loaded_does_not_stay_pinned(stack, prompts, figures):
 
 @requirement("ACT-05")
 @pytest.mark.run_late
-def test_no_warning_hints_at_an_accounting_defect(stack, evidence):
+def test_no_warning_hints_at_an_accounting_defect(stack: Stack, evidence: AddEvidence) -> None:
     """No double unpin, no error of unknown wording, and no pin that had to be taken back by force."""
     if earlier := stack.logs.earlier_findings("warning"):
         evidence("logged before this run, not judged", "\n".join(map(str, earlier)))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fixtures.experiments.aborts import abort_requests
 from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.host_memory import GIB, MIB, WARM_UP, check_decided, slope_per_cycle, undecided
 from fixtures.plugin.markers import requirement
+
+if TYPE_CHECKING:
+    from fixtures.core.record import Baseline
+    from fixtures.instruments.host_memory import HostMemory
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.plugin.recording import RecordFigure
+    from fixtures.provide.provider import TearDown
+    from fixtures.subject.stack import Stack
 
 pytestmark = pytest.mark.exclusive_host
 
@@ -20,7 +30,7 @@ GPU_CREEP_MIB_PER_CYCLE = 16.0
 
 
 @requirement("MEM-01")
-def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
+def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
     """Idle and under a full-length concurrent load, the engine stays within utilisation x total + tolerance."""
     with stack.gpu_memory() as gpu:
         budget = stack.gpu_budget_bytes()
@@ -49,9 +59,9 @@ def test_gpu_memory_stays_within_its_budget(stack, prompts, figures):
 
 
 @requirement("MEM-02")
-def test_gpu_memory_does_not_grow(stack, prompts, figures):
+def test_gpu_memory_does_not_grow(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
     """Over cycles of store, evict and reload, GPU memory does not grow once everything has been touched."""
-    samples = []
+    samples: list[float] = []
     with stack.gpu_memory() as gpu:
         while undecided(samples, GPU_CREEP_MIB_PER_CYCLE):
             cycle = [prompts.unique(chunks=8) for _ in range(4)]
@@ -70,7 +80,7 @@ def test_gpu_memory_does_not_grow(stack, prompts, figures):
 
 
 @requirement("MEM-03")
-def test_the_kv_pool_drains(stack, prompts, figures):
+def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
     """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
     stack.complete_concurrently(asked, at_once=12)
@@ -83,17 +93,19 @@ def test_the_kv_pool_drains(stack, prompts, figures):
     assert rest.kv_usage == 0, f"expected no KV block held at rest, got {rest.kv_usage:.2%} of the pool"
     longest = prompts.of_length(prompts.max_tokens)
     whole = stack.complete(longest)
-    assert whole.tokens.total == longest.tokens, (
-        f"expected a prompt of {longest.tokens} tokens to fit, got {whole.tokens}"
+    assert whole.sources.total == longest.tokens, (
+        f"expected a prompt of {longest.tokens} tokens to fit, got {whole.sources}"
     )
 
 
 @requirement("MEM-04")
-def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figures):
+def test_host_memory_stays_within_the_buffer(
+    stack: Stack, prompts: Prompts, host_memory: HostMemory, figures: RecordFigure
+) -> None:
     """Engine and cache server stay within buffer and overhead, and stores, evictions and loads do not make them grow."""
     filled = fill_tier(stack, prompts)
     figures("tokens sent to fill the tier", filled, "tokens")
-    samples = []
+    samples: list[float] = []
     while undecided(samples, LEAK_MIB_PER_CYCLE):
         cycle = [prompts.unique(chunks=2) for _ in range(AT_ONCE)]
         stack.complete_concurrently(cycle, at_once=4)
@@ -117,7 +129,7 @@ def test_host_memory_stays_within_the_buffer(stack, prompts, host_memory, figure
 
 
 @requirement("MEM-05")
-def test_offload_costs_no_kv_pool(stack, baseline, figures):
+def test_offload_costs_no_kv_pool(stack: Stack, baseline: Baseline, figures: RecordFigure) -> None:
     """The KV pool holds at least 0.9 x the tokens that it holds in the same engine without a connector."""
     figures("KV pool", stack.pool_tokens, "tokens", better="higher")
     figures("KV pool without offload", baseline.pool_tokens, "tokens")
@@ -129,7 +141,7 @@ def test_offload_costs_no_kv_pool(stack, baseline, figures):
 
 @requirement("MEM-06")
 @pytest.mark.run_last
-def test_tear_down_gives_the_memory_back(teardown_report, figures):
+def test_tear_down_gives_the_memory_back(teardown_report: TearDown, figures: RecordFigure) -> None:
     """After tear-down no process of the stack runs, and none of its memory, shared memory included, is still taken."""
     figures("given back", (teardown_report.resident_before_bytes - teardown_report.resident_after_bytes) / MIB, "MiB")
     figures("tear-down", teardown_report.seconds, "s")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fixtures.instruments.host_memory import GIB
 from fixtures.plugin.markers import requirement
 
+if TYPE_CHECKING:
+    from fixtures.plugin.recording import RecordFigure
+    from fixtures.subject.stack import Stack
+
 
 @requirement("CFG-01")
-def test_the_engine_has_a_connector_that_saves_and_loads(stack):
+def test_the_engine_has_a_connector_that_saves_and_loads(stack: Stack) -> None:
     """The connector in effect of every engine is one that offloads, in the role that stores and loads."""
     for engine in stack.engines:
         fault = stack.connector_fault(engine)
@@ -15,7 +21,7 @@ def test_the_engine_has_a_connector_that_saves_and_loads(stack):
 
 
 @requirement("CFG-02")
-def test_the_values_asked_for_are_in_effect(stack):
+def test_the_values_asked_for_are_in_effect(stack: Stack) -> None:
     """Buffer, chunk size and disk tier of the values are those that the cache of every engine says it runs with."""
     compared = [stack.compare_config(engine) for engine in stack.engines]
     different = [text for one in compared for text in one.different]
@@ -25,7 +31,7 @@ def test_the_values_asked_for_are_in_effect(stack):
 
 
 @requirement("CFG-03")
-def test_no_setting_is_unknown_unparsable_or_shadowed(stack):
+def test_no_setting_is_unknown_unparsable_or_shadowed(stack: Stack) -> None:
     """LMCache knows and could read every setting it was given, and none was given twice."""
     for engine in stack.engines:
         twice = stack.record.requested_of(engine.server).duplicate_env
@@ -39,14 +45,14 @@ def test_no_setting_is_unknown_unparsable_or_shadowed(stack):
 
 
 @requirement("CFG-04")
-def test_every_key_of_the_values_has_an_effect(stack):
+def test_every_key_of_the_values_has_an_effect(stack: Stack) -> None:
     """Taking any one value out of the values file changes what the chart renders for the engine."""
     idle = stack.release.keys_without_effect(stack.lmcache_names)
     assert not idle, f"expected every key of the values to have an effect, got none for {', '.join(idle)}"
 
 
 @requirement("CFG-05")
-def test_the_manifests_are_accepted_and_complete(stack):
+def test_the_manifests_are_accepted_and_complete(stack: Stack) -> None:
     """The API server accepts every rendered object, and everything that they refer to exists."""
     refused = stack.release.refused()
     assert not refused, f"expected the API server to accept every object, it refuses {'; '.join(refused)}"
@@ -55,7 +61,7 @@ def test_the_manifests_are_accepted_and_complete(stack):
 
 
 @requirement("CFG-07")
-def test_the_host_buffer_fits_the_memory_limit(stack, figures):
+def test_the_host_buffer_fits_the_memory_limit(stack: Stack, figures: RecordFigure) -> None:
     """All workers' buffers plus the engine itself stay under the memory limit."""
     for budget in stack.memory_budgets():
         figures("host memory needed", budget.needed_bytes / GIB, "GiB")
@@ -67,7 +73,7 @@ def test_the_host_buffer_fits_the_memory_limit(stack, figures):
 
 
 @requirement("CFG-08")
-def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack, figures):
+def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack: Stack, figures: RecordFigure) -> None:
     """The CPU tier holds more tokens than the GPU pool; under LRU a smaller one never serves what the GPU evicted."""
     tier, pool = stack.tier.capacity_tokens(), stack.pool_tokens
     figures("CPU tier", tier, "tokens")

@@ -6,17 +6,26 @@ compute the very same suffix from the same KV, so they have to agree to the last
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal
+
 import pytest
 
 from fixtures.experiments.filling import fill_tier
 from fixtures.plugin.markers import requirement
+
+if TYPE_CHECKING:
+    from fixtures.experiments.control import Control, Suffix
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.subject.stack import Stack
 
 ANSWER_TOKENS = 4
 
 
 @requirement("COR-01")
 @pytest.mark.parametrize("chunks", [1, 4, 8, 20, "longest"])
-def test_a_reload_gives_the_same_answer_bit_for_bit(stack, prompts, control, chunks):
+def test_a_reload_gives_the_same_answer_bit_for_bit(
+    stack: Stack, prompts: Prompts, control: Control, chunks: int | Literal["longest"]
+) -> None:
     """The answer from reloaded KV equals the answer from the GPU's own copy in every log-probability, the second time too."""
     for engine in stack.engines:
         prompt = prompts.longest() if chunks == "longest" else prompts.unique(chunks=chunks)
@@ -32,7 +41,9 @@ def test_a_reload_gives_the_same_answer_bit_for_bit(stack, prompts, control, chu
 @requirement("COR-01")
 @pytest.mark.parametrize("suffix", ["two", "block"])
 @pytest.mark.parametrize("chunks", [1, 8])
-def test_a_reload_before_a_prefill_gives_the_same_answer_bit_for_bit(stack, prompts, control, chunks, suffix):
+def test_a_reload_before_a_prefill_gives_the_same_answer_bit_for_bit(
+    stack: Stack, prompts: Prompts, control: Control, chunks: int, suffix: Suffix
+) -> None:
     """The same where more than one token is left to compute: the step after the load is a prefill, and no decode."""
     for engine in stack.engines:
         prompt = prompts.unique(chunks=chunks, extra=control.suffix(suffix))
@@ -44,7 +55,7 @@ def test_a_reload_before_a_prefill_gives_the_same_answer_bit_for_bit(stack, prom
 
 
 @requirement("COR-02")
-def test_concurrent_reloads_do_not_mix(stack, prompts, control):
+def test_concurrent_reloads_do_not_mix(stack: Stack, prompts: Prompts, control: Control) -> None:
     """Sixteen reloads in flight at once: every request gets its own KV, and its own answer."""
     asked = [prompts.unique(chunks=4) for _ in range(16)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
@@ -68,7 +79,7 @@ def test_concurrent_reloads_do_not_mix(stack, prompts, control):
 
 
 @requirement("COR-03")
-def test_prompts_of_any_length_and_prefix_never_leak(stack, prompts, control):
+def test_prompts_of_any_length_and_prefix_never_leak(stack: Stack, prompts: Prompts, control: Control) -> None:
     """Prompts with a unique beginning, others with a shared one, reloaded in random order: each gets its own answer."""
     chunk = prompts.chunk_tokens
     base = prompts.unique(chunks=6)
@@ -86,7 +97,7 @@ def test_prompts_of_any_length_and_prefix_never_leak(stack, prompts, control):
 
 @requirement("COR-03")
 @pytest.mark.exclusive_host
-def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
+def test_reloads_are_right_once_the_tier_has_evicted(stack: Stack, prompts: Prompts, control: Control) -> None:
     """What is stored where something else was evicted comes back as that prompt's own KV."""
     fill_tier(stack, prompts)
     asked = [prompts.unique(chunks=8) for _ in range(4)]
@@ -99,7 +110,7 @@ def test_reloads_are_right_once_the_tier_has_evicted(stack, prompts, control):
 
 
 @requirement("COR-04")
-def test_a_prefix_half_on_the_gpu_half_in_the_tier_is_correct(stack, prompts, control):
+def test_a_prefix_half_on_the_gpu_half_in_the_tier_is_correct(stack: Stack, prompts: Prompts, control: Control) -> None:
     """A prompt whose first chunks are on the GPU and whose rest is in the tier gives the same answer as from the GPU alone."""
     control.require_partial_hit_control(aligned=True)
     prompt = prompts.unique(chunks=8)
@@ -112,7 +123,9 @@ def test_a_prefix_half_on_the_gpu_half_in_the_tier_is_correct(stack, prompts, co
 
 
 @requirement("COR-04")
-def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(stack, prompts, control):
+def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(
+    stack: Stack, prompts: Prompts, control: Control
+) -> None:
     """The same where the part on the GPU ends within a chunk; some tokens are computed anew then, so no bit is claimed."""
     control.require_partial_hit_control(aligned=False)
     prompt = prompts.unique(chunks=8)
@@ -126,15 +139,16 @@ def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(stack, prompts,
 
 
 @requirement("COR-05")
-def test_kv_is_never_reused_across_a_cache_salt(stack, prompts, control):
+def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, control: Control) -> None:
     """What one tenant stored, another one (another cache salt, or none) never loads; the first one does."""
     prompt = prompts.unique(chunks=4)
     stack.complete(prompt, cache_salt="tenant-a")
     stack.clear_prefix_cache()
-    for who, salt in (("another salt", {"cache_salt": "tenant-b"}), ("no salt", {})):
-        other = stack.complete(prompt, **salt).sources
+    others: dict[str, dict[str, Any]] = {"another salt": {"cache_salt": "tenant-b"}, "no salt": {}}
+    for which, options in others.items():
+        other = stack.complete(prompt, **options).sources
         reused = other.loaded + other.gpu_hit
-        assert reused == 0, f"expected a request with {who} to reuse nothing, got {reused} tokens of KV: {other}"
+        assert reused == 0, f"expected a request with {which} to reuse nothing, got {reused} tokens of KV: {other}"
         control.check_total(other, prompt)
     stack.clear_prefix_cache()
     control.check_reloaded(stack.complete(prompt, cache_salt="tenant-a"), prompt)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fixtures.plugin.markers import requirement
 
+if TYPE_CHECKING:
+    from fixtures.plugin.recording import RecordFigure
+    from fixtures.provide.provider import TearDown
+    from fixtures.subject.stack import Stack
+
 
 @requirement("REL-01")
-def test_the_release_starts_within_its_own_budget(stack, figures):
+def test_the_release_starts_within_its_own_budget(stack: Stack, figures: RecordFigure) -> None:
     """Every pod became ready within what its start-up probe allows, and no container was ever restarted."""
     starts = stack.release.starts()
     for start in starts:
@@ -26,7 +33,7 @@ def test_the_release_starts_within_its_own_budget(stack, figures):
 
 
 @requirement("REL-02")
-def test_nothing_waits_on_what_cannot_come(stack):
+def test_nothing_waits_on_what_cannot_come(stack: Stack) -> None:
     """No pod, claim or workload of the release waits for an image, a GPU, a RuntimeClass, a volume or a secret."""
     blocked = stack.release.blocked()
     assert not blocked, f"expected nothing to wait for what cannot come, got {len(blocked)}: {'; '.join(blocked)}"
@@ -34,7 +41,7 @@ def test_nothing_waits_on_what_cannot_come(stack):
 
 @requirement("REL-03")
 @pytest.mark.run_late
-def test_an_upgrade_to_the_same_values_changes_nothing(stack):
+def test_an_upgrade_to_the_same_values_changes_nothing(stack: Stack) -> None:
     """After ``helm upgrade`` with the same chart and values every pod and every generation is what it was."""
     changed = stack.release.upgrade_unchanged()
     assert not changed, f"expected an upgrade to the same values to change nothing, got {'; '.join(changed)}"
@@ -42,11 +49,11 @@ def test_an_upgrade_to_the_same_values_changes_nothing(stack):
 
 @requirement("REL-03")
 @pytest.mark.run_last
-def test_uninstalling_leaves_nothing(stack, teardown_report):
+def test_uninstalling_leaves_nothing(stack: Stack, teardown_report: TearDown) -> None:
     """After ``helm uninstall`` nothing of the release is left but what the chart says it keeps."""
     assert stack.release, "expected a release"
     assert not teardown_report.left_running, (
-        f"expected every pod to be gone, got {', '.join(teardown_report.left_running)}"
+        f"expected every pod to be gone, got {', '.join(map(str, teardown_report.left_running))}"
     )
     assert not teardown_report.left_objects, (
         f"expected nothing to be left, got {', '.join(teardown_report.left_objects)}"
@@ -54,7 +61,7 @@ def test_uninstalling_leaves_nothing(stack, teardown_report):
 
 
 @requirement("REL-04")
-def test_images_are_pinned_and_versions_named(stack):
+def test_images_are_pinned_and_versions_named(stack: Stack) -> None:
     """Every image is named by its digest, and the report can name chart, images, vLLM, LMCache, and driver and GPU."""
     unnamed = stack.release.unnamed()
     assert not unnamed, f"expected the report to name chart, images, vLLM, LMCache and GPU, got nothing for {unnamed}"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fixtures.instruments.api import BAD_REQUESTS, REFUSED
 from fixtures.instruments.client import bearer
 from fixtures.plugin.markers import requirement
+
+if TYPE_CHECKING:
+    from fixtures.instruments.api import Api, BadRequest, TextRequests
+    from fixtures.subject.stack import Stack
 
 pytestmark = pytest.mark.shared_stack
 
@@ -15,7 +21,7 @@ BAD = [pytest.param(bad, id=bad.name, marks=pytest.mark.impact(bad.impact)) for 
 
 
 @requirement("API-01")
-def test_the_model_is_listed(api):
+def test_the_model_is_listed(api: Api) -> None:
     """``/v1/models`` lists the model under test with its context length."""
     models = api.models()
     assert api.model in models, f"expected {api.model} in /v1/models, got {', '.join(models) or 'an empty list'}"
@@ -26,7 +32,7 @@ def test_the_model_is_listed(api):
 
 @requirement("API-02")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_answers_match_the_schema(api, text_requests, endpoint):
+def test_answers_match_the_schema(api: Api, text_requests: TextRequests, endpoint: str) -> None:
     """The official client and the official schema accept an answer, plain and streamed."""
     violations = api.schema_violations(text_requests.request(endpoint, max_tokens=8))
     assert not violations, f"expected an answer of OpenAI's schema, got {'; '.join(violations)}"
@@ -34,7 +40,7 @@ def test_answers_match_the_schema(api, text_requests, endpoint):
 
 @requirement("API-02")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stream_says_the_same_as_a_plain_answer(api, text_requests, endpoint):
+def test_a_stream_says_the_same_as_a_plain_answer(api: Api, text_requests: TextRequests, endpoint: str) -> None:
     """At temperature 0 the pieces of a stream add up to the plain answer."""
     request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)  # from here on both are GPU hits of the same length
@@ -46,11 +52,12 @@ def test_a_stream_says_the_same_as_a_plain_answer(api, text_requests, endpoint):
 @requirement("API-03")
 @pytest.mark.parametrize("usage", [False, True], ids=["without-usage", "with-usage"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stream_is_well_formed_to_the_end(api, text_requests, endpoint, usage):
+def test_a_stream_is_well_formed_to_the_end(api: Api, text_requests: TextRequests, endpoint: str, usage: bool) -> None:
     """A stream has the right content type and framing, one final [DONE], and usage exactly when asked for."""
     response = api.send(text_requests.request(endpoint, stream=True, max_tokens=8, include_usage=usage))
     assert response.content_type == "text/event-stream", f"expected text/event-stream, got {response.content_type!r}"
     assert response.cut is None, f"expected a whole stream, it broke off: {response.cut}"
+    assert response.stream is not None, "expected a stream"
     assert not response.stream.violations, f"expected a well-formed stream, got {'; '.join(response.stream.violations)}"
     assert (response.stream.usage is not None) == usage, (
         f"expected usage {'in the stream' if usage else 'only when asked for'}, got {response.stream.usage}"
@@ -59,7 +66,7 @@ def test_a_stream_is_well_formed_to_the_end(api, text_requests, endpoint, usage)
 
 @requirement("API-03")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stream_comes_as_it_is_made(api, text_requests, endpoint):
+def test_a_stream_comes_as_it_is_made(api: Api, text_requests: TextRequests, endpoint: str) -> None:
     """The first token comes when it is there, not when the last one is: nothing on the way collects the stream."""
     late = api.collected(lambda: text_requests.request(endpoint, stream=True, max_tokens=96, ignore_eos=True))
     assert not late, (
@@ -70,7 +77,7 @@ def test_a_stream_comes_as_it_is_made(api, text_requests, endpoint):
 @requirement("API-04")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_usage_adds_up_and_the_end_is_named(api, text_requests, endpoint, stream):
+def test_usage_adds_up_and_the_end_is_named(api: Api, text_requests: TextRequests, endpoint: str, stream: bool) -> None:
     """Usage counts the tokens that came, and ``finish_reason`` says why no more did."""
     request = text_requests.request(endpoint, stream=stream, max_tokens=7, include_usage=stream, ignore_eos=True)
     answer = api.answer(request)
@@ -88,7 +95,7 @@ def test_usage_adds_up_and_the_end_is_named(api, text_requests, endpoint, stream
 
 @requirement("API-04")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_stop_string_ends_the_answer(api, text_requests, endpoint):
+def test_a_stop_string_ends_the_answer(api: Api, text_requests: TextRequests, endpoint: str) -> None:
     """A stop string ends the answer before it, and ``finish_reason`` says so."""
     request = text_requests.request(endpoint, max_tokens=24, ignore_eos=True)
     api.answer(request)  # from here on all answers come from the same source (API-06)
@@ -103,7 +110,7 @@ def test_a_stop_string_ends_the_answer(api, text_requests, endpoint):
 
 @requirement("API-05")
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_request_is_refused_and_hurts_nobody(api, text_requests, bad):
+def test_a_bad_request_is_refused_and_hurts_nobody(api: Api, text_requests: TextRequests, bad: BadRequest) -> None:
     """A bad request gets a 4xx with an error object, and the next good one is served."""
     response = api.send_bad(bad)
     assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.text[:200]}"
@@ -116,7 +123,7 @@ def test_a_bad_request_is_refused_and_hurts_nobody(api, text_requests, bad):
 
 @requirement("API-06")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_the_same_request_gives_the_same_answer(api, text_requests, endpoint):
+def test_the_same_request_gives_the_same_answer(api: Api, text_requests: TextRequests, endpoint: str) -> None:
     """At temperature 0 the same request gives the same answer, three times from the same source."""
     request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)
@@ -127,7 +134,7 @@ def test_the_same_request_gives_the_same_answer(api, text_requests, endpoint):
 
 @requirement("API-07")
 @pytest.mark.parametrize("clients", [4, 16])
-def test_concurrent_clients_all_get_complete_answers(api, text_requests, clients):
+def test_concurrent_clients_all_get_complete_answers(api: Api, text_requests: TextRequests, clients: int) -> None:
     """Every one of many concurrent clients gets an answer that is complete and its own."""
     # Every request has a length of its own, so the prompt tokens in its usage say whose answer it is.
     requests = [
@@ -148,7 +155,7 @@ def test_concurrent_clients_all_get_complete_answers(api, text_requests, clients
 
 @requirement("API-08")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_requests_without_the_key_are_refused(stack, text_requests, endpoint):
+def test_requests_without_the_key_are_refused(stack: Stack, text_requests: TextRequests, endpoint: str) -> None:
     """With an API key set, a request without it or with a wrong one is refused; with it, the router passes it on."""
     request = text_requests.request(endpoint)
     for whom, client in stack.clients_without_key().items():
@@ -164,7 +171,9 @@ def test_requests_without_the_key_are_refused(stack, text_requests, endpoint):
 @pytest.mark.impact("asks")
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_the_router_answers_as_the_engine_does(engine_apis, router_api, text_requests, endpoint, stream):
+def test_the_router_answers_as_the_engine_does(
+    engine_apis: list[Api], router_api: Api, text_requests: TextRequests, endpoint: str, stream: bool
+) -> None:
     """Through the router an answer is what an engine itself answers: status, body, text, content type."""
     request = text_requests.request(endpoint, stream=stream, include_usage=stream, max_tokens=8, ignore_eos=True)
     for api in engine_apis:
@@ -175,7 +184,7 @@ def test_the_router_answers_as_the_engine_does(engine_apis, router_api, text_req
 
 @requirement("API-09")
 @pytest.mark.parametrize("bad", BAD)
-def test_the_router_refuses_as_the_engine_does(api, router_api, bad):
+def test_the_router_refuses_as_the_engine_does(api: Api, router_api: Api, bad: BadRequest) -> None:
     """A bad request gets the same status through the router, and an error object there too."""
     own, through = api.send_bad(bad), router_api.send_bad(bad)
     assert through.status == own.status, (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fixtures.experiments.latency import (
@@ -17,11 +19,18 @@ from fixtures.experiments.latency import (
 )
 from fixtures.plugin.markers import requirement
 
+if TYPE_CHECKING:
+    from fixtures.core.record import Baseline
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.instruments.trials import Trials
+    from fixtures.plugin.recording import RecordFigure
+    from fixtures.subject.stack import Stack
+
 pytestmark = pytest.mark.exclusive_host
 
 
 @requirement("LAT-01")
-def test_a_reload_reaches_the_first_token_sooner(latency, figures):
+def test_a_reload_reaches_the_first_token_sooner(latency: Trials, figures: RecordFigure) -> None:
     """Over verified pairs, the whole 95 % interval of reload / cold lies below 0.9."""
     ratio = latency.ratio
     figures("prompt", latency.prompt_tokens, "tokens")
@@ -52,7 +61,7 @@ def test_a_reload_reaches_the_first_token_sooner(latency, figures):
 
 
 @requirement("LAT-02")
-def test_the_figure_is_physically_possible(latency, figures):
+def test_the_figure_is_physically_possible(latency: Trials, figures: RecordFigure) -> None:
     """No reload is faster than its bytes can move; one that is was answered by the GPU, or by no engine at all."""
     floor = latency.floor_s
     figures("floor", floor * 1e3, "ms")
@@ -64,7 +73,7 @@ def test_the_figure_is_physically_possible(latency, figures):
 
 
 @requirement("LAT-03")
-def test_half_of_the_possible_saving_is_realised(latency, figures):
+def test_half_of_the_possible_saving_is_realised(latency: Trials, figures: RecordFigure) -> None:
     """Offload efficiency, (cold - reload) / (cold - floor), is at least one half."""
     efficiency = latency.efficiency
     figures(
@@ -84,7 +93,7 @@ def test_half_of_the_possible_saving_is_realised(latency, figures):
 
 
 @requirement("LAT-04")
-def test_misses_stay_cheap(stack, prompts, baseline, figures):
+def test_misses_stay_cheap(stack: Stack, prompts: Prompts, baseline: Baseline, figures: RecordFigure) -> None:
     """Storing its KV slows a cold prompt by at most 25 % + 50 ms, against the same engine without a connector."""
     cost = store_cost(stack, prompts, baseline)
     stored, without = cost.with_store, cost.without
@@ -108,7 +117,7 @@ def test_misses_stay_cheap(stack, prompts, baseline, figures):
 
 
 @requirement("LAT-05")
-def test_a_miss_never_waits_on_the_cache(stack, prompts, figures):
+def test_a_miss_never_waits_on_the_cache(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
     """A prompt that the cache has to be asked about takes no longer than its computation and the fixed cost explain."""
     found = measure_misses(stack, prompts)
     fixed, wait = found.fixed_wait, found.miss_wait
@@ -129,7 +138,7 @@ def test_a_miss_never_waits_on_the_cache(stack, prompts, figures):
 
 
 @requirement("LAT-06")
-def test_a_reload_wins_under_concurrency_too(stack, prompts, figures):
+def test_a_reload_wins_under_concurrency_too(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
     """With 8 requests in flight, the median reload still reaches its first token sooner than the median cold prompt."""
     ratio = measure_together(stack, prompts)
     figures("reload / cold, 8 at once", ratio.median, "", n=ratio.n, low=ratio.low, high=ratio.high, better="lower")

@@ -62,4 +62,5 @@ def run(folder: Path, module: str, *arguments: str, timeout: float = 240) -> pyt
         texts = out.read_text(), err.read_text()
         sys.stdout.write(texts[0])  # pytest shows it when a test fails
         sys.stderr.write(texts[1])
-    return pytest.RunResult(code, *(text.splitlines() for text in texts), time.monotonic() - begin)
+    out_lines, err_lines = (text.splitlines() for text in texts)
+    return pytest.RunResult(code, out_lines, err_lines, time.monotonic() - begin)

@@ -23,6 +23,8 @@ from fixtures.report.verdicts import fold
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fixtures.report.cases import Outcome
+
 COUNTS = {
     "CFG": 8,
     "ACT": 5,
@@ -156,7 +158,8 @@ def test_a_gate_is_open_without_what_does_not_apply_and_closed_on_nothing() -> N
     cases = [case(each.id, "passed", name=each.id) for each in musts(["api"]) if each.id != "API-08"]
     results = fold([*cases, case("API-08", "not applicable", name="key")])
     assert gate.unmet(results, ["api"]) == []
-    for outcomes in (("not judged",), ("passed", "not judged")):
+    several: tuple[tuple[Outcome, ...], ...] = (("not judged",), ("passed", "not judged"))
+    for outcomes in several:
         partly = [case("API-08", outcome, name=str(number)) for number, outcome in enumerate(outcomes)]
         ((requirement, reason),) = gate.unmet(fold([*cases, *partly]), ["api"])
         assert requirement.id == "API-08"

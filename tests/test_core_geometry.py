@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fixtures.core.errors import ConfigurationError
@@ -19,7 +21,7 @@ MISTRAL_7B = {  # mistralai/Mistral-7B-v0.3
 }
 
 
-def test_geometry_of_a_known_model():
+def test_geometry_of_a_known_model() -> None:
     geometry = Geometry.from_config(MISTRAL_7B)
     assert geometry.kv_bytes_per_token == 128 * 1024
     assert geometry.parameters == 7_248_023_552  # as its model card's safetensors header counts them
@@ -36,11 +38,11 @@ def test_geometry_of_a_known_model():
         ({}, "fp8", 64 * 1024),
     ],
 )
-def test_defaults_of_hugging_face_configurations(change, dtype, kv_bytes):
+def test_defaults_of_hugging_face_configurations(change: Any, dtype: Any, kv_bytes: Any) -> None:
     assert Geometry.from_config({**MISTRAL_7B, **change}, dtype).kv_bytes_per_token == kv_bytes
 
 
-def test_a_multimodal_configuration_is_read_from_its_text_part():
+def test_a_multimodal_configuration_is_read_from_its_text_part() -> None:
     assert Geometry.from_config({"model_type": "mistral3", "text_config": MISTRAL_7B}).layers == 32
 
 
@@ -53,6 +55,6 @@ def test_a_multimodal_configuration_is_read_from_its_text_part():
         (MISTRAL_7B, "int3", "'int3' is not one of"),
     ],
 )
-def test_configurations_whose_kv_cache_cannot_be_sized(config, dtype, message):
+def test_configurations_whose_kv_cache_cannot_be_sized(config: Any, dtype: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Geometry.from_config(config, dtype)

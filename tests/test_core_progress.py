@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import time
+from typing import Any
 
 import pytest
 
 from fixtures.core.progress import Progress
 
 
-def test_a_plain_phase_says_when_it_begins_and_ends():
+def test_a_plain_phase_says_when_it_begins_and_ends() -> None:
     out = io.StringIO()
     with Progress(out, live=False).phase("engine mistral-0: loading weights", deadline_s=300) as phase:
         phase.update("shard 1 of 2")
@@ -20,7 +21,7 @@ def test_a_plain_phase_says_when_it_begins_and_ends():
     assert re.fullmatch(r"engine mistral-0: loading weights: \d\.\d s", last)
 
 
-def test_many_updates_make_few_plain_lines_and_the_latest_text_is_shown():
+def test_many_updates_make_few_plain_lines_and_the_latest_text_is_shown() -> None:
     out = io.StringIO()
     with Progress(out, live=False, every_s=0.2).phase("engine") as phase:
         for step in range(50):
@@ -31,7 +32,7 @@ def test_many_updates_make_few_plain_lines_and_the_latest_text_is_shown():
     assert all(re.match(r"engine \.\.\. \d s, step ", line) for line in between)
 
 
-def test_a_plain_phase_shows_itself_even_while_its_owner_is_blocked():
+def test_a_plain_phase_shows_itself_even_while_its_owner_is_blocked() -> None:
     out = io.StringIO()
     with Progress(out, live=False, every_s=0.05).phase("engine"):
         time.sleep(0.2)
@@ -39,7 +40,7 @@ def test_a_plain_phase_shows_itself_even_while_its_owner_is_blocked():
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_failed_phase_says_so_with_what_was_seen_last(live):
+def test_a_failed_phase_says_so_with_what_was_seen_last(live: Any) -> None:
     out = io.StringIO()
 
     def interrupted() -> None:
@@ -52,7 +53,7 @@ def test_a_failed_phase_says_so_with_what_was_seen_last(live):
     assert "engine: failed after 0 s ([1/2] loading)" in out.getvalue()
 
 
-def test_a_live_phase_is_one_line_with_its_elapsed_time_and_leaves_one_line_behind():
+def test_a_live_phase_is_one_line_with_its_elapsed_time_and_leaves_one_line_behind() -> None:
     out = io.StringIO()
     with Progress(out, live=True).phase("engine [x]", deadline_s=300) as phase:
         phase.update("loading [1/2]")
@@ -65,7 +66,7 @@ def test_a_live_phase_is_one_line_with_its_elapsed_time_and_leaves_one_line_behi
     assert len(re.findall(r"engine \[x\]: \d\.\d s", text)) == 1
 
 
-def test_live_phases_can_be_nested_and_lines_printed_in_between():
+def test_live_phases_can_be_nested_and_lines_printed_in_between() -> None:
     out = io.StringIO()
     progress = Progress(out, live=True)
     with progress.phase("stack"), progress.phase("engine"):
@@ -73,16 +74,16 @@ def test_live_phases_can_be_nested_and_lines_printed_in_between():
     assert "a [line] of its own\n" in out.getvalue()
 
 
-def test_the_half_line_of_somebody_else_is_ended_first():
+def test_the_half_line_of_somebody_else_is_ended_first() -> None:
     out = io.StringIO()
-    progress = Progress(out, live=False, fresh_line=lambda: out.write("\n"))
+    progress = Progress(out, live=False, fresh_line=lambda: print(file=out))
     out.write("suite/test_x.py::test_y ")
     progress.line("engine environment: ready")
     assert out.getvalue() == "suite/test_x.py::test_y \nengine environment: ready\n"
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_table_is_shown_below_its_phase(live):
+def test_a_table_is_shown_below_its_phase(live: Any) -> None:
     out = io.StringIO()
     table = [
         ("pod", "phase", "last event"),

@@ -410,7 +410,7 @@ def test_a_secret_that_reads_like_a_name_hides_no_other(known: str) -> None:
     assert known not in mask(f"it is {known}")
 
 
-def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch):
+def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     register_secrets(
         {"servingEngineSpec": {"vllmApiKey": "plain-word"}, "modelSpec": [{"hf_token": "other-word"}], "tag": "v1"}
     )

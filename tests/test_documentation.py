@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-def test_troubleshooting_quotes_what_the_suite_says():
+def test_troubleshooting_quotes_what_the_suite_says() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "fixtures").rglob("*.py"))
     spoken = re.sub(r'"\s*\n\s*f?"', "", sources)
     rows = [
@@ -23,7 +24,7 @@ def test_troubleshooting_quotes_what_the_suite_says():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page):
+def test_links_between_pages_lead_somewhere(page: Any) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for address in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in address or address.startswith(("#", "mailto:")):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FUZZ = settings(max_examples=FEW, deadline=None, database=None)
 pytestmark = pytest.mark.fuzz
 SEEDS = given(seed=st.integers(0, 2**64))
-LEAVES = (
+LEAVES: tuple[Any, ...] = (
     None,
     True,
     False,

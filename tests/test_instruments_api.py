@@ -9,7 +9,7 @@ import json
 import random
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import example, given, settings
@@ -757,7 +757,8 @@ def test_a_text_that_repeats_itself_is_no_fault() -> None:
 class Canned:
     """A client that gives one answer, whatever it is asked."""
 
-    base_url, headers = "http://127.0.0.1:9", {}
+    base_url = "http://127.0.0.1:9"
+    headers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, body: object, status: int = 200, kind: str = "application/json") -> None:
         self.answer = Response(status=status, headers={"content-type": kind}, text=json.dumps(body), total_s=0.0)

@@ -313,7 +313,8 @@ def test_what_a_request_waits_for_is_looked_at_while_it_waits(server: RawServer)
 
 def test_the_deadline_grows_with_the_payload(server: RawServer) -> None:
     server.script = server.wait_for_the_hang_up
-    client, told = Client(server.url), []
+    client = Client(server.url)
+    told: list[float] = []
     client.deadline_of = lambda payload: payload["n"] / 10
     client.on_post = told.append
     with pytest.raises(NoAnswer, match=r"within 0\.2 s"):

@@ -21,7 +21,7 @@ GIB = 1024**3
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     """A driver with two H100s."""
     fake = FakeNvml([FakeCard(), FakeCard()])
-    monkeypatch.setitem(sys.modules, "pynvml", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
     return fake
 
 
@@ -71,7 +71,7 @@ def test_between_two_questions_growth_is_the_engines(driver: FakeNvml) -> None:
 
 
 def test_a_process_that_comes_later_is_found(driver: FakeNvml) -> None:
-    running = [SimpleNamespace(pid=10)]
+    running: list[Any] = [SimpleNamespace(pid=10)]
     with GpuMemory((0,), lambda: running) as memory:
         running.append(SimpleNamespace(pid=11))
         driver.cards[0].users = [(10, GIB), (11, 2 * GIB)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -122,7 +122,7 @@ def test_one_wild_sample_does_not_move_a_verdict() -> None:
 # --- when to stop -----------------------------------------------------------------------------------------------------
 
 
-def counted(ratios: Sequence[float], gate: float = 0.9, **options: int) -> int:
+def counted(ratios: Sequence[float], gate: float = 0.9, **options: Any) -> int:
     source = itertools.cycle(ratios)
     return len(sequential(lambda: trial(next(source)), gate, **options))
 

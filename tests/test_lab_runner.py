@@ -20,6 +20,7 @@ from lab.runner import Result, compare, in_groups, in_queues, needs_of, runs_alo
 if TYPE_CHECKING:
     from pathlib import Path
 
+IDS = {fault.id for fault in FAULTS} | {variant.id for variant in HEALTHY}
 FAULT = Fault(
     "f", "inactive", "t", "s", Hook("drop-store"), ids("ACC-01 ACC-02"), allowed=ids("ACC-05"), not_judged=ids("LAT-01")
 )
@@ -195,7 +196,7 @@ def test_the_page_is_the_same_for_the_same_results() -> None:
         f"**Faults caught: {len(FAULTS)} of {len(FAULTS)} seeded. False alarms: 0 in {len(HEALTHY)} healthy runs.**"
         in page
     )
-    assert all(f"`{entry.id}`" in page for entry in (*FAULTS, *HEALTHY))
+    assert all(f"`{id_}`" in page for id_ in IDS)
     assert page.count("| caught |") == len(FAULTS)
 
 
@@ -207,7 +208,7 @@ def test_every_injection_has_words() -> None:
 
 def test_what_shares_a_stack_runs_together_and_what_harms_it_last() -> None:
     ordered = in_groups([*FAULTS, *HEALTHY])
-    assert {entry.id for entry in ordered} == {entry.id for entry in (*FAULTS, *HEALTHY)}
+    assert {entry.id for entry in ordered} == IDS
     keys = [(needs_of(entry).values, needs_of(entry).own) for entry in ordered]
     stacks = [key for number, key in enumerate(keys) if number == 0 or key != keys[number - 1]]
     assert len(stacks) == len(set(map(repr, stacks))), "a stack is stood up again for what was not grouped"
@@ -237,10 +238,9 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: 
     lab = runner.Runner(Subject())
     results = lab.run([*FAULTS, *HEALTHY])
     lab.close(keep_logs=False)
-    everything = {entry.id for entry in (*FAULTS, *HEALTHY)}
-    assert sorted(result.id for result in results) == sorted(everything)
-    assert sorted(id_ for _, id_ in ran) == sorted(everything - {"pins-kept"}), "what is known is not run again"
-    assert everything - set(kept) == {"pins-kept", "stream-cut"}, "what was not good is run again next time"
+    assert sorted(result.id for result in results) == sorted(IDS)
+    assert sorted(id_ for _, id_ in ran) == sorted(IDS - {"pins-kept"}), "what is known is not run again"
+    assert IDS - set(kept) == {"pins-kept", "stream-cut"}, "what was not good is run again next time"
     assert {lane for lane, _ in ran} == set(runner.LANES)
     quiet = [entry.id for entry in HEALTHY if runs_alone(entry)]
     assert {"as-published", "busy-machine"} == set(quiet)

@@ -19,6 +19,7 @@ from fixtures.subject.context import not_allowed
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -76,7 +77,7 @@ def test_nothing_is_sent_that_is_not_allowed(tmp_path: Path, allowed: set[str], 
     stack = Stack(record, allowed=frozenset(allowed))  # type: ignore[arg-type]
     stack.__dict__["started_counters"] = type("Counters", (), {"prefix_caching_enabled": True})()
     prompts = Prompts(1, "x", 256, 4096)
-    actions = {
+    actions: dict[str, Callable[[], object]] = {
         "ask": lambda: stack.post(stack.engine, "/v1/completions", {}),
         "clear": stack.clear_prefix_cache,
         "fill": lambda: fill_tier(stack, prompts),

@@ -16,22 +16,25 @@ from fixtures.plugin import tools as plugin
 from fixtures.plugin.run import RUN_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
 GONE = SubjectGone("engine a died during the run; not judged because of it")
 
 
-def item_of(
-    behind: Exception | None, *, gone: set[str] = frozenset(), before: set[str] = frozenset(), owns: bool
-) -> Any:  # type: ignore[assignment]
+NOBODY: Set[str] = frozenset()
+
+
+def item_of(behind: Exception | None, *, gone: Set[str] = NOBODY, before: Set[str] = NOBODY, owns: bool) -> Any:
     def explain(_: AssertionError) -> SubjectGone | None:
         if isinstance(behind, StackError | NotJudged) and not isinstance(behind, SubjectGone):
             raise behind
-        return behind  # type: ignore[return-value]
+        assert behind is None or isinstance(behind, SubjectGone)
+        return behind
 
     stack = SimpleNamespace(health=SimpleNamespace(explain=explain, known_gone=frozenset(gone)))
     stash = pytest.Stash()
-    stash[observation.OBSERVATION_KEY] = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))  # type: ignore[assignment]
+    seen: Any = SimpleNamespace(stack=stack, owns_deaths=owns, gone=frozenset(before))
+    stash[observation.OBSERVATION_KEY] = seen
     return SimpleNamespace(stash=stash)
 
 
@@ -130,13 +133,14 @@ class Tier:
 
 def request_of(*fixtures: str) -> Any:
     stash = pytest.Stash()
-    stash[RUN_KEY] = SimpleNamespace(context=SimpleNamespace(seed=1))  # type: ignore[assignment]
+    run: Any = SimpleNamespace(context=SimpleNamespace(seed=1))
+    stash[RUN_KEY] = run
     items = [SimpleNamespace(fixturenames=("stack", *fixtures))]
     return SimpleNamespace(config=SimpleNamespace(stash=stash), session=SimpleNamespace(items=items))
 
 
 def early_of(request: Any, stack: Tier) -> plugin.Early:
-    return plugin.early.__wrapped__(request, stack)  # type: ignore[attr-defined, no-any-return]
+    return plugin.early.__wrapped__(request, stack)  # type: ignore[attr-defined]
 
 
 def test_an_early_prompt_is_stored_once_and_only_where_it_is_asked_for() -> None:
@@ -164,6 +168,6 @@ def test_where_nobody_knows_what_the_tier_holds_nothing_is_claimed() -> None:
 
 def test_what_goes_wrong_while_it_is_stored_is_not_the_first_tests() -> None:
     stack, request = Tier(holds=[True]), request_of("early")
-    stack.complete = lambda _: (_ for _ in ()).throw(SubjectFault("500"))  # type: ignore[method-assign]
+    stack.complete = lambda _: (_ for _ in ()).throw(SubjectFault("500"))  # type: ignore[method-assign, assignment]
     plugin._store_early(request, stack)  # type: ignore[arg-type]
     assert request.config.stash[plugin.EARLY_KEY] == {}

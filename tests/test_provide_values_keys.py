@@ -6,7 +6,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -19,6 +19,13 @@ from fixtures.provide.values.keys import of_version, order_of, rows, since
 from fixtures.provide.values.layers import merged, parse_set
 from fixtures.provide.values.load import load_values
 from fixtures.provide.values.render import render_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fixtures.provide.values.schema import Values
+
+    Load = Callable[..., Values]
 
 MODEL: dict[str, Any] = {
     "name": "m",
@@ -36,8 +43,10 @@ needs_charts = pytest.mark.skipif(
 
 
 @pytest.fixture
-def load(tmp_path):
-    def _load(over: dict[str, Any] | str, *, version: str | None = None, sets: tuple[str, ...] = (), **more: Any):
+def load(tmp_path: Path) -> Load:
+    def _load(
+        over: dict[str, Any] | str, *, version: str | None = None, sets: tuple[str, ...] = (), **more: Any
+    ) -> Any:
         path = tmp_path / "values.yaml"
         text = over if isinstance(over, str) else yaml.safe_dump(over)
         path.write_text(text, encoding="utf-8")
@@ -52,7 +61,7 @@ def values(model: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
     return {"servingEngineSpec": engines, **top}
 
 
-def refusal(load: Any, over: Any, **more: Any) -> str:
+def refusal(load: Load, over: Any, **more: Any) -> str:
     with pytest.raises(ConfigurationError) as error:
         load(over, **more)
     return str(error.value)
@@ -82,13 +91,13 @@ def refusal(load: Any, over: Any, **more: Any) -> str:
         (values(sharedStorage={"enabled": True}), "0.1.5", "0.1.6", "use sharedPvcStorage."),
     ],
 )
-def test_a_key_is_legal_for_its_versions(load, over, legal, illegal, remedy):
+def test_a_key_is_legal_for_its_versions(load: Load, over: Any, legal: Any, illegal: Any, remedy: str) -> None:
     assert load(over, version=legal).warnings == ()
     message = refusal(load, over, version=illegal)
     assert f"and chart {illegal} does not read it; {remedy}" in message
 
 
-def test_without_a_version_an_older_key_passes_with_a_warning(load):
+def test_without_a_version_an_older_key_passes_with_a_warning(load: Load) -> None:
     found = load(
         values(cacheserverSpec={"repository": "r"}, servingEngineSpec={"maxUnavailablePodDisruptionBudget": 1})
     )
@@ -101,11 +110,11 @@ def test_without_a_version_an_older_key_passes_with_a_warning(load):
     assert load(values()).warnings == ()
 
 
-def test_a_mistake_below_an_older_key_is_refused(load):
+def test_a_mistake_below_an_older_key_is_refused(load: Load) -> None:
     assert "sharedStorage.nfs.serverr is not a key" in refusal(load, values(sharedStorage={"nfs": {"serverr": "x"}}))
 
 
-def test_an_unknown_version_names_the_known_ones():
+def test_an_unknown_version_names_the_known_ones() -> None:
     with pytest.raises(
         ConfigurationError, match=f"known for 0.0.2 to {NEWEST}; give one of these, or the chart itself"
     ):
@@ -113,7 +122,7 @@ def test_an_unknown_version_names_the_known_ones():
     assert of_version("v0.1.3").version == of_version("vllm-stack-0.1.3").version == "0.1.3"
 
 
-def test_the_table_is_in_order():
+def test_the_table_is_in_order() -> None:
     rows = ROWS.strip().splitlines()
     assert rows == sorted(rows)
     assert all(versions for versions in since().values())
@@ -210,7 +219,7 @@ EVERY = (
 
 
 @pytest.mark.parametrize(("over", "path", "remedy"), EVERY, ids=[case[1] for case in EVERY])
-def test_a_typing_error_is_refused_in_every_section(load, over, path, remedy):
+def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path: Any, remedy: str) -> None:
     message = refusal(load, values(**over))
     assert f"values.yaml: {path} is not a key of the chart; " in message
     assert remedy in message
@@ -247,7 +256,7 @@ def test_a_typing_error_is_refused_in_every_section(load, over, path, remedy):
         ({"routerSpec": {"replicaCount": -1}}, "routerSpec.replicaCount holds the number -1; write a whole number."),
     ],
 )
-def test_a_value_that_starts_nothing_or_too_much_is_refused(load, over, sentence):
+def test_a_value_that_starts_nothing_or_too_much_is_refused(load: Load, over: Any, sentence: str) -> None:
     assert sentence in refusal(load, values(**over))
 
 
@@ -308,11 +317,11 @@ def test_a_value_that_starts_nothing_or_too_much_is_refused(load, over, sentence
         {"extraObjects": [{"kind": "Service", "anything": {"goes": 1}}]},
     ],
 )
-def test_what_is_legal_passes(load, over):
+def test_what_is_legal_passes(load: Load, over: Any) -> None:
     load(values(**over))
 
 
-def test_all_mistakes_are_told_at_once(load):
+def test_all_mistakes_are_told_at_once(load: Load) -> None:
     over = values(
         {"lmcacheConfig": {"cpuOffloadBufferSize": "1"}, "name": "A_b", "vllmConfig": {"extraArgs": 5}},
         servingEngineSpec={"startupProbe": {"initialDelaySecond": 1}, "labels": None},
@@ -329,7 +338,7 @@ def test_all_mistakes_are_told_at_once(load):
     assert "labels leaves no label" in message
 
 
-def test_of_very_many_mistakes_the_first_are_told_and_the_rest_is_counted(load):
+def test_of_very_many_mistakes_the_first_are_told_and_the_rest_is_counted(load: Load) -> None:
     message = refusal(load, values({f"zz{number}": 1 for number in range(3000)}))
     assert message.count("\n") < 25
     assert "and 2980 more" in message
@@ -338,7 +347,7 @@ def test_of_very_many_mistakes_the_first_are_told_and_the_rest_is_counted(load):
 # ---- holders of anchors
 
 
-def test_a_holder_of_anchors_at_the_top_is_ignored_as_helm_does(load):
+def test_a_holder_of_anchors_at_the_top_is_ignored_as_helm_does(load: Load) -> None:
     text = yaml.safe_dump(values())
     found = load(f"x-env: &env [{{name: A, value: b}}]\nx-more: 1\n{text}  env: *env\n")
     assert found.serving_engine_spec.env is not None
@@ -350,7 +359,7 @@ def test_a_holder_of_anchors_at_the_top_is_ignored_as_helm_does(load):
 # ---- layers
 
 
-def test_an_overlay_is_checked_like_the_file(load, tmp_path):
+def test_an_overlay_is_checked_like_the_file(load: Load, tmp_path: Path) -> None:
     overlay = tmp_path / "over.yaml"
     overlay.write_text("routerSpec: {routingLogc: x}\nservingEngineSpec: {labels: null}\n", encoding="utf-8")
     message = refusal(load, values({"zzz": 1}), overlays=(overlay,))
@@ -359,12 +368,12 @@ def test_an_overlay_is_checked_like_the_file(load, tmp_path):
     assert "/values.yaml: servingEngineSpec.modelSpec[0].zzz is not a key" in message
 
 
-def test_values_lie_over_each_other():
+def test_values_lie_over_each_other() -> None:
     below, above = {"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}, "d": {"e": 2}}
     assert merged([below, above]) == {"a": {"b": 1, "c": [3]}, "d": {"e": 2}}
 
 
-def test_an_overlay_is_merged_as_helm_does_it(load, tmp_path):
+def test_an_overlay_is_merged_as_helm_does_it(load: Load, tmp_path: Path) -> None:
     overlay = tmp_path / "over.yaml"
     overlay.write_text(yaml.safe_dump(values({"name": "other"})), encoding="utf-8")
     found = load(
@@ -406,13 +415,13 @@ def test_an_overlay_is_merged_as_helm_does_it(load, tmp_path):
         ("", "--set is empty; write KEY=VALUE."),
     ],
 )
-def test_nonsense_by_set_is_one_sentence(load, text, sentence):
+def test_nonsense_by_set_is_one_sentence(load: Load, text: str, sentence: str) -> None:
     message = refusal(load, values(), sets=(text,))
     assert sentence in message
     assert "\n" not in message
 
 
-def test_a_secret_by_set_is_not_told(load):
+def test_a_secret_by_set_is_not_told(load: Load) -> None:
     message = refusal(
         load, values(), sets=("servingEngineSpec.vllmApiKey[0]=sk-1234", "servingEngineSpec.vllmApiKy=sk-1234")
     )
@@ -433,7 +442,7 @@ def test_a_secret_by_set_is_not_told(load):
         ("a=b=c", [(("a",), "b=c")]),
     ],
 )
-def test_set_is_read_as_helm_reads_it(text, parsed):
+def test_set_is_read_as_helm_reads_it(text: str, parsed: Any) -> None:
     assert parse_set(text) == parsed
 
 
@@ -453,7 +462,7 @@ name: {{ $modelSpec.name }}
 
 
 @pytest.fixture
-def fork(tmp_path):
+def fork(tmp_path: Path) -> Path:
     folder = tmp_path / "fork" / "helm"
     (folder / "templates").mkdir(parents=True)
     (folder / "Chart.yaml").write_text("name: vllm-stack\nversion: 7.0.0\ndependencies: [{name: dep}]\n")
@@ -463,7 +472,7 @@ def fork(tmp_path):
     return folder
 
 
-def test_a_chart_at_hand_is_read_by_its_own_templates(fork):
+def test_a_chart_at_hand_is_read_by_its_own_templates(fork: Path) -> None:
     paths = {"/".join(path) for path in of_chart(fork).top.paths()}
     assert paths == {
         *("servingEngineSpec", "servingEngineSpec/documented", "servingEngineSpec/free", "servingEngineSpec/free/**"),
@@ -475,14 +484,14 @@ def test_a_chart_at_hand_is_read_by_its_own_templates(fork):
     }
 
 
-def test_a_chart_at_hand_decides(load, fork):
+def test_a_chart_at_hand_decides(load: Load, fork: Path) -> None:
     keys = of_chart(fork.parent)
     load({"servingEngineSpec": {"modelSpec": [{"name": "m", "vllmConfig": {"myOwn": 1}}], "free": {"a": 1}}}, keys=keys)
     message = refusal(load, {"servingEngineSpec": {"modelSpec": [{"name": "m", "tag": "t"}]}}, keys=keys)
     assert "modelSpec[0].tag is not a key of the chart" in message
 
 
-def test_a_packed_chart_is_read_alike(fork, tmp_path):
+def test_a_packed_chart_is_read_alike(fork: Path, tmp_path: Path) -> None:
     packed = tmp_path / "vllm-stack-7.0.0.tgz"
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(fork, "vllm-stack")
@@ -491,7 +500,7 @@ def test_a_packed_chart_is_read_alike(fork, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"no archive"])
-def test_what_is_no_chart_is_one_sentence(tmp_path, content):
+def test_what_is_no_chart_is_one_sentence(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "x.tgz"
     if content:
         path.write_bytes(content)
@@ -500,7 +509,7 @@ def test_what_is_no_chart_is_one_sentence(tmp_path, content):
 
 
 @needs_charts
-def test_the_table_says_what_the_charts_say():
+def test_the_table_says_what_the_charts_say() -> None:
     folders = sorted(Path(str(CHARTS)).iterdir(), key=order_of)
     assert [folder.name for folder in folders] == list(VERSIONS)
     assert rows({folder.name: of_chart(folder).top for folder in folders}) == ROWS.strip()

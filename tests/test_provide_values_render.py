@@ -26,7 +26,12 @@ from fixtures.provide.values.tiers import cache_servers
 from fixtures.provide.values.yaml import digest, read_yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fixtures.provide.values.engine import EngineCommand
+
+    Load = Callable[..., Values]
+    Render = Callable[..., EngineCommand]
 
 DATA = Path(__file__).parent / "data" / "values"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -58,7 +63,7 @@ def values_text(model: str = "", top: str = "", tail: str = "") -> str:
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path: Path) -> Load:
     def _load(model: str = "vllmConfig: {maxModelLen: 16384}", top: str = "", tail: str = "") -> Values:
         return load_values(write(tmp_path, values_text(model, top, tail)))
 
@@ -66,7 +71,7 @@ def load(tmp_path):
 
 
 @pytest.fixture
-def render(load):
+def render(load: Load) -> Render:
     return lambda *args, **kwargs: render_engine(load(*args, **kwargs))
 
 
@@ -78,7 +83,7 @@ def lmcache(**keys: Any) -> str:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in HELM["cases"].items()])
-def test_a_case_renders_as_helm_renders_it_or_is_refused(tmp_path, case):
+def test_a_case_renders_as_helm_renders_it_or_is_refused(tmp_path: Path, case: Any) -> None:
     path = write(tmp_path, case["values"])
     if "helm" in case or case.get("refused_here"):
         with pytest.raises(ConfigurationError):
@@ -90,7 +95,7 @@ def test_a_case_renders_as_helm_renders_it_or_is_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize(("written", "printed"), HELM["cpuOffloadingBufferSize"].items())
-def test_buffer_size_as_helm_prints_it(tmp_path, written, printed):
+def test_buffer_size_as_helm_prints_it(tmp_path: Path, written: Any, printed: Any) -> None:
     text = values_text(f"vllmConfig: {{v0: 0}}\nlmcacheConfig: {{enabled: true, cpuOffloadingBufferSize: {written}}}")
     path = write(tmp_path, text)
     if printed == "error":
@@ -103,7 +108,7 @@ def test_buffer_size_as_helm_prints_it(tmp_path, written, printed):
 
 
 @pytest.mark.parametrize(("written", "connected"), HELM["enabled"].items())
-def test_enabled_as_helm_takes_it(tmp_path, written, connected):
+def test_enabled_as_helm_takes_it(tmp_path: Path, written: Any, connected: Any) -> None:
     path = write(tmp_path, values_text(f"vllmConfig: {{v0: 0}}\nlmcacheConfig: {{enabled: {written}}}"))
     if connected == "error":
         with pytest.raises(ConfigurationError, match="infinite"):
@@ -113,7 +118,7 @@ def test_enabled_as_helm_takes_it(tmp_path, written, connected):
 
 
 @pytest.mark.parametrize(("written", "printed"), HELM["logLevel"].items())
-def test_log_level_as_helm_prints_it(render, written, printed):
+def test_log_level_as_helm_prints_it(render: Render, written: Any, printed: Any) -> None:
     command = render(f"vllmConfig: {{v0: 0}}\nlmcacheConfig: {{enabled: true, logLevel: {written}}}")
     assert command.effective_env["LMCACHE_LOG_LEVEL"] == printed
 
@@ -121,7 +126,7 @@ def test_log_level_as_helm_prints_it(render, written, printed):
 # ---- the reference
 
 
-def test_the_reference_configuration_renders_exactly():
+def test_the_reference_configuration_renders_exactly() -> None:
     command = render_engine(load_values(CONFIGS / "cpu-offload" / "values.yaml"))
     assert list(command.argv) == [
         *shlex.split("/opt/venv/bin/vllm serve mistralai/Mistral-7B-Instruct-v0.3 --host 0.0.0.0 --port 8000"),
@@ -147,9 +152,11 @@ def test_the_reference_configuration_renders_exactly():
     )
 
 
-def test_the_embedded_tier_exceeds_the_pool():
+def test_the_embedded_tier_exceeds_the_pool() -> None:
     command = render_engine(load_values(CONFIGS / "embedded" / "values.yaml"))
-    pool = int(flag_value(command.argv, "--num-gpu-blocks-override")) * 128
+    pool = int(flag_value(command.argv, "--num-gpu-blocks-override") or 0) * 128
+    assert pool
+    assert command.requested.buffer_gb is not None
     assert command.requested.buffer_gb * 1024**3 / 4096 > 2 * pool
     assert command.duplicates == ()
 
@@ -157,46 +164,48 @@ def test_the_embedded_tier_exceeds_the_pool():
 # ---- the traps
 
 
-def test_missing_prefix_caching_is_switched_off_only_with_other_vllm_keys(render):
+def test_missing_prefix_caching_is_switched_off_only_with_other_vllm_keys(render: Render) -> None:
     assert "--no-enable-prefix-caching" in render("vllmConfig: {maxModelLen: 1}").argv
     assert "--no-enable-prefix-caching" not in render("vllmConfig: {}").argv
     assert "PROMETHEUS_MULTIPROC_DIR" not in render("vllmConfig: {}").effective_env
 
 
-def test_enable_pd_false_is_no_json(render):
+def test_enable_pd_false_is_no_json(render: Render) -> None:
     command = render(lmcache(enablePD=False))
     assert command.connector is None
-    assert command.connector_text.endswith('"lmcache_rpc_port": }}')
-    assert "char" in command.connector_error
+    assert str(command.connector_text).endswith('"lmcache_rpc_port": }}')
+    assert "char" in str(command.connector_error)
 
 
-def test_the_last_connector_wins_and_it_is_the_charts(render):
+def test_the_last_connector_wins_and_it_is_the_charts(render: Render) -> None:
     own = 'vllmConfig: {extraArgs: [--kv-transfer-config, \'{"kv_connector": "Mine"}\']}\n'
-    assert render(own + "lmcacheConfig: {enabled: true}").connector["kv_connector"] == "LMCacheConnectorV1"
+    last = render(own + "lmcacheConfig: {enabled: true}").connector
+    assert last is not None
+    assert last["kv_connector"] == "LMCacheConnectorV1"
     assert render(own).connector == {"kv_connector": "Mine"}
 
 
 @pytest.mark.parametrize(
     "flag", ['["--kv_transfer_config={}"]', '["--kv-transfer-config", "{}"]', '["--kv_transfer_config", "{}"]']
 )
-def test_a_flag_is_found_however_it_is_written(render, flag):
+def test_a_flag_is_found_however_it_is_written(render: Render, flag: str) -> None:
     assert render(f"vllmConfig: {{extraArgs: {flag}}}").connector == {}
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "{", ""])
-def test_a_connector_that_is_no_object_says_so(render, text):
+def test_a_connector_that_is_no_object_says_so(render: Render, text: str) -> None:
     command = render(f"vllmConfig: {{extraArgs: [--kv-transfer-config, {json.dumps(text)}]}}")
     assert command.connector is None
     assert command.connector_error
 
 
-def test_the_users_env_loses_to_the_charts(render):
+def test_the_users_env_loses_to_the_charts(render: Render) -> None:
     command = render(lmcache(cpuOffloadingBufferSize="20") + '\nenv: [{name: LMCACHE_MAX_LOCAL_CPU_SIZE, value: "7"}]')
     assert command.duplicates == ("LMCACHE_MAX_LOCAL_CPU_SIZE",)
     assert command.effective_env["LMCACHE_MAX_LOCAL_CPU_SIZE"] == "20"
 
 
-def test_variables_from_configs_are_shadowed_by_env(render):
+def test_variables_from_configs_are_shadowed_by_env(render: Render) -> None:
     command = render(top='configs: {PYTHONHASHSEED: "0", A: b}')
     assert command.env_from == (("PYTHONHASHSEED", "0"), ("A", "b"))
     assert command.effective_env["PYTHONHASHSEED"] == "123"
@@ -207,23 +216,23 @@ def test_variables_from_configs_are_shadowed_by_env(render):
     ("model", "replicas"),
     [("", 1), ("keda: {enabled: true}", 1), ("replicaCount: 3", 3), ("replicaCount: 0", 0), ("replicaCount:", 1)],
 )
-def test_replicas(tmp_path, model, replicas):
+def test_replicas(tmp_path: Path, model: Any, replicas: Any) -> None:
     text = values_text(model).replace("    replicaCount: 1\n", "", "replicaCount" in model)
     assert render_engine(load_values(write(tmp_path, text))).replicas == replicas
 
 
-def test_a_second_model_is_rendered_by_its_index(tmp_path):
+def test_a_second_model_is_rendered_by_its_index(tmp_path: Path) -> None:
     second = "  - {name: n, repository: r, tag: t, modelURL: z, requestCPU: 1, requestMemory: 1Gi}\n"
     values = load_values(write(tmp_path, values_text("enabled: false") + second))
     assert render_engine(values, 1).argv[:3] == ("vllm", "serve", "z")
     assert len(values.models) == 2
 
 
-def test_workers_are_counted_from_the_command(render):
+def test_workers_are_counted_from_the_command(render: Render) -> None:
     assert render("vllmConfig: {tensorParallelSize: 2, extraArgs: [--pipeline-parallel-size, '3']}").workers == 6
 
 
-def test_secrets_are_named_but_never_part_of_a_command(load):
+def test_secrets_are_named_but_never_part_of_a_command(load: Load) -> None:
     values = load("hf_token: hf_abc", top="vllmApiKey: {secretName: s, secretKey: k}")
     assert secrets(values) == {"HF_TOKEN": "hf_abc"}
     assert "hf_abc" not in repr(render_engine(values))
@@ -245,13 +254,13 @@ def test_secrets_are_named_but_never_part_of_a_command(load):
         (lmcache() + '\nenv: [{name: LMCACHE_MAX_LOCAL_CPU_SIZE, value: "7.5"}]', "7.5", 7.5),
     ],
 )
-def test_the_buffer_asked_for(render, model, text, number):
+def test_the_buffer_asked_for(render: Render, model: Any, text: str, number: Any) -> None:
     asked = render(model).requested
     assert (asked.buffer_text, asked.buffer_gb) == (text, number)
 
 
 @pytest.mark.parametrize(("written", "tokens"), [(None, 256), ("512", 512), ("abc", None)])
-def test_the_chunk_asked_for(render, written, tokens):
+def test_the_chunk_asked_for(render: Render, written: Any, tokens: Any) -> None:
     env = "" if written is None else f'\nenv: [{{name: LMCACHE_CHUNK_SIZE, value: "{written}"}}]'
     assert render(lmcache() + env).requested.chunk_tokens == tokens
 
@@ -267,7 +276,7 @@ def test_the_chunk_asked_for(render, written, tokens):
         ("limitMemory: lots", None),
     ],
 )
-def test_the_memory_limit(render, model, size):
+def test_the_memory_limit(render: Render, model: Any, size: Any) -> None:
     assert render(model).requested.memory_limit_bytes == size
 
 
@@ -316,7 +325,7 @@ def test_the_memory_limit(render, model, size):
         ),
     ],
 )
-def test_a_wrong_file_is_one_sentence_with_the_remedy(tmp_path, text, sentence):
+def test_a_wrong_file_is_one_sentence_with_the_remedy(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         load_values(write(tmp_path, text))
     assert sentence in str(error.value)
@@ -342,25 +351,25 @@ def test_a_wrong_file_is_one_sentence_with_the_remedy(tmp_path, text, sentence):
         ("lmcacheConfig: {enableController: 'true'}", "holds the text 'true'; write true or false without quotes."),
     ],
 )  # fmt: skip
-def test_a_misplaced_key_is_named_with_its_place(load, model, sentence):
+def test_a_misplaced_key_is_named_with_its_place(load: Load, model: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         load(model)
     assert sentence in str(error.value)
 
 
-def test_a_missing_file_and_a_folder(tmp_path):
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist; give the path"):
         load_values(tmp_path / "none.yaml")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_values(tmp_path)
 
 
-def test_a_missing_model(load):
+def test_a_missing_model(load: Load) -> None:
     with pytest.raises(ConfigurationError, match=r"modelSpec\[1\] does not exist, the list holds 1 models; add one"):
         render_engine(load(), 1)
 
 
-def test_the_digest_ignores_comments_order_and_quotes(tmp_path):
+def test_the_digest_ignores_comments_order_and_quotes(tmp_path: Path) -> None:
     first = write(tmp_path, "a: 'x'\nb: 1\n")
     one = digest(read_yaml(first))
     assert digest(read_yaml(write(tmp_path, "# c\nb: 1\na: x\n"))) == one
@@ -373,7 +382,7 @@ SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(a
 
 
 @given(size=SCALARS, enabled=SCALARS, level=SCALARS)
-def test_no_scalar_breaks_the_rendering(size, enabled, level):
+def test_no_scalar_breaks_the_rendering(size: Any, enabled: Any, level: Any) -> None:
     spec = {**yaml.safe_load(MODEL), "vllmConfig": {"v0": 0}}
     spec["lmcacheConfig"] = {"enabled": enabled, "cpuOffloadingBufferSize": size, "logLevel": level}
     command = render_engine(Values.model_validate({"servingEngineSpec": {"modelSpec": [spec]}}))
@@ -384,27 +393,27 @@ def test_no_scalar_breaks_the_rendering(size, enabled, level):
 
 
 @given(st.integers(-(10**5), 10**5))
-def test_a_whole_number_and_its_text_mean_the_same(number):
+def test_a_whole_number_and_its_text_mean_the_same(number: Any) -> None:
     assert go_int(number) == go_int(str(number)) == go_int(f"{number}.0") == number
     assert go_text(number) == go_text(float(number)) == str(number)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_number_is_printed_without_loss(number):
+def test_a_number_is_printed_without_loss(number: Any) -> None:
     assert float(go_text(number)) == number
 
 
 # ---- cache servers and what is left out
 
 
-def test_a_cache_server_among_the_extra_objects_is_found():
+def test_a_cache_server_among_the_extra_objects_is_found() -> None:
     (server,) = cache_servers(load_values(DATA / "multi-process.yaml"), release="rel")
     assert (server.name, server.service, server.port) == ("rel-kv-server", "rel-kv-server", 5555)
     assert (server.l1_size_gb, server.chunk_tokens, server.replicas) == (2.0, 256, 1)
     assert dict(server.env)["LMCACHE_TRACK_USAGE"] == "false"
 
 
-def test_extra_objects_may_be_text(load):
+def test_extra_objects_may_be_text(load: Load) -> None:
     objects = "extraObjects:\n- |\n  kind: Deployment\n  metadata: {name: '{{ .Release.Name }}-kv'}\n"
     objects += "  spec: {template: {spec: {containers: [{command: [lmcache], args: [server, --port, '1']}]}}}\n"
     (server,) = cache_servers(load(tail=objects))
@@ -420,7 +429,7 @@ def test_extra_objects_may_be_text(load):
     "service",
     ["spec: null", "spec: {selector: x}", "spec: {selector: {a: b}, ports: [null, {port: null, targetPort: [a]}]}"],
 )
-def test_nulls_in_extra_objects_are_read_as_nothing(load, container, service):
+def test_nulls_in_extra_objects_are_read_as_nothing(load: Load, container: Any, service: Any) -> None:
     text = (
         f"extraObjects:\n- {{kind: Service, {service}}}\n- kind: Deployment\n  metadata: null\n  spec:\n    replicas: null\n"
         "    template:\n      metadata: {labels: {a: b}}\n      spec:\n        containers:\n        - null\n        - text\n"
@@ -445,7 +454,7 @@ LAUGH = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 
         ("a: b: c", "is not YAML; correct it or write a mapping"),
     ],
 )
-def test_an_extra_object_that_is_no_text_of_yaml_says_why(load, text, says):
+def test_an_extra_object_that_is_no_text_of_yaml_says_why(load: Load, text: str, says: str) -> None:
     values = load(tail=f"extraObjects: [{json.dumps(text)}]\n" if text.count(",") < 1000 else "")
     values.extra_objects = [text]
     began = time.process_time()
@@ -454,7 +463,7 @@ def test_an_extra_object_that_is_no_text_of_yaml_says_why(load, text, says):
     assert time.process_time() - began < 1.0
 
 
-def test_what_a_local_process_leaves_out_is_listed_by_path(load):
+def test_what_a_local_process_leaves_out_is_listed_by_path(load: Load) -> None:
     assert ignored(load("requestGPU: 1\npvcStorage: 50Gi\naffinity: {}", tail="routerSpec: {tag: x}\n")) == [
         "routerSpec: read only when a router is started",
         "servingEngineSpec.modelSpec[0].requestGPU: a local process is neither limited nor given a share",
@@ -477,7 +486,7 @@ def localise(command: EngineCommand, **changes: Any) -> local.LocalCommand:
     return local.to_local_command(command, python=PYTHON, host="127.0.0.1", port=8100, prom_dir=Path("/p"), **given)
 
 
-def test_on_a_cpu_the_multi_process_connector_takes_over(render):
+def test_on_a_cpu_the_multi_process_connector_takes_over(render: Render) -> None:
     done = localise(render(lmcache(cpuOffloadingBufferSize="1", kvRole="kv_both")))
     head = "/env/bin/python -m vllm.entrypoints.openai.api_server --model /m --served-model-name x/y"
     assert done.argv[:-1] == tuple(
@@ -500,14 +509,14 @@ def test_on_a_cpu_the_multi_process_connector_takes_over(render):
     }  # fmt: skip
 
 
-def test_on_a_gpu_the_connector_stays_word_for_word(render):
+def test_on_a_gpu_the_connector_stays_word_for_word(render: Render) -> None:
     done = localise(render(lmcache()), device="cuda", cache_server=None)
     assert done.argv[-2:] == ("--kv-transfer-config", V1)
     assert "connector" not in {change.what for change in done.substitutions}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_an_explicit_multi_process_connector_gets_the_local_address_only(device):
+def test_an_explicit_multi_process_connector_gets_the_local_address_only(device: Any) -> None:
     command = render_engine(load_values(DATA / "multi-process.yaml"))
     done = localise(command, device=device)
     used = json.loads(done.argv[-1])
@@ -522,7 +531,7 @@ def test_an_explicit_multi_process_connector_gets_the_local_address_only(device)
 
 
 @pytest.mark.parametrize(("device", "first"), [("cpu", "LMCacheMPConnector"), ("cuda", "LMCacheConnectorV1")])
-def test_members_of_a_multi_connector_get_the_local_address(render, device, first):
+def test_members_of_a_multi_connector_get_the_local_address(render: Render, device: Any, first: Any) -> None:
     members = [{"kv_connector": "NixlConnector"}, json.loads(V1), {"kv_connector": "LMCacheMPConnector"}]
     asked = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": members}}
     command = render(f"vllmConfig: {{v0: 0, extraArgs: [--kv-transfer-config, '{json.dumps(asked)}']}}\n")
@@ -534,26 +543,27 @@ def test_members_of_a_multi_connector_get_the_local_address(render, device, firs
     assert local.needs_local_cache_server(command)
 
 
-def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render):
+def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render: Render) -> None:
     command = render(lmcache().replace("{", "{extraArgs: [--kv-offloading-size, '1'], ", 1))
+    assert command.connector is not None
     assert command.connector["kv_connector"] == "LMCacheConnectorV1"
     assert not local.needs_local_cache_server(command), "vLLM's own connector takes its place"
     assert "connector" not in {change.what for change in localise(command, cache_server=None).substitutions}
 
 
-def test_a_multi_process_connector_without_a_server_is_refused():
+def test_a_multi_process_connector_without_a_server_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="add one with 'lmcache server' to extraObjects"):
         localise(render_engine(load_values(DATA / "multi-process.yaml")), cache_server=None)
 
 
 @pytest.mark.parametrize("model", ["vllmConfig: {v0: 0}", lmcache(enablePD=False), lmcache(kvRole='"')])
-def test_without_a_connector_that_parses_nothing_is_substituted(render, model):
+def test_without_a_connector_that_parses_nothing_is_substituted(render: Render, model: Any) -> None:
     command = render(model)
     assert not local.needs_local_cache_server(command)
     assert localise(command, cache_server=None).argv[11:] == command.argv[7:]
 
 
-def test_references_are_resolved_or_left_out_and_declared(render):
+def test_references_are_resolved_or_left_out_and_declared(render: Render) -> None:
     env = """
 env:
 - {name: TOKEN, valueFrom: {secretKeyRef: {name: s, key: k}}}
@@ -575,14 +585,14 @@ env:
     assert "secret" not in " ".join(map(str, done.substitutions)).replace("secretKeyRef", "")
 
 
-def test_the_charts_own_servers_and_templates_are_left_out(render):
+def test_the_charts_own_servers_and_templates_are_left_out(render: Render) -> None:
     done = localise(render(lmcache() + "\nchatTemplate: t.jinja", tail="cacheserverSpec: {enabled: true}\n"))
     assert "LMCACHE_REMOTE_URL" not in done.env
     assert "--chat-template" not in done.argv
     assert {"chat template", "env LMCACHE_REMOTE_URL"} <= {change.what for change in done.substitutions}
 
 
-def test_the_values_own_model_and_name_are_kept(render):
+def test_the_values_own_model_and_name_are_kept(render: Render) -> None:
     done = localise(render("vllmConfig: {extraArgs: [--served-model-name=mine, --port, '1']}"), model_dir=None)
     assert done.argv[3:5] == ("--model", "x/y")
     assert [word for word in done.argv if "served-model-name" in word] == ["--served-model-name=mine"]
@@ -601,7 +611,7 @@ def test_the_values_own_model_and_name_are_kept(render):
         (lmcache() + "\nenv: [{name: LMCACHE_CHUNK_SIZE, value: abc}]", "5", "256"),
     ],
 )
-def test_the_tier_is_as_large_as_lmcache_would_make_it(render, model, size, chunk):
+def test_the_tier_is_as_large_as_lmcache_would_make_it(render: Render, model: Any, size: Any, chunk: Any) -> None:
     tier = local.in_process_tier(render(model))
     argv = local.local_cache_server(tier, python=PYTHON, host="127.0.0.1", port=1, http_port=2, device="cpu")
     assert argv == (
@@ -622,7 +632,9 @@ def test_the_tier_is_as_large_as_lmcache_would_make_it(render, model, size, chun
         (LAUGH.encode(), "holds more than 10000 values, its aliases"),
     ],
 )
-def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(render, tmp_path, content, problem):
+def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(
+    render: Render, tmp_path: Path, content: Any, problem: str
+) -> None:
     path = tmp_path / "lmcache.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -635,7 +647,7 @@ def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(render, tmp_pat
     assert "64" in local.in_process_tier(render(model)).argv
 
 
-def test_a_server_of_the_values_keeps_its_flags_but_the_addresses():
+def test_a_server_of_the_values_keeps_its_flags_but_the_addresses() -> None:
     (server,) = cache_servers(load_values(DATA / "multi-process.yaml"))
     argv = local.local_cache_server(server, python=PYTHON, host="127.0.0.1", port=1, http_port=2, device="cuda")
     assert argv == tuple(

@@ -56,7 +56,7 @@ def of(objects: list[dict[str, Any]]) -> EngineCommand:
     return engine_of(objects, values_of({"servingEngineSpec": {"modelSpec": [spec]}}))
 
 
-def test_the_command_is_the_deployments_own():
+def test_the_command_is_the_deployments_own() -> None:
     found = of(
         deployment(
             args=["--revision", 7],
@@ -83,13 +83,13 @@ def test_the_command_is_the_deployments_own():
         (deployment(command=["bash", "-c", "vllm serve x"]), "starts the engine by 'bash -c vllm serve x'"),
     ],
 )
-def test_what_is_no_engine_of_this_kind_is_one_sentence(objects, sentence):
+def test_what_is_no_engine_of_this_kind_is_one_sentence(objects: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         of(objects)
     assert sentence in str(error.value)
 
 
-def test_without_a_chart_the_rules_serve(tmp_path):
+def test_without_a_chart_the_rules_serve(tmp_path: Path) -> None:
     config = load_config("embedded", CONFIGS)
     assert rendered(config, Target(), tmp_path) == (config, None)
     assert rendered(config, Target(chart_version="0.1.12"), tmp_path) == (config, None)
@@ -98,7 +98,7 @@ def test_without_a_chart_the_rules_serve(tmp_path):
     assert "and 0.1.5 has others: give the chart itself with --chart PATH" in str(how)
 
 
-def test_without_a_helm_the_rules_serve(tmp_path, monkeypatch):
+def test_without_a_helm_the_rules_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("embedded", CONFIGS)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("KV_OFFLOAD_HELM", raising=False)
@@ -110,7 +110,7 @@ def test_without_a_helm_the_rules_serve(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def helm(tmp_path_factory):
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     return Helm((str(binary(3)),), None, tmp_path_factory.mktemp("helm"))
 
 
@@ -127,7 +127,7 @@ spec:
 """
 
 
-def test_a_local_stack_runs_what_a_changed_chart_renders(tmp_path, helm):
+def test_a_local_stack_runs_what_a_changed_chart_renders(tmp_path: Path, helm: Helm) -> None:
     folder = tmp_path / "chart"
     (folder / "templates").mkdir(parents=True)
     (folder / "Chart.yaml").write_text("apiVersion: v2\nname: vllm-stack\nversion: 7.0.0\n")
@@ -148,7 +148,7 @@ def test_a_local_stack_runs_what_a_changed_chart_renders(tmp_path, helm):
     CHARTS is None, reason="set KV_OFFLOAD_TEST_CHARTS to a folder with one folder of the chart per version"
 )
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_rules_say_what_the_chart_renders(tmp_path, helm, version):
+def test_the_rules_say_what_the_chart_renders(tmp_path: Path, helm: Helm, version: str) -> None:
     at = chart_of(str(Path(str(CHARTS)) / version), None, tmp_path)
     same = 0
     for name, data in CASES.items():

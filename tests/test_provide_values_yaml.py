@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -68,7 +69,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("content", "sentence"), FILES, ids=[sentence[:24] for _, sentence in FILES])
-def test_bad_input_is_one_sentence_within_two_seconds(tmp_path, content, sentence):
+def test_bad_input_is_one_sentence_within_two_seconds(tmp_path: Path, content: Any, sentence: str) -> None:
     path = tmp_path / "values.yaml"
     path.write_bytes(content)
     begin = time.process_time()
@@ -81,18 +82,18 @@ def test_bad_input_is_one_sentence_within_two_seconds(tmp_path, content, sentenc
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/zero", "."])
-def test_what_is_no_file_is_refused(place):
+def test_what_is_no_file_is_refused(place: Any) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_values(Path(place))
 
 
-def test_a_file_of_many_aliases_within_the_limit_is_read(tmp_path):
+def test_a_file_of_many_aliases_within_the_limit_is_read(tmp_path: Path) -> None:
     path = tmp_path / "values.yaml"
     path.write_text("\ufeffa: &a [1, 2]\nb: [*a, *a]\nc: {<<: {d: 1}, e: 2}\n", encoding="utf-8")
     assert read_yaml(path) == {"a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"d": 1, "e": 2}}
 
 
-def test_every_document_of_a_text_is_read():
+def test_every_document_of_a_text_is_read() -> None:
     assert load_all("a: 1\n---\nb: 010\n") == [{"a": 1}, {"b": 8}]
 
 
@@ -187,16 +188,16 @@ def everything(values: Values) -> None:
 @pytest.mark.timeout(0)
 @settings(max_examples=max(1, INPUTS // (5 * AT_ONCE)), deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**63))
-def test_whatever_is_given_is_read_or_refused(tmp_path_factory, seed):
+def test_whatever_is_given_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, seed: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     maker = Maker(seed)
     for _ in range(AT_ONCE):
         data = maker.values()
         path.write_text(json.dumps(data), encoding="utf-8")
         for read in (
-            lambda: load_values(path),
-            lambda: load_values(path, overlays=(path,), sets=[maker.assignment()]),
-            lambda data=data: values_of(data),
+            functools.partial(load_values, path),
+            functools.partial(load_values, path, overlays=(path,), sets=[maker.assignment()]),
+            functools.partial(values_of, data),
         ):
             with contextlib.suppress(ConfigurationError):
                 everything(read())

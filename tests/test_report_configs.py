@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fixtures.plugin.run import Run
+    from fixtures.report.cases import Outcome
 
 pytest_plugins = ("pytester",)
 
@@ -182,10 +183,11 @@ def judge(pytester: pytest.Pytester, name: str, kind: str) -> tuple[int, dict[st
     arguments += ["--gpu"] if name in GPU else []
     arguments += [f"--engine-python={sys.executable}"] if kind == "process" and name in GPU else []
     result = pytester.inline_run(*arguments)
+    assert result.ret is not None
     return int(result.ret), json.loads((pytester.path / "reports/conformance.json").read_text())
 
 
-def with_case(state: Judgement, id_: str, outcome: str) -> list[Case]:
+def with_case(state: Judgement, id_: str, outcome: Outcome) -> list[Case]:
     """The cases of a run, of which the first that passed for a requirement had this outcome instead."""
     cases = list(state.log.cases)
     at = next(at for at, case in enumerate(cases) if id_ in case.ids and case.outcome == "passed")

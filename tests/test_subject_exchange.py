@@ -34,9 +34,8 @@ def exchange(body: Any, *, stream: list[Any] | None = None, **fields: Any) -> Ex
     response = Response(
         200, {}, json.dumps(body), total_s=0.25, stream=check_stream(events) if stream is not None else None
     )
-    return Exchange(
-        **({"prompt": prompt(), "payload": {}, "engine": "engine-0", "engine_pid": None} | fields), response=response
-    )
+    known: dict[str, Any] = {"prompt": prompt(), "payload": {}, "engine": "engine-0", "engine_pid": None}
+    return Exchange(**(known | fields), response=response)
 
 
 def answered(request_id: str, **fields: Any) -> Exchange:
@@ -60,7 +59,7 @@ def test_sources_of_a_real_exposition() -> None:
 
 @pytest.mark.parametrize("absent", ["computed", "gpu_hit", "loaded"])
 def test_an_engine_that_does_not_count_by_source_is_not_judged(absent: str) -> None:
-    known = {"computed": 1, "gpu_hit": 2, "loaded": 3, absent: None}
+    known: dict[str, Any] = {"computed": 1, "gpu_hit": 2, "loaded": 3, absent: None}
     with pytest.raises(NotJudged, match="vllm:prompt_tokens_by_source_total"):
         TokenSources.of(EngineCounters(**known))
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from pytest_httpserver import HTTPServer
 
+    from fixtures.subject.exchange import Exchange
+
 MODEL = "tiny"
 SOURCES = {"computed": "local_compute", "gpu_hit": "local_cache_hit", "loaded": "external_kv_transfer"}
 
@@ -186,7 +188,8 @@ def with_cache(folder: Path, engine: FakeServer, cache: FakeServer, **fields: An
 def test_an_exchange_counts_its_own_tokens(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.counts = {"computed": 1000, "gpu_hit": 200, "loaded": 30}
     engine.finished = 7
-    stack, seen = Stack(record(tmp_path, engine.url)), []
+    stack = Stack(record(tmp_path, engine.url))
+    seen: list[Exchange] = []
     stack.context.on_exchange = seen.append
     asked = stack.complete(prompts.of_length(50), max_tokens=3, logprobs=5, cache_salt="x")
     assert asked.tokens == TokenSources(50, 0, 0)
@@ -217,7 +220,8 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
         engine.count({"prompt": [1] * 17})
 
     engine.on_post = two
-    stack, seen = Stack(record(tmp_path, engine.url)), []
+    stack = Stack(record(tmp_path, engine.url))
+    seen: list[Exchange] = []
     stack.context.on_exchange = seen.append
     with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while this suite sent 1: it has other clients"):
         stack.complete(prompts.of_length(50))
@@ -448,7 +452,8 @@ def test_an_engine_that_counts_no_sources_is_not_judged(tmp_path: Path, engine: 
 
 
 def test_requests_together_are_known_in_sum(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
-    stack, seen = Stack(record(tmp_path, engine.url)), []
+    stack = Stack(record(tmp_path, engine.url))
+    seen: list[Exchange] = []
     stack.context.on_exchange = seen.append
     asked = [prompts.of_length(length) for length in (20, 30, 40, 50)]
     exchanges, tokens = stack.complete_concurrently(asked, at_once=3, max_tokens=2)
@@ -839,7 +844,7 @@ def test_what_may_have_been_evicted_need_not_come_back(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, policy: str
 ) -> None:
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
-    stack.cache_servers[0].server.argv = ["lmcache", "server", "--eviction-policy", policy]
+    stack.cache_servers[0].server.argv = ("lmcache", "server", "--eviction-policy", policy)
     old, new = source.of_length(129), source.of_length(129)
     stack.complete(old)
     for _ in range(14):

@@ -126,9 +126,9 @@ def _scatter(original: Any) -> Any:
             number = _memory["loads"] = _memory.get("loads", 0) + 1
             enough = tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1)
             if wanted.get("again"):  # only what has been loaded before
-                kept = bytes(chunks[-1].reshape(-1)[-1024:].float().numpy()) if chunks else b""
-                enough = enough and kept in _memory.setdefault("loaded", set())
-                _memory["loaded"].add(kept)
+                last = bytes(chunks[-1].reshape(-1)[-1024:].float().numpy()) if chunks else b""
+                enough = enough and last in _memory.setdefault("loaded", set())
+                _memory["loaded"].add(last)
             if enough and number % wanted.get("every", 1) == 0:
                 chunks = _corrupt(chunks, wanted)
                 fired(f"damaged {len(chunks)} chunks on their way to the engine")

@@ -244,7 +244,7 @@ class FakeCluster:
         suffix = hashlib.sha256(text.encode()).hexdigest()[:8]
         ours = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid, "controller": True}
         replicas = int(deployment["spec"].get("replicas") or 1)
-        sets = {
+        sets: Json = {
             "metadata": {"name": f"{name}-{suffix}", "ownerReferences": [ours]},
             "spec": {"replicas": replicas},
             "status": _aged(recorded["replica_sets"][0].get("status") or {}, made),
@@ -267,7 +267,7 @@ class FakeCluster:
         status["containerStatuses"] = [
             {**copy.deepcopy(pattern), "name": one["name"], "image": one["image"]} for one in named
         ]
-        meta = {
+        meta: Json = {
             "name": f"{owner['name']}-{index:05d}",
             "labels": dict(template["metadata"].get("labels") or {}),
             "ownerReferences": [owner],
