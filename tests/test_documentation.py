@@ -1,15 +1,28 @@
-"""What the documentation quotes is what the suite says, and its links lead somewhere."""
+"""What the documentation quotes is what the suite says; its links, its index and its commands are right."""
 
 from __future__ import annotations
 
+import configparser
+import importlib.util
 import re
+import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from fixtures.__main__ import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+REPORTS = {path for path in PAGES if path.read_text().startswith("# KV-cache offload conformance\n\n**")}
+"""Written by runs, as they were."""
+NOT_RUN_HERE = {
+    "docs/ci.md": "podman, kubectl and jq: `deploy/`, held by tests/test_report_recipes.py",
+    "docs/clusters.md": "kind, minikube, k3s, MicroK8s: the section *Where this was run* says which were run",
+    "docs/evidence/node.md": "a record of a run",
+}
+"""Pages with commands of other programs, and where those were run."""
+OTHER_PROGRAMS = re.compile(r"^(sudo )?(podman|docker|kubectl|kind|minikube|helm|curl|jq|until|cat|nvidia-ctk)\b")
 
 
 def test_troubleshooting_quotes_what_the_suite_says() -> None:
@@ -24,15 +37,96 @@ def test_troubleshooting_quotes_what_the_suite_says() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Any) -> None:
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for address in re.findall(r"\]\(([^)\s]+)\)", text):
-        if "://" in address or address.startswith(("#", "mailto:")):
+        if "://" in address or address.startswith("mailto:"):
             continue
         file, _, anchor = address.partition("#")
-        target = (page.parent / file).resolve()
+        target = (page.parent / file).resolve() if file else page
         assert target.exists(), f"{page.name} links to {address}, which is not there"
         if anchor and target.suffix == ".md":
             heads = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
             assert anchor in anchors, f"{page.name} links to {address}: {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/evidence"])
+def test_the_index_of_a_folder_lists_every_page(folder: str) -> None:
+    index = (ROOT / folder / "README.md").read_text()
+    pages = {path.name for path in (ROOT / folder).glob("*.md")} - {"README.md"}
+    assert sorted(name for name in pages if f"({name})" not in index) == []
+
+
+def test_every_picture_is_small_and_shown() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for picture in ROOT.glob("docs/**/*.png"):
+        assert picture.stat().st_size < 150_000, picture.name
+        assert f"images/{picture.name}" in text, picture.name
+
+
+def test_the_readme_has_a_table_of_contents() -> None:
+    text = (ROOT / "README.md").read_text()
+    heads = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    assert re.findall(r"^- \[(.+)\]\(#", text, flags=re.MULTILINE) == heads
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines of a page: of its shell blocks, without comments, and pytest's in tables."""
+    text = page.read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    lines += re.findall(r"`((?:pytest|python -m|tox -e) [^`]+)`", text)
+    split = [one.strip() for line in lines for one in re.split(r" && | *\|\| *|(?:^|\s)#.*$", line)]
+    return [one for one in split if one]
+
+
+def problem(command: str, known_options: set[str]) -> str | None:
+    """What is wrong with a command line of this project; None: nothing, or another program's."""
+    if not re.search(r"\b(pytest|tox|python3?) ", command) or OTHER_PROGRAMS.match(command):
+        return None
+    words = shlex.split(command.replace("[", "").replace("]", ""))
+    words = [word for word in words if not re.match(r"^[A-Z_]+=", word)]
+    program = Path(words[0]).name if words else ""
+    if program == "pytest":
+        options = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+        return f"no such option: {sorted(options - known_options)}" if options - known_options else None
+    if program == "tox" and "-e" in words:
+        tox = configparser.ConfigParser()
+        tox.read(ROOT / "tox.ini")
+        environment = words[words.index("-e") + 1]
+        return None if f"testenv:{environment}" in tox else f"no such environment: {environment}"
+    if program.startswith("python") and words[1:2] == ["-m"]:
+        module = words[2]
+        if module == "fixtures":
+            return None if len(words) < 4 or words[3] in COMMANDS | {"COMMAND": ()} else f"no such command: {words[3]}"
+        return None if module == "venv" or importlib.util.find_spec(module) else f"no such module: {module}"
+    return None
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in REPORTS], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_commands_of_the_pages_exist(page: Path, pytestconfig: pytest.Config) -> None:
+    """Every command of this project is one; those of other programs are on pages that say where they were run."""
+    known = {name for option in pytestconfig._parser._anonymous.options for name in option.names()}
+    known |= {name for group in pytestconfig._parser._groups for option in group.options for name in option.names()}
+    found = commands(page)
+    assert [f"{one}: {wrong}" for one in found if (wrong := problem(one, known))] == []
+    foreign = [one for one in found if OTHER_PROGRAMS.match(one)]
+    assert not foreign or str(page.relative_to(ROOT)) in NOT_RUN_HERE, f"say where these were run: {foreign}"
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("pytest suite --gpu --no-such", "--no-such"),
+        ("tox -e no-such", "no-such"),
+        ("python -m fixtures no-such", "no-such"),
+        ("python -m no_such", "no_such"),
+        (".venv/bin/tox -e lab -- --list", None),
+    ],
+)
+def test_a_wrong_command_is_found(command: str, wrong: str | None) -> None:
+    assert wrong is None or wrong in (problem(command, {"--gpu"}) or "")
+    assert wrong is not None or problem(command, set()) is None

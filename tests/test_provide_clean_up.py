@@ -171,19 +171,19 @@ HEAD = """\
 # Clean-up
 
 Whatever a run makes (namespace, release, CustomResourceDefinition, kind cluster, local processes) is in a record
-before it is made: with host, boot, user, pid, and the uid of the cluster. The records of a user lie in the cache
+before it is made: with host, boot, user, pid, and the uid of the cluster. The records of a user are in the cache
 folder (`stacks/*.json`, `clusters/*.json`). A run removes what it made, on every signal that a process can act on;
-after `kill -9` or a crash, the next run does that can reach it:
+after `kill -9` or a crash, the next run that can reach it does so:
 
 - what was left on a cluster is removed by the next `--stack chart` run of that user and host; other runs name it
-  with the command `python -m fixtures stop RECORD`. Of a cluster that does not answer, or another one behind
-  the same context, the run says so, and the record stays
+  with the command `python -m fixtures stop RECORD`. If the cluster does not answer, or another one is behind the
+  same context, the run reports it and keeps the record
 - local processes are ended by the next `--stack process` run
 - what another host, user or container made is left alone; after six hours it is named with the command
-- a CustomResourceDefinition that a run made carries a label, and goes with the last stack of this suite, if it
-  holds nothing and nobody else's release of the chart is there; one that was there before is never touched
-- `python -m fixtures cleanup` lists everything on a cluster that carries the suite's label; `--remove`
-  removes what dead runs of this user and host left, `--everyone` also the rest
+- a CustomResourceDefinition that a run made carries a label, and is removed with the last stack of this suite, if
+  it has no objects and the cluster has no other release of the chart; one that was there before is never touched
+- `python -m fixtures cleanup` lists everything on a cluster that carries the suite's label; `--remove` removes what
+  dead runs of this user and host left, `--everyone` also the rest
 
 A second signal does not cut the removal short; the run says so.
 
@@ -191,8 +191,8 @@ A second signal does not cut the removal short; the run says so.
 
 A run against a stand-in API server with a real Helm, and one of stand-in processes, each ended by a signal at one
 point; a row for each combination that was run. After the removal nothing was left in any of them. All combinations:
-`KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py -m "long or not long"`, then
-`python -m tests.test_provide_clean_up FILE` writes this page.
+`KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py -m "long or not long"`, then `python -m
+tests.test_provide_clean_up FILE` writes this page.
 
 | run | point | signal | exit code | left when it had ended | removed by |
 |---|---|---|---|---|---|"""

@@ -1,0 +1,132 @@
+"""docs/architecture.md shows the packages as they import each other; modules and functions stay small.
+
+``python -m tests.test_architecture`` generates the picture of the page again.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+PICTURE = re.compile(r"(<!-- begin: (.+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+GRAPH = grimp.build_graph("fixtures", cache_dir=None)
+AT_RUN_TIME = grimp.build_graph("fixtures", exclude_type_checking_imports=True, cache_dir=None)
+MODULES = {str(path.relative_to(ROOT)): path for path in (ROOT / "fixtures").rglob("*.py")}
+
+MOST_LINES = 350
+DATA = {
+    "fixtures/catalogue/requirements.py",
+    "fixtures/catalogue/signatures.py",
+    "fixtures/plugin/option_table.py",
+    "fixtures/provide/values/key_table.py",
+}
+"""Tables: they may be longer."""
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_IMPORTS = 10
+
+# What is still above a limit. These sets only shrink: nothing is added, and what is below its limit is removed.
+LONG_MODULES = {
+    "fixtures/evidence/shell.py",
+    "fixtures/experiments/latency.py",
+    "fixtures/instruments/api.py",
+    "fixtures/instruments/client.py",
+    "fixtures/instruments/gpu.py",
+    "fixtures/report/model.py",
+}
+LONG_FUNCTIONS = {"fixtures/instruments/client.py: _send"}
+MANY_IMPORTS = {
+    "fixtures.provide.attach_provider",
+    "fixtures.provide.process.launch",
+    "fixtures.provide.process_provider",
+    "fixtures.provide.release.adopt",
+    "fixtures.provide.release.requested",
+    "fixtures.provide.release.session",
+    "fixtures.provide.release.stand_up",
+    "fixtures.provide.release.teardown",
+    "fixtures.provide.release.under_test",
+    "fixtures.provide.release_provider",
+    "fixtures.subject.engine",
+}
+
+
+def arrows() -> set[tuple[str, str]]:
+    """(importing package, imported package) of fixtures/."""
+    pairs = {
+        (module.split(".")[1], imported.split(".")[1])
+        for module in GRAPH.modules
+        for imported in GRAPH.find_modules_directly_imported_by(module)
+        if module.count(".") and imported.count(".")
+    }
+    return {(one, other) for one, other in pairs if one != other}
+
+
+def picture() -> str:
+    """A mermaid graph, without the arrows that a longer path implies."""
+    pairs = arrows()
+    uses = {one: {other for start, other in pairs if start == one} for one in {name for pair in pairs for name in pair}}
+    lines = ["```mermaid", "flowchart TD"]
+    for one, other in sorted(pairs):
+        if not any(other in uses[between] for between in uses[one] - {other}):
+            lines.append(f"    {one} --> {other}")
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def page() -> str:
+    """docs/architecture.md with the picture as the imports are."""
+    return PICTURE.sub(lambda found: found[1] + picture() + found[3], PAGE.read_text())
+
+
+def functions() -> dict[str, int]:
+    """Lines of each function."""
+    return {
+        f"{name}: {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_picture_shows_the_imports() -> None:
+    assert "fixtures.plugin" in GRAPH.modules
+    assert PAGE.read_text() == page(), "the picture is stale; run: python -m tests.test_architecture"
+    assert "```mermaid" in PAGE.read_text()
+
+
+def test_every_package_is_on_the_page() -> None:
+    packages = {f"fixtures/{path.name}" for path in (ROOT / "fixtures").iterdir() if (path / "__init__.py").exists()}
+    assert sorted(name for name in packages if f"`{name}`" not in PAGE.read_text()) == []
+
+
+def test_modules_are_short() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    long = {name for name, count in lines.items() if count > MOST_LINES and name not in DATA}
+    assert long <= LONG_MODULES, f"more than {MOST_LINES} lines: split by subject, or shorten"
+
+
+def test_functions_are_short() -> None:
+    long = {name for name, count in functions().items() if count > MOST_LINES_OF_A_FUNCTION}
+    assert long <= LONG_FUNCTIONS, f"more than {MOST_LINES_OF_A_FUNCTION} lines: split"
+
+
+def test_modules_import_few_others() -> None:
+    many = {
+        name for name in AT_RUN_TIME.modules if len(AT_RUN_TIME.find_modules_directly_imported_by(name)) > MOST_IMPORTS
+    }
+    assert many <= MANY_IMPORTS, f"more than {MOST_IMPORTS} modules of fixtures imported: the module has two subjects"
+
+
+@pytest.mark.parametrize("name", sorted(DATA))
+def test_data_is_data(name: str) -> None:
+    """A table has no function but the ones that make its rows."""
+    lines = sum(count for function, count in functions().items() if function.startswith(f"{name}:"))
+    assert lines < MOST_LINES / 2
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
