@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INPUTS = int(os.environ.get("KV_OFFLOAD_FUZZ") or 2_500)
+INPUTS = int(os.environ.get("KV_OFFLOAD_FUZZ") or 500)
 """Of each kind of what is read; ``tox -e tests-long`` makes 10 000, and a million are made before a release."""
-FEW = INPUTS if os.environ.get("KV_OFFLOAD_FUZZ") else 500
+FEW = INPUTS if os.environ.get("KV_OFFLOAD_FUZZ") else 100
 """The same, of a kind that takes ten times as long to read."""
 BATCH = 100
 """Inputs that one seed makes."""

@@ -471,7 +471,7 @@ def test_what_is_not_reached_is_named(run: Run, project: pytest.Pytester) -> Non
     assert not written(project)["run"]["interrupted"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_ctrl_c_leaves_an_incomplete_report(run: Run, project: pytest.Pytester, workers: int) -> None:
     source = """
     import pathlib, time

@@ -290,9 +290,8 @@ def test_kept_then_judged_again_then_stopped(project: Project) -> None:
     assert project.namespaces() == []
 
 
-@pytest.mark.parametrize(
-    "asked_by", ["config", *(pytest.param(one, marks=pytest.mark.long) for one in ("values", "set"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("asked_by", ["config", "values", "set"])
 def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> None:
     options = project.options
     if asked_by == "config":
@@ -398,6 +397,7 @@ def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
     told("does not answer")
 
 
+@pytest.mark.long
 def test_runs_that_overlap_leave_no_crd(project: Project) -> None:
     path = killed(project)  # the first one, which made the CRD
     record = StackRecord.load(path)
@@ -426,6 +426,7 @@ def test_a_release_of_another_owner_is_not_uninstalled(project: Project) -> None
     assert len(project.cluster.pods("theirs")) == 2
 
 
+@pytest.mark.long
 def test_a_failed_release_in_a_namespace_of_others_is_waited_for(project: Project) -> None:
     project.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "theirs"}})
     project.cluster.fates["vllm"] = "crash"
@@ -531,6 +532,7 @@ def test_refused_objects_are_all_told(project: Project) -> None:
     assert project.namespaces() == []
 
 
+@pytest.mark.long
 def test_an_api_server_that_goes_away_is_no_verdict(project: Project) -> None:
     project.suite(
         """

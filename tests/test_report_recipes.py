@@ -193,7 +193,7 @@ exit 1
 """
 
 
-@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_entry_point_keeps_the_exit_code(tmp_path: Path, slow: bool) -> None:
     python = tmp_path / "python"
     python.write_text(FAKE_PYTHON)
