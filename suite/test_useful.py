@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.experiments.latency import (
-    EFFICIENCY_GATE,
-    FASTER_GATE,
-    FIXED_GATE_S,
-    MISS_GATE_S,
-    POSSIBLE_GATE,
-    STALL_S,
-    measure_misses,
-    measure_together,
-    store_cost,
-)
+from fixtures.catalogue import limits
+from fixtures.experiments.latency import measure_misses, measure_together, store_cost
 from fixtures.plugin.markers import requirement
 
 if TYPE_CHECKING:
@@ -53,9 +44,9 @@ def test_a_reload_reaches_the_first_token_sooner(latency: Trials, figures: Recor
         better="lower",
     )
     figures("reload / cold", ratio.median, "", n=ratio.n, low=ratio.low, high=ratio.high, better="lower")
-    latency.check_decided(FASTER_GATE)
-    assert ratio.high < FASTER_GATE, (
-        f"expected reload / cold below {FASTER_GATE} with 95 % confidence, got {ratio} "
+    latency.check_decided(limits.RELOAD_OVER_COLD)
+    assert ratio.high < limits.RELOAD_OVER_COLD, (
+        f"expected reload / cold below {limits.RELOAD_OVER_COLD} with 95 % confidence, got {ratio} "
         f"(cold {latency.cold.median * 1e3:.0f} ms, reload {latency.reload.median * 1e3:.0f} ms)"
     )
 
@@ -65,10 +56,10 @@ def test_the_figure_is_physically_possible(latency: Trials, figures: RecordFigur
     """No reload is faster than its bytes can move; one that is was answered by the GPU, or by no engine at all."""
     floor = latency.floor_s
     figures("floor", floor * 1e3, "ms")
-    latency.check_possible(POSSIBLE_GATE)
-    assert latency.reload.low >= POSSIBLE_GATE * floor, (
-        f"expected a reload of at least 0.9 x the floor of {floor * 1e3:.1f} ms, got {latency.reload.median * 1e3:.1f} ms: "
-        "something else than the tier answered, or the clock is wrong"
+    latency.check_possible(limits.RELOAD_OVER_FLOOR)
+    assert latency.reload.low >= limits.RELOAD_OVER_FLOOR * floor, (
+        f"expected a reload of at least {limits.RELOAD_OVER_FLOOR} x the floor of {floor * 1e3:.1f} ms, "
+        f"got {latency.reload.median * 1e3:.1f} ms: something else than the tier answered, or the clock is wrong"
     )
 
 
@@ -85,10 +76,11 @@ def test_half_of_the_possible_saving_is_realised(latency: Trials, figures: Recor
         high=efficiency.high,
         better="higher",
     )
-    latency.check_efficiency(EFFICIENCY_GATE)
-    assert efficiency.low >= EFFICIENCY_GATE, (
-        f"expected an offload efficiency of at least 0.5, got {efficiency} (cold {latency.cold.median * 1e3:.0f} ms, "
-        f"reload {latency.reload.median * 1e3:.0f} ms, floor {latency.floor_s * 1e3:.0f} ms)"
+    latency.check_efficiency(limits.EFFICIENCY)
+    assert efficiency.low >= limits.EFFICIENCY, (
+        f"expected an offload efficiency of at least {limits.EFFICIENCY}, got {efficiency} "
+        f"(cold {latency.cold.median * 1e3:.0f} ms, reload {latency.reload.median * 1e3:.0f} ms, "
+        f"floor {latency.floor_s * 1e3:.0f} ms)"
     )
 
 
@@ -111,7 +103,7 @@ def test_misses_stay_cheap(stack: Stack, prompts: Prompts, baseline: Baseline, f
     cost.check_decided()
     assert not cost.too_slow, (
         f"expected a cold prompt of {baseline.prompt_tokens} tokens within {cost.allowed_s(without.median) * 1e3:.0f} ms "
-        f"(1.25 x the {without.median * 1e3:.0f} ms of an engine without a connector + 50 ms), got "
+        f"({without.median * 1e3:.0f} ms without a connector + {limits.STORE_SHARE:.0%} + {limits.STORE_FIXED_S} s), got "
         f"{stored.median * 1e3:.0f} ms"
     )
 
@@ -124,16 +116,16 @@ def test_a_miss_never_waits_on_the_cache(stack: Stack, prompts: Prompts, figures
     figures("fixed wait of a request", fixed.median * 1e3, "ms", n=fixed.n, low=fixed.low * 1e3, high=fixed.high * 1e3)
     figures("unexplained wait of a miss", wait.median * 1e3, "ms", n=wait.n, low=wait.low * 1e3, high=wait.high * 1e3)
     found.check_decided()
-    assert fixed.high < FIXED_GATE_S, (
+    assert fixed.high < limits.FIXED_WAIT_S, (
         f"expected a request of two tokens not to wait on the cache, got {fixed.median * 1e3:.0f} ms beyond a round trip and "
         f"one step of the engine (median of {fixed.n})"
     )
-    assert wait.high < MISS_GATE_S, (
+    assert wait.high < limits.MISS_WAIT_S, (
         f"expected a miss not to wait on the cache, got {wait.median * 1e3:.0f} ms beyond its computation (median of "
         f"{wait.n}; LMCache's lookup timeout is 3 s)"
     )
     assert not found.stalls, (
-        f"expected no miss to wait on the cache, {found.stalls} of {wait.n} waited {STALL_S:.0f} s and more"
+        f"expected no miss to wait on the cache, {found.stalls} of {wait.n} waited {limits.STALL_S:.0f} s and more"
     )
 
 
@@ -142,4 +134,6 @@ def test_a_reload_wins_under_concurrency_too(stack: Stack, prompts: Prompts, fig
     """With 8 requests in flight, the median reload still reaches its first token sooner than the median cold prompt."""
     ratio = measure_together(stack, prompts)
     figures("reload / cold, 8 at once", ratio.median, "", n=ratio.n, low=ratio.low, high=ratio.high, better="lower")
-    assert ratio.high < FASTER_GATE, f"expected reload / cold below {FASTER_GATE} with 8 in flight, got {ratio}"
+    assert ratio.high < limits.RELOAD_OVER_COLD, (
+        f"expected reload / cold below {limits.RELOAD_OVER_COLD} with 8 in flight, got {ratio}"
+    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 
+from fixtures.catalogue import limits
 from fixtures.catalogue.document import DOCUMENT, document
 from fixtures.catalogue.features import FEATURES, IMPACTS
 from fixtures.catalogue.profiles import LINKS, PROFILES
@@ -21,8 +23,6 @@ from fixtures.report.cases import Case, Figure, Outcome, Phase
 from fixtures.report.verdicts import fold
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fixtures.report.cases import Outcome
 
 COUNTS = {
@@ -308,6 +308,23 @@ def test_who_ran_it() -> None:
         "buildName": "#12",
         "buildUrl": "https://github.com/o/r/actions/runs/99",
     }
+
+
+def test_every_limit_belongs_to_a_requirement_and_is_taken_by_what_judges_it() -> None:
+    known = {name: value for name, value in vars(limits).items() if isinstance(value, limits.Limit)}
+    named = {limit.name for each in REQUIREMENTS.values() for limit in each.limits}
+    assert {limit.name for limit in known.values()} == named
+    root = Path(__file__).parents[1]
+    sources = [path for folder in ("suite", "fixtures") for path in (root / folder).rglob("*.py")]
+    text = "".join(path.read_text() for path in sources if path.name not in {"limits.py", "requirements.py"})
+    assert [name for name in known if f"limits.{name}" not in text] == []
+
+
+def test_a_limit_is_a_number_with_a_unit() -> None:
+    assert limits.GPU_TOLERANCE.in_bytes == 3 * 1024**3 // 2
+    assert limits.RELOAD_OVER_COLD.text == "reload / cold, upper end: below 0.9"
+    assert limits.HOST_GROWTH.text.endswith(": at most 2 MiB/cycle")
+    assert f"{limits.RELOAD_OVER_COLD}" == "0.9"
 
 
 def test_the_document_of_the_requirements_is_current() -> None:

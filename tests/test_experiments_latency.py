@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.catalogue import limits
 from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline
 from fixtures.evidence.metrics import EngineCounters
@@ -194,7 +195,7 @@ def test_the_link_that_was_measured_goes_before_the_hosts_own() -> None:
 def test_without_a_link_the_reload_is_timed_and_no_floor_is_claimed() -> None:
     """LAT-01 is judged, LAT-02 and LAT-03 are not: never by a link of another machine."""
     found = measure(FakeStack(link=None))
-    assert found.ratio.high < latency.FASTER_GATE
+    assert found.ratio.high < limits.RELOAD_OVER_COLD
     with pytest.raises(NotJudged, match="where the engine runs"):
         _ = found.floor_s
 
@@ -307,7 +308,7 @@ def test_an_undecided_ratio_takes_every_trial_allowed() -> None:
     found = measure(stack)
     assert len(found.trials) == MAX_TRIALS
     with pytest.raises(NotJudged, match="still lies across"):
-        found.check_decided(latency.FASTER_GATE)
+        found.check_decided(limits.RELOAD_OVER_COLD)
 
 
 # --- LAT-05 -----------------------------------------------------------------------------------------------------------
@@ -400,7 +401,7 @@ def test_who_holds_the_first_event_is_told_apart(holder: str) -> None:
             found.check_decided()
     else:
         found.check_decided()
-        assert (found.miss_wait.low >= latency.MISS_GATE_S) == (holder == "lookup")
+        assert (found.miss_wait.low >= limits.MISS_WAIT_S) == (holder == "lookup")
 
 
 def test_a_stall_is_looked_for_again() -> None:
@@ -452,7 +453,7 @@ def together(stack: Together) -> Interval:
 @pytest.mark.parametrize(("ratio", "below"), [(0.5, True), (1.2, False)])
 def test_clear_rounds_decide(ratio: float, below: bool) -> None:
     stack = Together([ratio])
-    assert (together(stack).high < latency.FASTER_GATE) == below
+    assert (together(stack).high < limits.RELOAD_OVER_COLD) == below
     assert stack.rounds == latency.ROUNDS
 
 

@@ -355,7 +355,7 @@ def test_a_report_of_the_first_schema_is_still_compared_with(tmp_path: Path) -> 
     for row in old["profiles"]:
         row["verdict"] = "not judged"
     for entry in old["requirements"]:
-        del entry["needs"], entry["impact"], entry["cases"]["not_applicable"]
+        del entry["needs"], entry["impact"], entry["limits"], entry["cases"]["not_applicable"]
     path = tmp_path / "conformance.json"
     path.write_text(json.dumps(old))
     found = compare(reporting.load(path), report(**{"API-08": "not applicable"}))
@@ -363,6 +363,17 @@ def test_a_report_of_the_first_schema_is_still_compared_with(tmp_path: Path) -> 
     assert [each["id"] for each in found["better"]] == ["API-08"]
     assert command.main(["validate", str(path)]) == 0
     assert command.main(["render", str(path)]) == 1
+
+
+def test_a_report_of_the_second_schema_is_still_compared_with(tmp_path: Path) -> None:
+    old = report(**{"API-08": "not judged"})
+    old["schema_version"] = "2.0"
+    for entry in old["requirements"]:
+        del entry["limits"]
+    path = tmp_path / "conformance.json"
+    path.write_text(json.dumps(old))
+    assert compare(reporting.load(path), report(**{"API-08": "passed"}))["better"]
+    assert command.main(["validate", str(path)]) == 0
 
 
 def test_choosing_by_id_makes_nothing_worse() -> None:
