@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.catalogue import limits
-from fixtures.experiments.aborts import abort_requests
-from fixtures.experiments.filling import fill_tier
-from fixtures.instruments.host_memory import GIB, MIB, WARM_UP, check_decided, slope_per_cycle, undecided
-from fixtures.plugin.markers import requirement
+from . import (
+    GIB,
+    MIB,
+    WARM_UP,
+    abort_requests,
+    check_decided,
+    fill_tier,
+    limits,
+    requirement,
+    slope_per_cycle,
+    undecided,
+)
 
 if TYPE_CHECKING:
     from fixtures.core.record import Baseline

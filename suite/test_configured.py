@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fixtures.instruments.host_memory import GIB
-from fixtures.plugin.markers import requirement
+from . import GIB, requirement
 
 if TYPE_CHECKING:
     from fixtures.plugin.recording import RecordFigure

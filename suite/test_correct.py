@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from fixtures.experiments.filling import fill_tier
-from fixtures.plugin.markers import requirement
+from . import fill_tier, requirement
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control, Suffix

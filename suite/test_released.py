@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.plugin.markers import requirement
+from . import requirement
 
 if TYPE_CHECKING:
     from fixtures.plugin.recording import RecordFigure

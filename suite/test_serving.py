@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.instruments.api import BAD_REQUESTS, REFUSED
-from fixtures.instruments.client import bearer
-from fixtures.plugin.markers import requirement
+from . import BAD_REQUESTS, REFUSED, bearer, requirement
 
 if TYPE_CHECKING:
     from fixtures.instruments.api import Api, BadRequest, TextRequests

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.catalogue import limits
-from fixtures.experiments.latency import measure_misses, measure_together, store_cost
-from fixtures.plugin.markers import requirement
+from . import limits, measure_misses, measure_together, requirement, store_cost
 
 if TYPE_CHECKING:
     from fixtures.core.record import Baseline

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.core.places import ROOT
 from fixtures.core.redaction.known import register_environment, register_secret, register_secrets, register_sets
 from fixtures.core.redaction.names import MASK, is_secret_name
 from fixtures.core.redaction.patterns import FORMS
-from fixtures.core.redaction.redact import _ROOT, mask, redact, redact_tree, redact_xml
+from fixtures.core.redaction.redact import mask, redact, redact_tree, redact_xml
 from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, READABLE, SECRET_NAMES
 
 
@@ -393,7 +394,7 @@ def test_folders_of_this_machine_are_named_by_what_they_are(monkeypatch: pytest.
     assert (
         redact("/home/somebodyelse/x https://host/home/somebody") == "/home/somebodyelse/x https://host/home/somebody"
     )
-    assert redact(f"{_ROOT}/suite/test_x.py:3") == "./suite/test_x.py:3"
+    assert redact(f"{ROOT}/suite/test_x.py:3") == "./suite/test_x.py:3"
 
 
 @pytest.mark.parametrize("home", ["", "/"])
