@@ -98,7 +98,7 @@ def problem(command: str, known_options: set[str]) -> str | None:
         return None if f"testenv:{environment}" in tox else f"no such environment: {environment}"
     if program.startswith("python") and words[1:2] == ["-m"]:
         module = words[2]
-        if module == "fixtures":
+        if module in ("fixtures", "kv_offload_conformance"):
             return None if len(words) < 4 or words[3] in COMMANDS | {"COMMAND": ()} else f"no such command: {words[3]}"
         return None if module == "venv" or importlib.util.find_spec(module) else f"no such module: {module}"
     return None
