@@ -245,9 +245,19 @@ def test_a_half_started_stack_is_taken_down(
     assert re.search(r"starting: failed after \d+ s", place.said.getvalue())
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT and SIGTERM interrupt Python, and do not end the run of these tests; see test_plugin_session for pytest's own."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_it_starts_takes_it_down(place: Place, number: int) -> None:
-    # pytest is the one that makes an exception of SIGTERM; see test_plugin_session.
     place.fake.behave(engine="hangs")
 
     def interrupt() -> None:
@@ -256,15 +266,12 @@ def test_an_interrupt_while_it_starts_takes_it_down(place: Place, number: int) -
         os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    before = signal.signal(number, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            place.up()
-    finally:
-        signal.signal(number, before)
+    with pytest.raises(KeyboardInterrupt):
+        place.up()
     assert place.left() == NOTHING
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_signal_does_not_stop_the_tear_down(place: Place) -> None:
     place.fake.behave(engine="stubborn")
     record = place.up()

@@ -758,6 +758,7 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
 
     deleted: list[str] = []
 
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))  # for the records of the clusters
     tools, here = tmp_path / "bin", tmp_path / "here"
     for folder in (tools, here):
         folder.mkdir()
@@ -777,6 +778,7 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
     with pytest.raises(StackError, match=r"kind could not make the cluster .*is Docker running.*--kind-image"):
         kind.create(Path("../runs/three-7"), Target(), gpu=False, report=lambda _: None, image="bad")
     assert list(here.iterdir()) == []
+    assert len(list((tmp_path / "cache/clusters").iterdir())) == 2, "of those that were made"
     assert deleted == [], "kind itself removes what it could not make"
 
     def never(_: object, name: str) -> None:
