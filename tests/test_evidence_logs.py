@@ -134,11 +134,8 @@ def test_in_process_run() -> None:
     # the engine's own counter of the same run: vllm:prompt_tokens_by_source{source="external_kv_transfer"} 138240
     assert facts.retrieved_tokens() == facts.hit_tokens() == 138_240
     assert [fact.role for fact in facts.initialised] == ["worker", "scheduler"]
-    assert facts.initialised[0].lmcache_version == "0.5.3-g140819c9"
-    assert facts.initialised[0].vllm_version == "0.25.1"
     assert facts.ranks == 1
     assert [pool.tokens for pool in facts.kv_pools] == [477_072]
-    assert {seed.value for seed in facts.hash_seeds} == {"-6197052367682486848"}
     assert {(fact.component, fact.version) for fact in facts.versions} == {("vllm", "0.25.1"), ("lmcache", "0.5.3")}
     assert facts.speaks
 
@@ -149,10 +146,9 @@ def test_in_process_cold_and_warm_request() -> None:
     assert (facts.stored_tokens(cold), facts.hit_tokens(cold), facts.retrieved_tokens(cold)) == (1024, 0, 0)
     assert (facts.stored_tokens(warm), facts.hit_tokens(warm), facts.retrieved_tokens(warm)) == (0, 1024, 1024)
     hit = next(hit for hit in facts.hits if hit.request_id == f"{warm}-0-b562652d")
-    assert (hit.total_tokens, hit.computed_tokens, hit.hit_tokens, hit.need_to_load) == (1080, 0, 1024, 1024)
+    assert hit.hit_tokens == 1024
     retrieved = next(event for event in facts.retrieved if event.request_id == hit.request_id)
-    assert (retrieved.tokens, retrieved.required, retrieved.total, retrieved.worker) == (1024, 1024, 1024, "EngineCore")
-    assert retrieved.seconds == pytest.approx(0.0037816)
+    assert (retrieved.tokens, retrieved.worker) == (1024, "EngineCore")
     assert retrieved.line.time == datetime(2026, 11, 25, 4, 25, 23, 365000)
 
 
@@ -161,7 +157,6 @@ def test_chunked_prefill_is_summed() -> None:
     steps = [event.tokens for event in facts.stored if event.request_id == "cmpl-8ff6b21e480661f1-0-9bc024ee"]
     assert steps == [8192, 6656]
     assert facts.stored_tokens("cmpl-8ff6b21e480661f1") == 14_848
-    assert facts.per_worker("stored", "cmpl-8ff6b21e480661f1") == {"EngineCore": 14_848}
 
 
 def test_in_process_configuration() -> None:
@@ -183,19 +178,17 @@ def test_multi_process_server_of_0_5_3() -> None:
     assert facts.hit_tokens() is None, "chunks are no tokens"
     assert facts.hit_tokens("cmpl-98178eb3113f96c8", chunk_tokens=256) == 1024
     assert facts.stored_tokens("cmpl-98178eb3113f96c8") is None, "the lines name no request: unknown, not zero"
-    assert [(fact.instance, fact.layers) for fact in facts.registered] == [("587812507320683256", 32)]
-    assert [(fact.transport, fact.address) for fact in facts.servers_up] == [("zmq", "localhost:5555"), (None, None)]
+    assert [fact.world_size for fact in facts.registered] == [None]
+    assert len(facts.servers_up) == 2
 
 
 def test_multi_process_server_of_0_5_6() -> None:
     facts = read_log(recorded("mp-lmcache0.5.6.cache-server.log"))
     assert [event.tokens for event in facts.stored[:3]] == [256, 1024, 1024]
-    assert facts.stored[0].seconds == 0.022
     hit = facts.hits[0]
     assert (hit.request_id, hit.hit_chunks, hit.asked_chunks) == ("cmpl-8a3c3b9d5c2a8beb-0-baf3f3af", 4, 4)
-    assert [(fact.model, fact.world_size) for fact in facts.registered] == [("/models/tiny-mistral", 1)]
+    assert [fact.world_size for fact in facts.registered] == [1]
     assert facts.configurations[0].settings == {"chunk_size": 256, "hash_algorithm": "blake3"}
-    assert facts.hash_seeds[0].value.startswith('b"~>\\xff')
     assert [(fact.component, fact.version) for fact in facts.versions] == [("lmcache", "0.5.6")]
 
 
@@ -217,91 +210,83 @@ TRANSFER = "size: 0.1250 {}, cost 50.0000 ms, throughput: 2.5 GB/s; offload_time
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        (f"Stored 1024 out of total 2048 tokens. {TRANSFER.format('gb')}", (1024, 2048, None, 0.05)),  # 0.3.3 to 0.3.9
-        (f"Stored 1024 out of total 2048 tokens. {TRANSFER.format('GB')}", (1024, 2048, None, 0.05)),  # 0.3.13
-        (f"[req_id=a-1] Stored 1024 out of total 2048 tokens. {TRANSFER.format('GB')}", (1024, 2048, "a-1", 0.05)),
-        ("Stored 1024 out of total 2048 tokens", (1024, 2048, None, None)),  # layerwise, up to 0.3.9.post2
-        ("Stored 1024 tokens in 0.050 seconds", (1024, None, None, 0.05)),  # multi-process server
-        ("Store skips 0 tokens and then stores 1024 tokens", (1024, None, None, None)),  # 0.1 and 0.2
+        (f"Stored 1024 out of total 2048 tokens. {TRANSFER.format('gb')}", (1024, None)),  # 0.3.3 to 0.3.9
+        (f"Stored 1024 out of total 2048 tokens. {TRANSFER.format('GB')}", (1024, None)),  # 0.3.13
+        (f"[req_id=a-1] Stored 1024 out of total 2048 tokens. {TRANSFER.format('GB')}", (1024, "a-1")),
+        ("Stored 1024 out of total 2048 tokens", (1024, None)),  # layerwise, up to 0.3.9.post2
+        ("Stored 1024 tokens in 0.050 seconds", (1024, None)),  # multi-process server
+        ("Store skips 0 tokens and then stores 1024 tokens", (1024, None)),  # 0.1 and 0.2
     ],
 )
-def test_stored(message: str, expected: tuple[int, int | None, str | None, float | None]) -> None:
+def test_stored(message: str, expected: tuple[int, str | None]) -> None:
     (event,) = read_log(NEW.format(message)).stored
-    assert (event.tokens, event.total, event.request_id, event.seconds) == expected
+    assert (event.tokens, event.request_id) == expected
 
 
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("Retrieved 512 out of 768 out of total 1024 tokens", (512, 768, 1024, None, None)),  # 0.3.3
+        ("Retrieved 512 out of 768 out of total 1024 tokens", (512, None)),  # 0.3.3
         (
             "Retrieved 512 out of 768 required tokens (from 1024 total tokens). size: 0.1 gb, cost 4.0 ms, "
             "throughput: 30.8832 GB/s;",
-            (512, 768, 1024, None, 0.004),
+            (512, None),
         ),  # 0.3.7 to 0.3.13
         (
             "[req_id=a-1] Retrieved 512 out of 768 required tokens (from 1024 total tokens). size: 0.1 gb, "
             "cost 4.0 ms, throughput: 30.8832 GB/s;",
-            (512, 768, 1024, "a-1", 0.004),
+            (512, "a-1"),
         ),  # 0.3.15 to 0.5.6
-        ("[req_id=a-1] Retrieved 512 out of 768 out of total 1024 tokens", (512, 768, 1024, "a-1", None)),  # layerwise
-        ("Retrieved 512 tokens", (512, None, None, None, None)),  # layerwise
-        ("Retrieved 512 tokens in 0.004 seconds", (512, None, None, None, 0.004)),  # multi-process server
-        ("Injected token number: 512", (512, None, None, None, None)),  # 0.1 and 0.2
+        ("[req_id=a-1] Retrieved 512 out of 768 out of total 1024 tokens", (512, "a-1")),  # layerwise
+        ("Retrieved 512 tokens", (512, None)),  # layerwise
+        ("Retrieved 512 tokens in 0.004 seconds", (512, None)),  # multi-process server
+        ("Injected token number: 512", (512, None)),  # 0.1 and 0.2
     ],
 )
-def test_retrieved(message: str, expected: tuple[int, int | None, int | None, str | None, float | None]) -> None:
+def test_retrieved(message: str, expected: tuple[int, str | None]) -> None:
     (event,) = read_log(NEW.format(message)).retrieved
-    assert (event.tokens, event.required, event.total, event.request_id, event.seconds) == expected
+    assert (event.tokens, event.request_id) == expected
 
 
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        # id, total, computed, hit, need, chunks hit, chunks asked
+        # id, hit, chunks hit, chunks asked
         (
             "Reqid: a-1, Total tokens 1080, LMCache hit tokens: 1024, need to load: -48",
-            ("a-1", 1080, None, 1024, -48, None, None),
+            ("a-1", 1024, None, None),
         ),  # 0.3.3 to 0.3.13
         (
             "Reqid: a-1, Total tokens 1080, Inference Engine computed tokens: 16, LMCache hit tokens: 1024, "
             "need to load: 1008",
-            ("a-1", 1080, 16, 1024, 1008, None, None),
+            ("a-1", 1024, None, None),
         ),  # 0.3.15 to 0.5.6
         (
             "Reqid: a-1, Total tokens 1080, Inference Engine computed tokens: 16, LMCache hit tokens: 1024, "
             "but need to load: 1008 < min_retrieve 2048, skip retrieve but record for save skip",
-            ("a-1", 1080, 16, 1024, 1008, None, None),
+            ("a-1", 1024, None, None),
         ),
         (
             "Prefetch request completed (L1+L2): 3/4 prefix hits (2 L1, 1 L2) in 1.8 ms (request_id=7)",
-            (None, None, None, None, None, 3, 4),
+            (None, None, 3, 4),
         ),  # 0.4.1: the number is the server's own
         (
             "Prefetch request completed (L1+L2): 3/4 prefix hits (2 L1, 1 L2) in 1.8 ms "
             "(external_request_id=a-1, prefetch_request_id=7)",
-            ("a-1", None, None, None, None, 3, 4),
+            ("a-1", None, 3, 4),
         ),  # 0.4.5
         (
             "Prefetch request completed (L1+L2): 3/4 retained keys (2 L1, 1 L2) in 1.8 ms "
             "(external_request_id=a-1, prefetch_request_id=-1)",
-            ("a-1", None, None, None, None, 3, 4),
+            ("a-1", None, 3, 4),
         ),  # 0.5.0 to 0.5.6
-        ("<resume-load> req=a-1 apc=16 lmcache=1024 load=1008", ("a-1", None, 16, 1024, 1008, None, None)),  # 0.5.6
-        ("vLLM hit is: 16, Need to load is 1008", (None, None, 16, None, 1008, None, None)),  # 0.4.5 to 0.5.6, DEBUG
+        ("<resume-load> req=a-1 apc=16 lmcache=1024 load=1008", ("a-1", 1024, None, None)),  # 0.5.6
+        ("vLLM hit is: 16, Need to load is 1008", (None, None, None, None)),  # 0.4.5 to 0.5.6, DEBUG
     ],
 )
 def test_hit(message: str, expected: tuple[object, ...]) -> None:
     (hit,) = read_log(NEW.format(message)).hits
-    assert (
-        hit.request_id,
-        hit.total_tokens,
-        hit.computed_tokens,
-        hit.hit_tokens,
-        hit.need_to_load,
-        hit.hit_chunks,
-        hit.asked_chunks,
-    ) == expected
+    assert (hit.request_id, hit.hit_tokens, hit.hit_chunks, hit.asked_chunks) == expected
 
 
 def test_a_pending_lookup_is_no_hit() -> None:
@@ -323,31 +308,16 @@ def test_configuration(message: str, cpu: float | None, chunk: int | None) -> No
 
 
 @pytest.mark.parametrize(
-    ("message", "transport", "address"),
+    "message",
     [
-        ("LMCache ZMQ cache server is running on tcp://localhost:5555", "zmq", "localhost:5555"),  # 0.3.13 to 0.5.4
-        ("LMCache zmq cache server is running on localhost:5555", "zmq", "localhost:5555"),  # 0.5.6
-        ("LMCache gRPC cache server is running on localhost:5556", "grpc", "localhost:5556"),  # 0.5.6
-        ("LMCache cache server is running...", None, None),
+        "LMCache ZMQ cache server is running on tcp://localhost:5555",  # 0.3.13 to 0.5.4
+        "LMCache zmq cache server is running on localhost:5555",  # 0.5.6
+        "LMCache gRPC cache server is running on localhost:5556",  # 0.5.6
+        "LMCache cache server is running...",
     ],
 )
-def test_server_up(message: str, transport: str | None, address: str | None) -> None:
-    (fact,) = read_log(NEW.format(message)).servers_up
-    assert (fact.transport, fact.address) == (transport, address)
-
-
-@pytest.mark.parametrize(
-    ("message", "value"),
-    [
-        ("Initialized NONE_HASH=-619 from vLLM (>= PR#20511)", "-619"),
-        ("Initialized NONE_HASH=b'ab from c' from vLLM", "b'ab from c'"),
-        ("Computed NONE_HASH=b'\\xff' using hash function", "b'\\xff'"),
-        ("Initialized NONE_HASH=0", "0"),
-    ],
-)
-def test_hash_seed(message: str, value: str) -> None:
-    (fact,) = read_log(NEW.format(message)).hash_seeds
-    assert fact.value == value
+def test_server_up(message: str) -> None:
+    assert len(read_log(NEW.format(message)).servers_up) == 1
 
 
 @pytest.mark.parametrize(
@@ -383,7 +353,7 @@ def test_ranks_are_not_summed() -> None:
     line = "(Worker_TP{} pid=1) " + NEW.format("[req_id=cmpl-a-0-1f] Stored 1024 out of total 1024 tokens.")
     facts = steps(line.format(0), line.format(1), line.format(0), line.format(1))
     assert facts.stored_tokens("cmpl-a") == 2048
-    assert facts.per_worker("stored", "cmpl-a") == {"Worker_TP0": 2048, "Worker_TP1": 2048}
+    assert {event.worker for event in facts.stored} == {"Worker_TP0", "Worker_TP1"}
 
 
 def test_ranks_that_write_without_a_name_are_not_summed_either() -> None:
@@ -915,7 +885,7 @@ def test_two_named_ranks_store_once() -> None:
         "size: 0.8812 gb, cost 30.0 ms, throughput: 29.4 GB/s"
     )
     facts = steps(line.format(0), line.format(1))
-    assert facts.per_worker("stored") == {"VllmWorker TP0": 7219, "VllmWorker TP1": 7219}
+    assert {event.worker for event in facts.stored} == {"VllmWorker TP0", "VllmWorker TP1"}
     assert facts.stored_tokens() == facts.stored_tokens(shape=KvShape(2, 2)) == 7219
 
 
