@@ -14,8 +14,7 @@ import yaml
 from fixtures.core.errors import ConfigurationError
 from fixtures.provide.values.chart_reader import of_chart
 from fixtures.provide.values.ignored import ignored
-from fixtures.provide.values.key_table import NEWEST, ROWS, VERSIONS
-from fixtures.provide.values.keys import of_version, order_of, rows, since
+from fixtures.provide.values.keys import NEWEST, ROWS, VERSIONS, of_version, order_of, rows, since
 from fixtures.provide.values.layers import merged, parse_set
 from fixtures.provide.values.load import load_values
 from fixtures.provide.values.render import render_engine
@@ -122,8 +121,12 @@ def test_an_unknown_version_names_the_known_ones() -> None:
     assert of_version("v0.1.3").version == of_version("vllm-stack-0.1.3").version == "0.1.3"
 
 
+def test_the_rows_of_the_table_are_those_that_its_versions_print() -> None:
+    assert rows({version: of_version(version).top for version in VERSIONS}) == "\n".join(ROWS)
+
+
 def test_the_table_is_in_order() -> None:
-    rows = ROWS.strip().splitlines()
+    rows = ROWS
     assert rows == sorted(rows)
     assert all(versions for versions in since().values())
     assert NEWEST in VERSIONS
@@ -512,4 +515,4 @@ def test_what_is_no_chart_is_one_sentence(tmp_path: Path, content: Any) -> None:
 def test_the_table_says_what_the_charts_say() -> None:
     folders = sorted(Path(str(CHARTS)).iterdir(), key=order_of)
     assert [folder.name for folder in folders] == list(VERSIONS)
-    assert rows({folder.name: of_chart(folder).top for folder in folders}) == ROWS.strip()
+    assert rows({folder.name: of_chart(folder).top for folder in folders}) == "\n".join(ROWS)

@@ -16,8 +16,7 @@ from fixtures.provide.process.commands import commands_of
 from fixtures.provide.target import Target
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.key_check import check
-from fixtures.provide.values.key_table import VERSIONS
-from fixtures.provide.values.keys import of_version
+from fixtures.provide.values.keys import VERSIONS, of_version
 from fixtures.provide.values.layers import Layer
 from fixtures.provide.values.load import values_of
 from fixtures.provide.values.render import render_engine

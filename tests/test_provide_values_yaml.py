@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.provide.values.ignored import ignored
-from fixtures.provide.values.key_table import ROWS
+from fixtures.provide.values.keys import ROWS
 from fixtures.provide.values.load import load_values, values_of
 from fixtures.provide.values.render import render_engine, secrets
 from fixtures.provide.values.tiers import cache_servers
@@ -99,7 +99,7 @@ def test_every_document_of_a_text_is_read() -> None:
 
 # ---- fuzzing
 
-NAMES = sorted({part for row in ROWS.split() for part in row.split("/") if part.isidentifier()})
+NAMES = sorted({part for row in ROWS for part in row.split()[0].split("/") if part.isidentifier()})
 SCALARS = (
     None,
     True,
