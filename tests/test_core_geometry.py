@@ -23,7 +23,7 @@ MISTRAL_7B = {  # mistralai/Mistral-7B-v0.3
 
 def test_geometry_of_a_known_model() -> None:
     geometry = Geometry.from_config(MISTRAL_7B)
-    assert geometry.kv_bytes_per_token == 128 * 1024
+    assert geometry.kv_bytes_over(1) == 128 * 1024
     assert geometry.parameters == 7_248_023_552  # as its model card's safetensors header counts them
 
 
@@ -39,7 +39,7 @@ def test_geometry_of_a_known_model() -> None:
     ],
 )
 def test_defaults_of_hugging_face_configurations(change: Any, dtype: Any, kv_bytes: Any) -> None:
-    assert Geometry.from_config({**MISTRAL_7B, **change}, dtype).kv_bytes_per_token == kv_bytes
+    assert Geometry.from_config({**MISTRAL_7B, **change}, dtype).kv_bytes_over(1) == kv_bytes
 
 
 def test_a_multimodal_configuration_is_read_from_its_text_part() -> None:

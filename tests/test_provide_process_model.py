@@ -33,7 +33,7 @@ def env() -> EngineEnv:
 
 def test_the_tiny_model_takes_four_kibibytes_of_kv_per_token() -> None:
     geometry = Recipe().geometry
-    assert geometry.kv_bytes_per_token == 4096
+    assert geometry.kv_bytes_over(1) == 4096
     assert geometry.parameters == 19_400_960
 
 

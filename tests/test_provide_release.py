@@ -27,11 +27,12 @@ from fixtures.provide.kube.paths import PATHS
 from fixtures.provide.release import cleanup, engine_checks, preflight, quota, rights, volume_checks, waiting
 from fixtures.provide.release.checks import CHECKS, Check, demand, override
 from fixtures.provide.release.describe import describe
-from fixtures.provide.release.idle_keys import in_words, leaves, switched_off
+from fixtures.provide.release.idle_keys import leaves, switched_off
 from fixtures.provide.release.plan import Plan
 from fixtures.provide.release.pod_memory import resident_of
 from fixtures.provide.release.snapshot import take_snapshot
 from fixtures.provide.release.under_test import ReleaseUnderTest
+from fixtures.provide.values.layers import path_text
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
 from tests.test_provide_kube_helm import STAND_IN, VALUES
@@ -184,7 +185,7 @@ def test_a_helm_that_cannot_render_is_no_effect_of_a_key(site4: Site, monkeypatc
 
 def test_leaves_and_their_names() -> None:
     tree = {"a": {"b": [1, {"c": None}]}, "d": {}, "e": []}
-    assert [in_words(path) for path in leaves(tree)] == ["a.b[0]", "a.b[1].c", "d", "e"]
+    assert [path_text(path) for path in leaves(tree)] == ["a.b[0]", "a.b[1].c", "d", "e"]
 
 
 def test_without_a_chart_it_is_not_judged(site4: Site) -> None:
