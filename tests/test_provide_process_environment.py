@@ -188,7 +188,9 @@ def test_the_marker_records_what_was_installed(made: Any) -> None:
         (f"lib/python{HERE}/site-packages/torch", "torch.* is gone"),
     ],
 )
-def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(made: Any, victim: str, message: str) -> None:
+def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(
+    made: Any, victim: str, message: str
+) -> None:
     folder, _, _ = made
     aside = folder.parent / "aside"
     (folder / victim).rename(aside)
@@ -306,7 +308,9 @@ def test_the_lock_names_every_version_of_the_pair_and_a_hash_for_each_package() 
 # -- where it fails ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(StackError) as caught:
         ensure(None, report=print, pair=PAIR)
@@ -319,7 +323,9 @@ def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(offlin
     assert incompleteness(offline / PAIR.folder, PAIR) == "it is half made"
 
 
-def test_a_wheel_that_is_not_the_locked_one_is_refused(offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path) -> None:
+def test_a_wheel_that_is_not_the_locked_one_is_refused(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path
+) -> None:
     shutil.copytree(wheels, tmp_path / "other")
     wheel(tmp_path / "other", "lmcache", "0.2", lmcache__init="'other'")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "other"))
@@ -330,7 +336,9 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(offline: Path, monkeypatc
     assert "Hash mismatch for `lmcache==0.2`" in str(caught.value)
 
 
-def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def index(name: str, *projects: str) -> str:
         for project in projects:
             page = tmp_path / name / project / "index.html"
@@ -377,7 +385,9 @@ def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline: Path, p
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_an_interrupted_install_leaves_no_marker_and_no_uv(offline: Path, locks: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+def test_an_interrupted_install_leaves_no_marker_and_no_uv(
+    offline: Path, locks: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     folder = offline / PAIR.folder
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         monkeypatch.delenv("PIP_NO_INDEX")
@@ -459,7 +469,9 @@ def test_a_package_that_is_half_removed_is_missing(made: Any, name: str) -> None
 # -- using -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(made: Any, offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(
+    made: Any, offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, env, _ = made
     names = env.lmcache_config_keys()
     expected = {"LMCACHE_CHUNK_SIZE", "LMCACHE_LOCAL_CPU", "LMCACHE_OLD_NAME", "LMCACHE_EC_CHUNK_SIZE"}
@@ -468,7 +480,9 @@ def test_the_configuration_names_come_from_the_installed_lmcache_and_are_cached(
     assert env.lmcache_config_keys() == names
 
 
-def test_the_configuration_names_are_read_without_importing_what_serves(made: Any, offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_configuration_names_are_read_without_importing_what_serves(
+    made: Any, offline: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folder, env, _ = made
     config = site(folder) / "lmcache" / "v1" / "config.py"
     before = config.read_text()
@@ -492,7 +506,9 @@ def test_an_lmcache_without_the_known_table_is_an_error(made: Any, offline: Path
         config.write_text(before)
 
 
-def test_the_callers_variables_do_not_reach_the_stack(made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_callers_variables_do_not_reach_the_stack(
+    made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     _, env, _ = made
     for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "leaks")

@@ -174,7 +174,7 @@ class Maker:
 
 def everything(values: Values) -> None:
     """All that is read from values, each refused by itself."""
-    for number in range(len(values.models)):
+    for number in range(len(values.serving_engine_spec.model_spec)):
         with contextlib.suppress(ConfigurationError):
             render_engine(values, number)
             secrets(values, number)
