@@ -6,24 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import (
-    GIB,
-    MIB,
-    WARM_UP,
-    abort_requests,
-    check_decided,
-    fill_tier,
-    limits,
-    requirement,
-    slope_per_cycle,
-    undecided,
-)
+from . import Growth, abort_requests, fill_tier, gib, limits, mib, requirement
 
 if TYPE_CHECKING:
     from fixtures.core.record import Baseline
     from fixtures.instruments.host_memory import HostMemory
     from fixtures.instruments.prompts import Prompts
-    from fixtures.plugin.recording import RecordFigure
+    from fixtures.plugin.recording import Figures
     from fixtures.provide.provider import TearDown
     from fixtures.subject.stack import Stack
 
@@ -34,7 +23,7 @@ AT_ONCE = 16
 
 
 @requirement("MEM-01")
-def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
+def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figures: Figures) -> None:
     """Idle and under a full-length concurrent load, the engine stays within utilisation x total + tolerance."""
     with stack.gpu_memory() as gpu:
         budget = stack.gpu_budget_bytes()
@@ -46,45 +35,41 @@ def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figu
         abort_requests(stack, (prompts.unique(chunks=8) for _ in range(8)))
         stack.traffic.wait_until_idle()
     gpu.check_alone()
-    figures("GPU memory idle", idle.engine / MIB, "MiB")
-    figures("GPU memory peak of a card", gpu.peak_bytes / MIB, "MiB", n=len(gpu.samples), better="lower")
+    figures("GPU memory idle", mib(idle.engine), "MiB")
+    figures("GPU memory peak of a card", mib(gpu.peak_bytes), "MiB", n=len(gpu.samples), better="lower")
     if len(idle.cards) > 1:
-        figures(f"GPU memory peak of {len(idle.cards)} cards", gpu.peak_sum_bytes / MIB, "MiB", better="lower")
-    figures("GPU memory budget of a card", budget / MIB, "MiB")
-    if all(card.own is not None for card in idle.cards.values()):
-        figures("GPU memory of the cache server", idle.servers / MIB, "MiB", better="lower")
+        figures(f"GPU memory peak of {len(idle.cards)} cards", mib(gpu.peak_sum_bytes), "MiB", better="lower")
+    figures("GPU memory budget of a card", mib(budget), "MiB")
+    if idle.by_process:
+        figures("GPU memory of the cache server", mib(idle.servers), "MiB", better="lower")
     figures("GPU memory samples", gpu.per_second, "1/s")
-    if gpu.busy_share is not None:
-        figures("sampling", gpu.busy_share * 100, "% of a core")
+    if gpu.busy_percent is not None:
+        figures("sampling", gpu.busy_percent, "% of a core")
     assert gpu.peak_bytes <= budget, (
-        f"expected at most {budget / MIB:.0f} MiB of each card (utilisation x total + tolerance), "
-        f"got a peak of {gpu.peak_bytes / MIB:.0f} MiB ({gpu.by})"
+        f"expected at most {mib(budget):.0f} MiB of each card (utilisation x total + tolerance), "
+        f"got a peak of {mib(gpu.peak_bytes):.0f} MiB ({gpu.by})"
     )
 
 
 @requirement("MEM-02")
-def test_gpu_memory_does_not_grow(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
+def test_gpu_memory_does_not_grow(stack: Stack, prompts: Prompts, figures: Figures) -> None:
     """Over cycles of store, evict and reload, GPU memory does not grow once everything has been touched."""
-    samples: list[float] = []
+    growth = Growth(limits.GPU_GROWTH)
     with stack.gpu_memory() as gpu:
-        while undecided(samples, limits.GPU_GROWTH):
+        while growth.wants_more:
             cycle = [prompts.unique(chunks=8) for _ in range(4)]
             stack.complete_concurrently(cycle, at_once=4)
             stack.clear_prefix_cache()
             stack.complete_concurrently(cycle, at_once=4)
-            now = gpu.read()
-            samples.append((now.engine + now.servers) / MIB)
+            growth.add(gpu.read().whole_stack)
     gpu.check_alone()
-    growth = slope_per_cycle(samples[WARM_UP:])
-    figures("GPU memory growth", growth.median, "MiB/cycle", n=growth.n, low=growth.low, high=growth.high)
-    check_decided(growth, limits.GPU_GROWTH, "MiB/cycle")
-    assert growth.high <= limits.GPU_GROWTH, (
-        f"expected no growth of GPU memory, got {growth} MiB per cycle ({samples[WARM_UP]:.0f} to {samples[-1]:.0f} MiB)"
-    )
+    figures.interval("GPU memory growth", growth.per_cycle, "MiB/cycle")
+    growth.check_decided()
+    assert growth.per_cycle.high <= limits.GPU_GROWTH, f"expected no growth of GPU memory, got {growth}"
 
 
 @requirement("MEM-03")
-def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: RecordFigure) -> None:
+def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: Figures) -> None:
     """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
     stack.complete_concurrently(asked, at_once=12)
@@ -104,40 +89,38 @@ def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: RecordFigur
 
 @requirement("MEM-04")
 def test_host_memory_stays_within_the_buffer(
-    stack: Stack, prompts: Prompts, host_memory: HostMemory, figures: RecordFigure
+    stack: Stack, prompts: Prompts, host_memory: HostMemory, figures: Figures
 ) -> None:
     """Engine and cache server stay within buffer and overhead, and stores, evictions and loads do not make them grow."""
     filled = fill_tier(stack, prompts)
     figures("tokens sent to fill the tier", filled, "tokens")
-    samples: list[float] = []
-    while undecided(samples, limits.HOST_GROWTH):
+    growth = Growth(limits.HOST_GROWTH)
+    while growth.wants_more:
         cycle = [prompts.unique(chunks=2) for _ in range(AT_ONCE)]
         stack.complete_concurrently(cycle, at_once=4)
         stack.clear_prefix_cache()
         _, tokens = stack.complete_concurrently(cycle, at_once=4)
         stack.tier.expect_kept(cycle, tokens)
-        samples.append(sum(host_memory.read().values()) / MIB)
-    growth = slope_per_cycle(samples[WARM_UP:])
-    figures("growth with a full buffer", growth.median, "MiB/cycle", n=growth.n, low=growth.low, high=growth.high)
+        growth.add(host_memory.read_all())
+    figures.interval("growth with a full buffer", growth.per_cycle, "MiB/cycle")
     for bound in stack.host_memory_bounds(host_memory):
-        figures(f"peak of {bound.name}", bound.peak_bytes / GIB, "GiB", better="lower")
+        figures(f"peak of {bound.name}", gib(bound.peak_bytes), "GiB", better="lower")
         assert bound.peak_bytes <= bound.limit_bytes, (
-            f"expected {bound.name} within {bound.limit_bytes / GIB:.2f} GiB ({bound.terms}), "
-            f"got {bound.peak_bytes / GIB:.2f} GiB"
+            f"expected {bound.name} within {gib(bound.limit_bytes):.2f} GiB ({bound.terms}), "
+            f"got {gib(bound.peak_bytes):.2f} GiB"
         )
-    check_decided(growth, limits.HOST_GROWTH, "MiB/cycle")
-    assert growth.high <= limits.HOST_GROWTH, (
-        f"expected no growth once the buffer is full, got {growth} MiB per cycle of {AT_ONCE} stores and {AT_ONCE} loads "
-        f"({samples[WARM_UP]:.0f} to {samples[-1]:.0f} MiB)"
+    growth.check_decided()
+    assert growth.per_cycle.high <= limits.HOST_GROWTH, (
+        f"expected no growth once the buffer is full, got {growth}, of {AT_ONCE} stores and {AT_ONCE} loads each"
     )
 
 
 @requirement("MEM-05")
-def test_offload_costs_no_kv_pool(stack: Stack, baseline: Baseline, figures: RecordFigure) -> None:
+def test_offload_costs_no_kv_pool(stack: Stack, baseline: Baseline, figures: Figures) -> None:
     """The KV pool holds at least 0.9 x the tokens that it holds in the same engine without a connector."""
     figures("KV pool", stack.pool_tokens, "tokens", better="higher")
     figures("KV pool without offload", baseline.pool_tokens, "tokens")
-    assert stack.pool_tokens >= limits.POOL_SHARE * baseline.pool_tokens, (
+    assert stack.pool_share(baseline) >= limits.POOL_SHARE, (
         f"expected a KV pool of at least {limits.POOL_SHARE} x the {baseline.pool_tokens} tokens of an engine without a "
         f"connector, got {stack.pool_tokens}"
     )
@@ -145,17 +128,17 @@ def test_offload_costs_no_kv_pool(stack: Stack, baseline: Baseline, figures: Rec
 
 @requirement("MEM-06")
 @pytest.mark.run_last
-def test_tear_down_gives_the_memory_back(teardown_report: TearDown, figures: RecordFigure) -> None:
+def test_tear_down_gives_the_memory_back(teardown_report: TearDown, figures: Figures) -> None:
     """After tear-down no process of the stack runs, and none of its memory, shared memory included, is still taken."""
-    figures("given back", (teardown_report.resident_before_bytes - teardown_report.resident_after_bytes) / MIB, "MiB")
+    figures("given back", mib(teardown_report.given_back_bytes), "MiB")
     figures("tear-down", teardown_report.seconds, "s")
     assert not teardown_report.left_running, (
         f"expected every process to end, pids {teardown_report.left_running} still run"
     )
     assert teardown_report.resident_after_bytes == 0, (
-        f"expected 0 MiB resident, got {teardown_report.resident_after_bytes / MIB:.0f}"
+        f"expected 0 MiB resident, got {mib(teardown_report.resident_after_bytes):.0f}"
     )
     assert not teardown_report.left_in_shared_memory, (
-        f"expected no shared memory left, got {teardown_report.shared_memory_bytes / MIB:.3g} MiB in "
+        f"expected no shared memory left, got {mib(teardown_report.shared_memory_bytes):.3g} MiB in "
         f"{', '.join(teardown_report.left_in_shared_memory)}"
     )

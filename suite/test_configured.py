@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import GIB, requirement
+from . import gib, requirement
 
 if TYPE_CHECKING:
-    from fixtures.plugin.recording import RecordFigure
+    from fixtures.plugin.recording import Figures
     from fixtures.subject.stack import Stack
 
 
@@ -60,19 +60,19 @@ def test_the_manifests_are_accepted_and_complete(stack: Stack) -> None:
 
 
 @requirement("CFG-07")
-def test_the_host_buffer_fits_the_memory_limit(stack: Stack, figures: RecordFigure) -> None:
+def test_the_host_buffer_fits_the_memory_limit(stack: Stack, figures: Figures) -> None:
     """All workers' buffers plus the engine itself stay under the memory limit."""
     for budget in stack.memory_budgets():
-        figures("host memory needed", budget.needed_bytes / GIB, "GiB")
-        figures("host memory limit", budget.limit_bytes / GIB, "GiB")
+        figures("host memory needed", gib(budget.needed_bytes), "GiB")
+        figures("host memory limit", gib(budget.limit_bytes), "GiB")
         assert budget.needed_bytes <= budget.limit_bytes, (
-            f"expected at most {budget.limit_bytes / GIB:.1f} GiB ({budget.limit_is}), "
-            f"got {budget.needed_bytes / GIB:.1f} GiB: {budget.terms}"
+            f"expected at most {gib(budget.limit_bytes):.1f} GiB ({budget.limit_is}), "
+            f"got {gib(budget.needed_bytes):.1f} GiB: {budget.terms}"
         )
 
 
 @requirement("CFG-08")
-def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack: Stack, figures: RecordFigure) -> None:
+def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack: Stack, figures: Figures) -> None:
     """The CPU tier holds more tokens than the GPU pool; under LRU a smaller one never serves what the GPU evicted."""
     tier, pool = stack.tier.capacity_tokens(), stack.pool_tokens
     figures("CPU tier", tier, "tokens")

@@ -9,13 +9,13 @@ import pytest
 from . import requirement
 
 if TYPE_CHECKING:
-    from fixtures.plugin.recording import RecordFigure
+    from fixtures.plugin.recording import Figures
     from fixtures.provide.provider import TearDown
     from fixtures.subject.stack import Stack
 
 
 @requirement("REL-01")
-def test_the_release_starts_within_its_own_budget(stack: Stack, figures: RecordFigure) -> None:
+def test_the_release_starts_within_its_own_budget(stack: Stack, figures: Figures) -> None:
     """Every pod became ready within what its start-up probe allows, and no container was ever restarted."""
     starts = stack.release.starts()
     for start in starts:

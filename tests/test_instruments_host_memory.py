@@ -15,10 +15,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fixtures.catalogue import limits
 from fixtures.core.errors import NotJudged
 from fixtures.instruments.host_memory import (
     CYCLES,
     MIB,
+    Growth,
     HostMemory,
     check_decided,
     resident_bytes,
@@ -221,3 +223,13 @@ def test_processes_add_up_and_those_that_are_gone_count_nothing(child: subproces
     child.wait()
     assert read() == 0
     assert resident_bytes([]) == 0
+
+
+def test_growth_wants_cycles_until_they_decide_and_says_what_it_saw() -> None:
+    growth = Growth(limits.HOST_GROWTH)
+    while growth.wants_more:
+        growth.add(100 * MIB)
+    growth.check_decided()
+    assert len(growth.samples) == 14
+    assert growth.per_cycle.high == 0
+    assert str(growth) == "0 [0, 0], n=12 MiB per cycle (100 to 100 MiB)"

@@ -153,3 +153,39 @@ def test_a_large_vocabulary_is_used_as_ever() -> None:
     assert Vocabulary.of_size(32_000) == Vocabulary.of_size(151_936) == Vocabulary()
     with pytest.raises(NotJudged, match="vocabulary of 15 tokens"):
         Vocabulary.of_size(15)
+
+
+def test_counts_that_a_reload_may_show() -> None:
+    whole = Prompt(tuple(range(256)), 256, "one chunk")
+    assert (whole.rest_tokens, sorted(whole.stored_counts), sorted(whole.loaded_counts)) == (
+        256,
+        [0, 256],
+        [0, 255, 256],
+    )
+    more = Prompt(tuple(range(600)), 256, "two chunks and more")
+    assert (more.rest_tokens, sorted(more.stored_counts), sorted(more.loaded_counts)) == (88, [512], [512])
+    assert more.beginning(chunks=2).tokens == 513
+    assert more.beginning(chunks=1.5).tokens == 385
+
+
+@pytest.mark.parametrize(("beyond", "common"), [(0.0, 1280), (0.4, 1382), (1.0, 1535)])
+def test_a_shared_beginning_ends_where_it_is_asked_to(beyond: float, common: int) -> None:
+    source = Prompts(1, "shared", 256, 4096)
+    first = source.unique(chunks=8)
+    second = source.sharing(first, chunks=5, beyond=beyond)
+    assert second.tokens == first.tokens
+    assert second.ids[:common] == first.ids[:common]
+    assert second.ids[common] != first.ids[common]
+
+
+def test_canaries_and_mixtures_are_all_different() -> None:
+    source = Prompts(1, "canaries", 64, 4096)
+    found = source.canaries()
+    assert len({prompt.ids for prompt in found}) == len(found) == 15
+    mixed = source.mixed_with_new(found[:8], every=4)
+    assert [prompt for prompt in mixed if prompt in found] == found[:8]
+    assert [number for number, prompt in enumerate(mixed) if prompt not in found] == [4, 9]
+
+
+def test_a_failing_test_shows_no_token_ids() -> None:
+    assert repr(Prompt(tuple(range(9999)), 256, "prompt-1")) == "Prompt(chunk_tokens=256, label='prompt-1')"

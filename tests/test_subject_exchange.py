@@ -244,3 +244,13 @@ def test_multi_process_lookups_of_others_are_not_ours() -> None:
 def test_silence_is_nothing_stored(text: str) -> None:
     facts, asked = read_log(text), answered("cmpl-1")
     assert (asked.stored_in(facts), asked.hit_in(facts), asked.retrieved_in(facts)) == (0, 0, 0)
+
+
+def test_a_failing_test_shows_an_exchange_in_one_line() -> None:
+    one = answered("cmpl-1", tokens=TokenSources(1, 2, 3))
+    assert len(repr(one)) < 250
+    assert "TokenSources(computed=1, gpu_hit=2, loaded=3)" in repr(one)
+    assert one.sources.reused == 5
+    facts = read_log((DATA / "mp-vllm0.32.0.engine.log").read_text())
+    assert repr(facts).startswith("LogFacts(")
+    assert len(repr(facts)) < 250

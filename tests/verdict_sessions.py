@@ -24,6 +24,7 @@ Run = Callable[..., pytest.RunResult]
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """
 import pytest
+from fixtures.instruments.trials import Interval
 from fixtures.core.errors import NotApplicable, NotJudged, StackError, SubjectFault
 from fixtures.plugin.markers import requirement
 from fixtures.plugin.transport import publish_subject
@@ -116,7 +117,7 @@ def leaky():
 def test_passes(stack, figures):
     """A cold prompt is computed."""
     figures("tokens", 2048, "tokens")
-    figures("ratio", 0.4, "", n=20, low=0.3, high=0.5)
+    figures.interval("ratio", Interval(0.4, 0.3, 0.5, 20), "")
 
 @requirement("ACC-02")
 @pytest.mark.parametrize("k", [1, 2])
