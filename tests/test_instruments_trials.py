@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,28 @@ def test_the_ranks_are_those_of_the_tables(n: int, confidence: float, rank: int 
     found = median_interval([float(value) for value in range(1, n + 1)], confidence)
     assert found.enough == (rank is not None)
     assert (found.low, found.high) == (rank or 1, n + 1 - (rank or 1))
+
+
+@given(n=st.integers(5, 40), confidence=st.sampled_from([0.9, 0.95, 0.99]))
+@settings(deadline=None)
+def test_an_interval_covers_the_median_at_least_as_often_as_it_says(n: int, confidence: float) -> None:
+    """By counting: each sample is below the median of a continuous distribution with probability one half."""
+    found = median_interval([float(value) for value in range(1, n + 1)], confidence)
+    rank = int(found.low)
+    within = sum(math.comb(n, below) for below in range(rank, n - rank + 1)) / 2**n
+    assert found.coverage == pytest.approx(within)
+    assert found.enough == (within >= confidence)
+    one_narrower = sum(math.comb(n, below) for below in range(rank + 1, n - rank)) / 2**n
+    assert not found.enough or one_narrower < confidence, "no wider than it has to be"
+
+
+@pytest.mark.parametrize("n", [5, 6, 8, 9, 13, 24, 40])
+def test_samples_of_a_skewed_distribution_are_covered_as_often(n: int) -> None:
+    source, runs = random.Random(n), 2000
+    found = [median_interval([source.lognormvariate(0, 1.0) for _ in range(n)]) for _ in range(runs)]
+    share = sum(one.low <= 1.0 <= one.high for one in found) / runs
+    assert share == pytest.approx(found[0].coverage, abs=0.02)
+    assert share >= 0.93 or n < 6
 
 
 def test_looking_again_and_again_does_not_decide_wrongly() -> None:
