@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fixtures import plugin
 from fixtures.plugin import options
 from fixtures.plugin.option_docs import DOCUMENT, README, document, main, readme
 from fixtures.plugin.option_table import TABLE
 from tests.verdict_sessions import PASSING, Run, written
+
+DATA = Path(__file__).with_name("data")
+OTHER_PLUGINS: dict[str, dict[str, str]] = json.loads((DATA / "other_plugins.json").read_text())
+OWN_FIXTURES = {
+    name
+    for module in map(importlib.import_module, plugin.pytest_plugins)
+    for name, found in vars(module).items()
+    if type(found).__name__ == "FixtureFunctionDefinition"
+}
 
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 
@@ -50,6 +64,28 @@ def test_a_name_that_another_plugin_owns_is_left_to_it(run: Run, project: pytest
     )
     assert run(PASSING, "-p", "profiling", "--profile", "--profiles=api").ret == 0
     assert written(project)["run"]["profiles"] == ["api"]
+
+
+def test_a_name_of_an_installed_plugin_is_left_to_it_where_the_plugin_is_named_by_an_option(
+    pytester: pytest.Pytester,
+) -> None:
+    """``-p`` loads the plugin before installed ones; what one of those owns must still be free then."""
+    pytester.syspathinsert()
+    pytester.makepyfile(profiling="def pytest_addoption(parser): parser.addoption('--profile', action='store_true')")
+    early = ("-p", "fixtures.plugin.options", "-p", "profiling")
+    shown = pytester.runpytest_subprocess(*early, "--profile", "--profiles=api", "--help")
+    assert shown.ret == 0, shown.stderr.str()
+    alone = pytester.runpytest_subprocess(*early[:2], "--profile=api", "--help")
+    assert alone.ret == 0, alone.stderr.str()
+    assert re.search(r"--profile=NAME.*\s+as --profiles", alone.stdout.str())
+
+
+@pytest.mark.parametrize(("owner", "names"), OTHER_PLUGINS.items(), ids=list(OTHER_PLUGINS))
+def test_no_name_belongs_to_a_plugin_that_is_much_used(owner: str, names: dict[str, str]) -> None:
+    """What the most used plugins add to pytest, as of the versions in the file. Only an alias may have the same name."""
+    assert not {f"--{option.name}" for option in TABLE} & set(names.get("options", "").split()), owner
+    assert not {option.ini for option in TABLE} & set(names.get("ini", "").split()), owner
+    assert not OWN_FIXTURES & set(names.get("fixtures", "").split()), owner
 
 
 def config_of(**given: Any) -> Any:
