@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fixtures.core.errors import StackError
 from fixtures.core.files import cache_dir
 from fixtures.core.progress import Progress
-from fixtures.instruments import gpu
+from fixtures.instruments import cards
 from fixtures.plugin.locks import machine
 from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
 from fixtures.provide.process import baseline, install, probe, teardown
@@ -180,7 +180,7 @@ class Runner:
     def versions(self) -> dict[str, str]:
         """Of the engine and the cache that the faults were seeded into, and what they ran on."""
         env = self.engine_env()
-        on = "a CPU" if self.subject.device == "cpu" else gpu.cards()[0].name
+        on = "a CPU" if self.subject.device == "cpu" else cards.cards()[0].name
         return {"vllm": env.vllm, "lmcache": env.lmcache, "on": on}
 
     @functools.cached_property

@@ -32,10 +32,8 @@ MOST_IMPORTS = 10
 # What is still above a limit. These sets only shrink: nothing is added, and what is below its limit is removed.
 LONG_MODULES = {
     "fixtures/evidence/shell.py",
-    "fixtures/experiments/latency.py",
     "fixtures/instruments/api.py",
     "fixtures/instruments/client.py",
-    "fixtures/instruments/gpu.py",
     "fixtures/report/model.py",
 }
 LONG_FUNCTIONS = {"fixtures/instruments/client.py: _send"}
@@ -50,7 +48,6 @@ MANY_IMPORTS = {
     "fixtures.provide.release.teardown",
     "fixtures.provide.release.under_test",
     "fixtures.provide.release_provider",
-    "fixtures.subject.engine",
 }
 
 

@@ -12,7 +12,7 @@ from fixtures.catalogue import limits
 from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline
 from fixtures.evidence.metrics import EngineCounters
-from fixtures.experiments import latency
+from fixtures.experiments import latency, misses, store_cost
 from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.trials import MAX_TRIALS, MIN_TRIALS, Interval
@@ -131,16 +131,16 @@ def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None
 
 def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a_second() -> None:
     stack = FakeStack()
-    found = latency.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]
+    found = store_cost.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]
     assert found.prompt_tokens == 624 * CHUNK + 1, "1 249 chunks take 2 s, half of them just under one"
-    assert len(found.cold_s) == latency.COLD_TRIALS
+    assert len(found.cold_s) == store_cost.COLD_TRIALS
     assert found.pool_tokens == 4096
-    assert len(found.unstored_s) == latency.UNSTORED_TRIALS
-    assert found.unstored_s == pytest.approx(found.cold_s[: latency.UNSTORED_TRIALS], rel=0.01), (
+    assert len(found.unstored_s) == store_cost.UNSTORED_TRIALS
+    assert found.unstored_s == pytest.approx(found.cold_s[: store_cost.UNSTORED_TRIALS], rel=0.01), (
         "as many tokens at once"
     )
-    assert stack.asked[-1 - latency.MISSES].tokens == CHUNK - 1, "of which nothing is stored"
-    assert len(found.fixed_wait_s) == latency.MISSES
+    assert stack.asked[-1 - misses.MISSES].tokens == CHUNK - 1, "of which nothing is stored"
+    assert len(found.fixed_wait_s) == misses.MISSES
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
             self.cold_s = next(times)
             return super().complete(prompt, stream=stream)
 
-    cost = latency.store_cost(Varying(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    cost = store_cost.store_cost(Varying(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
     assert cost.allowed_s(0.4107) == pytest.approx(1.25 * 0.4107 + 0.05)
     if decided:
         cost.check_decided()
@@ -178,7 +178,7 @@ def test_a_machine_that_is_slower_now_is_not_the_store(slower: int) -> None:
             self.cold_s = 200e-6 if prompt.tokens == 4097 else slower * 100e-6
             return super().complete(prompt, stream=stream)
 
-    cost = latency.store_cost(Slower(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    cost = store_cost.store_cost(Slower(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
     if slower == 1:
         cost.check_decided()
         assert cost.too_slow
@@ -314,24 +314,24 @@ def test_an_undecided_ratio_takes_every_trial_allowed() -> None:
 # --- LAT-05 -----------------------------------------------------------------------------------------------------------
 
 
-def waits(*seen: float, inside: float | None = None) -> tuple[latency.Wait, ...]:
-    return tuple(latency.Wait(one, one if inside is None else inside) for one in seen)
+def waits(*seen: float, inside: float | None = None) -> tuple[misses.Wait, ...]:
+    return tuple(misses.Wait(one, one if inside is None else inside) for one in seen)
 
 
 QUICK = waits(*[0.01] * 9)
 
 
-def misses(fixed: Any = QUICK, found: Any = QUICK, **fields: Any) -> latency.Misses:
-    return latency.Misses(fixed, found, **{"without": None, "load": 0.5} | fields)
+def misses_of(fixed: Any = QUICK, found: Any = QUICK, **fields: Any) -> misses.Misses:
+    return misses.Misses(fixed, found, **{"without": None, "load": 0.5} | fields)
 
 
 def test_quick_answers_are_decided() -> None:
-    misses().check_decided()
+    misses_of().check_decided()
 
 
 @pytest.mark.parametrize("name", ["fixed", "found"])
 def test_a_wait_of_every_request_inside_of_the_engine_is_the_caches(name: str) -> None:
-    held = misses(**{name: waits(*[0.3] * 9)})
+    held = misses_of(**{name: waits(*[0.3] * 9)})
     held.check_decided()
     assert max(held.fixed_wait.low, held.miss_wait.low) == 0.3
 
@@ -340,29 +340,29 @@ def test_a_wait_of_every_request_inside_of_the_engine_is_the_caches(name: str) -
 def test_a_wait_outside_of_the_engine_is_not_the_caches(name: str) -> None:
     """A proxy holds the first event of every stream for 300 ms, cold and warm alike."""
     with pytest.raises(NotJudged, match=r"waits 300 ms, but by the engine's own clock only 10 ms: .*proxy"):
-        misses(**{name: waits(*[0.3] * 9, inside=0.01)}).check_decided()
+        misses_of(**{name: waits(*[0.3] * 9, inside=0.01)}).check_decided()
 
 
 def test_a_wait_without_the_connector_too_is_not_the_caches() -> None:
     with pytest.raises(NotJudged, match="310 ms on the same engine without its connector"):
-        misses(waits(*[0.3] * 9), without=Interval(0.31, 0.3, 0.32, 9)).check_decided()
-    misses(waits(*[0.3] * 9), without=Interval(0.01, 0.01, 0.02, 9)).check_decided()
+        misses_of(waits(*[0.3] * 9), without=Interval(0.31, 0.3, 0.32, 9)).check_decided()
+    misses_of(waits(*[0.3] * 9), without=Interval(0.01, 0.01, 0.02, 9)).check_decided()
 
 
 @pytest.mark.parametrize("name", ["fixed", "found"])
 def test_a_busy_machine_is_not_judged(name: str) -> None:
     noisy = waits(*[0.02] * 4, *[0.269] * 5)
     with pytest.raises(NotJudged, match="too noisy"):
-        misses(**{name: noisy}).check_decided()
+        misses_of(**{name: noisy}).check_decided()
     with pytest.raises(NotJudged, match=r"15\.0 runnable processes per core"):
-        misses(**{name: waits(*[0.3] * 9)}, load=15.0).check_decided()
+        misses_of(**{name: waits(*[0.3] * 9)}, load=15.0).check_decided()
 
 
 def test_one_stall_is_not_a_verdict_and_two_are() -> None:
-    one = misses(found=waits(*[0.01] * 20, 2.5))
+    one = misses_of(found=waits(*[0.01] * 20, 2.5))
     with pytest.raises(NotJudged, match=r"one of 21 misses waited 2\.5 s"):
         one.check_decided()
-    two = misses(found=waits(*[0.01] * 19, 2.5, 3.0))
+    two = misses_of(found=waits(*[0.01] * 19, 2.5, 3.0))
     two.check_decided()
     assert two.stalls == 2
 
@@ -394,8 +394,8 @@ def test_who_holds_the_first_event_is_told_apart(holder: str) -> None:
     stack = Timed()
     stack.holds = 0.3 if holder == "proxy" else 0.0
     stack.waits = lambda prompt: 0.3 if holder == "lookup" and prompt.tokens >= CHUNK else 0.0
-    found = latency.measure_misses(stack, Prompts(3, "misses", CHUNK, 20000))  # type: ignore[arg-type]
-    assert len(found.misses) == latency.MISSES
+    found = misses.measure_misses(stack, Prompts(3, "misses", CHUNK, 20000))  # type: ignore[arg-type]
+    assert len(found.misses) == misses.MISSES
     if holder == "proxy":
         with pytest.raises(NotJudged, match="proxy"):
             found.check_decided()
@@ -407,9 +407,9 @@ def test_who_holds_the_first_event_is_told_apart(holder: str) -> None:
 def test_a_stall_is_looked_for_again() -> None:
     stack = Timed()
     stack.waits = lambda prompt: 3.0 if len(stack.asked) == 3 else 0.0
-    found = latency.measure_misses(stack, Prompts(3, "misses", CHUNK, 20000))  # type: ignore[arg-type]
+    found = misses.measure_misses(stack, Prompts(3, "misses", CHUNK, 20000))  # type: ignore[arg-type]
     assert found.stalls == 1
-    assert len(found.misses) == latency.MISSES + latency.MORE_MISSES
+    assert len(found.misses) == misses.MISSES + misses.MORE_MISSES
 
 
 # --- LAT-06 -----------------------------------------------------------------------------------------------------------

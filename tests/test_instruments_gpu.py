@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError, NotJudged, StackError
-from fixtures.instruments import gpu
-from fixtures.instruments.gpu import GpuMemory, PodGpuMemory
+from fixtures.instruments import cards
+from fixtures.instruments.gpu import GpuMemory, PodGpuMemory, check_free
 from tests.fakes.nvml import FakeCard, FakeNvml
 
 GIB = 1024**3
@@ -30,7 +30,7 @@ def processes(*pids: int) -> Any:
 
 
 def test_a_card_is_named_with_size_driver_and_link(driver: FakeNvml) -> None:
-    card = gpu.cards()[1]
+    card = cards.cards()[1]
     assert str(card) == "NVIDIA H100 80GB HBM3, 80 GiB, driver 580.95.05, PCIe 5 x16"
     assert card.link_bytes_per_s == pytest.approx(63e9, rel=0.01)
 
@@ -39,7 +39,7 @@ def test_a_card_is_named_with_size_driver_and_link(driver: FakeNvml) -> None:
     ("visible", "indices"), [(None, [0, 1]), ("", [0, 1]), ("1", [1]), ("1,0", [1, 0]), ("GPU-1", [1]), ("7", [0, 1])]
 )
 def test_the_visible_cards_come_in_their_order(driver: FakeNvml, visible: str | None, indices: list[int]) -> None:
-    assert [card.index for card in gpu.visible_cards(visible)] == indices
+    assert [card.index for card in cards.visible_cards(visible)] == indices
 
 
 def test_memory_is_the_processes_own_on_every_card(driver: FakeNvml) -> None:
@@ -101,17 +101,17 @@ def test_a_card_that_is_lost_is_no_verdict(driver: FakeNvml) -> None:
 def test_a_card_that_cannot_be_used_is_refused(driver: FakeNvml, card: FakeCard, message: str) -> None:
     driver.cards[0] = card
     with pytest.raises(ConfigurationError, match=message):
-        gpu.cards()[0].check_free()
+        check_free(cards.cards()[0])
 
 
 def test_a_free_card_is_taken(driver: FakeNvml) -> None:
-    gpu.cards()[0].check_free()
+    check_free(cards.cards()[0])
 
 
 def test_no_card_at_all_names_the_way_out(driver: FakeNvml) -> None:
     driver.cards.clear()
     with pytest.raises(ConfigurationError, match="leave --gpu out"):
-        gpu.cards()
+        cards.cards()
 
 
 # --- cards of pods ----------------------------------------------------------------------------------------------------
