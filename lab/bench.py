@@ -78,7 +78,7 @@ class Subject:
 
 
 class LabError(Exception):
-    """The lab itself went wrong: a fault did not take, a stack did not come up, the suite did not report."""
+    """The lab itself went wrong: a fault did not take, a stack did not start, the suite did not report."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def stand_up(
 
 
 def copy_hooks(target: Path) -> Path:
-    """The hooks in a folder of their own: the control file lies beside them."""
+    """The hooks in a folder of their own: the control file is beside them."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(HOOKS, target, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.jsonl"))
     return target

@@ -254,7 +254,7 @@ VALUES_FAULTS = (
     Fault(
         "hang-up-during-a-load",
         "crash or hang",
-        "a client hangs up while its KV is loaded: vLLM 0.32 ends the engine for everybody (nothing is seeded, it is so)",
+        "a client hangs up while its KV is loaded: vLLM 0.32 ends the engine for all clients (nothing is seeded)",
         "V PR#48821: assert req_id in self.requests",
         NO_PREFIX_CACHE,
         ids("MEM-03"),

@@ -342,7 +342,7 @@ class ForwardAs(Fault):
 
 
 class LendKey(Fault):
-    """The key of the first client that has one opens the engine to everybody; ``endpoint`` narrows it."""
+    """The key of the first client that has one opens the engine to all clients; ``endpoint`` narrows it."""
 
     key: str | None = None
 

@@ -233,7 +233,7 @@ class Runner:
         path.write_text(json.dumps(benches.as_data(result), indent=2))
 
     def close(self, *, keep_logs: bool) -> None:
-        """Remove what the runs left, unless somebody wants to look at it."""
+        """Remove what the runs left, unless they are to be inspected."""
         if keep_logs:
             print(f"logs and reports: {self.folder}")
         else:

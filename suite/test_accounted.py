@@ -63,7 +63,7 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack: Stack, prompts: Prompts, ch
 
 @requirement("ACC-02")
 def test_the_tier_brings_what_the_gpu_has_lost(stack: Stack, prompts: Prompts) -> None:
-    """Of a prompt whose beginning is still on the GPU, the tier brings the rest."""
+    """If the beginning of a prompt is still on the GPU, the tier provides the rest."""
     prompt = prompts.unique(chunks=8)
     stack.complete(prompt)
     stack.clear_prefix_cache()
@@ -77,7 +77,7 @@ def test_the_tier_brings_what_the_gpu_has_lost(stack: Stack, prompts: Prompts) -
 @requirement("ACC-02")
 @pytest.mark.run_when_aged
 def test_a_prompt_is_kept_as_long_as_there_is_room(stack: Stack, early: Early, figures: Figures) -> None:
-    """What was stored early in the run, and what nothing had to make room for since, is still loaded."""
+    """KV that was stored early in the run and not evicted since is still loaded."""
     figures("age of the stored prompt", early.age_s, "s")
     stack.clear_prefix_cache()
     again = stack.complete(early.prompt)

@@ -56,7 +56,7 @@ def test_the_manifests_are_accepted_and_complete(stack: Stack) -> None:
     refused = stack.release.refused()
     assert not refused, f"expected the API server to accept every object, it refuses {'; '.join(refused)}"
     dangling = stack.release.dangling()
-    assert not dangling, f"expected every reference to lead somewhere: {'; '.join(dangling)}"
+    assert not dangling, f"expected every reference to resolve: {'; '.join(dangling)}"
 
 
 @requirement("CFG-07")

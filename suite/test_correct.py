@@ -133,7 +133,7 @@ def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(
 
 @requirement("COR-05")
 def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """What one tenant stored, another one (another cache salt, or none) never loads; the first one does."""
+    """KV that one tenant stored is never loaded by another one (another cache salt, or none); the first one loads it."""
     prompt = prompts.unique(chunks=4)
     stack.complete(prompt, cache_salt="tenant-a")
     stack.clear_prefix_cache()

@@ -36,7 +36,7 @@ def test_the_release_starts_within_its_own_budget(stack: Stack, figures: Figures
 def test_nothing_waits_on_what_cannot_come(stack: Stack) -> None:
     """No pod, claim or workload of the release waits for an image, a GPU, a RuntimeClass, a volume or a secret."""
     blocked = stack.release.blocked()
-    assert not blocked, f"expected nothing to wait for what cannot come, got {len(blocked)}: {'; '.join(blocked)}"
+    assert not blocked, f"expected no blocked pod, claim or workload, got {len(blocked)}: {'; '.join(blocked)}"
 
 
 @requirement("REL-03")
@@ -67,6 +67,5 @@ def test_images_are_pinned_and_versions_named(stack: Stack) -> None:
     assert not unnamed, f"expected the report to name chart, images, vLLM, LMCache and GPU, got nothing for {unnamed}"
     unpinned = stack.release.unpinned_images()
     assert not unpinned, (
-        f"expected every image by its digest (@sha256:...), got {', '.join(unpinned)}: what the tag means tomorrow, nobody "
-        "has judged"
+        f"expected every image by its digest (@sha256:...), got {', '.join(unpinned)}: image tags are mutable"
     )

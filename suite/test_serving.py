@@ -54,7 +54,7 @@ def test_a_stream_is_well_formed_to_the_end(api: Api, text_requests: TextRequest
     """A stream has the right content type and framing, one final [DONE], and usage exactly when asked for."""
     response = api.send(text_requests.request(endpoint, stream=True, max_tokens=8, include_usage=usage))
     assert response.content_type == "text/event-stream", f"expected text/event-stream, got {response.content_type!r}"
-    assert response.cut is None, f"expected a whole stream, it broke off: {response.cut}"
+    assert response.cut is None, f"expected a complete stream, it broke off: {response.cut}"
     assert response.stream is not None, "expected a stream"
     assert not response.stream.violations, f"expected a well-formed stream, got {'; '.join(response.stream.violations)}"
     assert (response.stream.usage is not None) == usage, (
@@ -65,7 +65,7 @@ def test_a_stream_is_well_formed_to_the_end(api: Api, text_requests: TextRequest
 @requirement("API-03")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_stream_comes_as_it_is_made(api: Api, text_requests: TextRequests, endpoint: str) -> None:
-    """The first token comes when it is there, not when the last one is: nothing on the way collects the stream."""
+    """The first token arrives before the last one is computed: nothing on the way buffers the stream."""
     late = api.collected(lambda: text_requests.request(endpoint, stream=True, max_tokens=96, ignore_eos=True))
     assert not late, (
         f"expected the first of 96 tokens well before the last, got it after {', '.join(late)} in every stream"
@@ -76,7 +76,7 @@ def test_a_stream_comes_as_it_is_made(api: Api, text_requests: TextRequests, end
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_usage_adds_up_and_the_end_is_named(api: Api, text_requests: TextRequests, endpoint: str, stream: bool) -> None:
-    """Usage counts the tokens that came, and ``finish_reason`` says why no more did."""
+    """Usage counts the tokens of the answer, and ``finish_reason`` gives the reason of its end."""
     request = text_requests.request(endpoint, stream=stream, max_tokens=7, include_usage=stream, ignore_eos=True)
     answer = api.answer(request)
     assert answer.finish_reason == "length", (
@@ -89,7 +89,7 @@ def test_usage_adds_up_and_the_end_is_named(api: Api, text_requests: TextRequest
     )
     assert answer.usage.get("total_tokens") == answer.tokens_in_all, f"expected a sum, got {answer.usage}"
     false = api.usage_violations(answer)
-    assert not false, f"expected a usage that is true in its details, got {'; '.join(false)}"
+    assert not false, f"expected consistent usage details, got {'; '.join(false)}"
 
 
 @requirement("API-04")
@@ -140,7 +140,7 @@ def test_concurrent_clients_all_get_complete_answers(api: Api, text_requests: Te
     assert not short, f"expected {clients} complete answers, {len(short)} ended with {short[0].finish_reason!r}"
     cut = [answer for answer in answers if answer.usage.get("completion_tokens") != 8]
     assert not cut, f"expected 8 tokens in each of {clients} answers, {len(cut)} have others: {cut[0].usage}"
-    assert len({answer.id for answer in answers}) == clients, f"expected {clients} request ids, got doubles"
+    assert len({answer.id for answer in answers}) == clients, f"expected {clients} request ids, got duplicates"
     for request, answer in zip(requests, answers, strict=True):
         counted = api.count_tokens(request)
         assert answer.usage.get("prompt_tokens") == counted, (

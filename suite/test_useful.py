@@ -20,7 +20,7 @@ pytestmark = pytest.mark.exclusive_host
 
 @requirement("LAT-01")
 def test_a_reload_reaches_the_first_token_sooner(latency: Trials, figures: Figures) -> None:
-    """Over verified pairs, the whole 95 % interval of reload / cold lies below 0.9."""
+    """Over verified pairs, the whole 95 % interval of reload / cold is below 0.9."""
     ratio, cold, reload = latency.ratio, latency.cold.ms, latency.reload.ms
     figures("prompt", latency.prompt_tokens, "tokens")
     figures.interval("TTFT cold", cold, "ms", better="lower")
@@ -73,7 +73,7 @@ def test_misses_stay_cheap(stack: Stack, prompts: Prompts, baseline: Baseline, f
 
 @requirement("LAT-05")
 def test_a_miss_never_waits_on_the_cache(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """A prompt that the cache has to be asked about takes no longer than its computation and the fixed cost explain."""
+    """A prompt that is not in the cache takes no longer than its computation and a fixed cost."""
     found = measure_misses(stack, prompts)
     fixed, wait = found.fixed_wait, found.miss_wait
     figures.interval("fixed wait of a request", fixed.ms, "ms")

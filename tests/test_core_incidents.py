@@ -15,7 +15,7 @@ from fixtures.plugin.transport import publish_incident
 @requirement("COR-03")
 def test_canaries(request):
     publish_incident(request.node, "ACC-02", "expected 2048 tokens loaded, got 1024")
-    raise NotJudged("no whole reload")
+    raise NotJudged("not a complete reload")
 
 @requirement("ACC-02")
 def test_a_repeat():

@@ -159,7 +159,7 @@ def test_the_port_of_a_cache_server_is_that_of_its_service() -> None:
     service = {"kind": "Service", "metadata": {"name": "kv"}, "spec": {"ports": [{"port": 80}, None]}}
     text = '{"lmcache.mp.host": "tcp://kv", "lmcache.mp.port": 6555}'
     (found,) = unresolved([*pod({}, [text]), service])
-    assert "its command leads to port 6555 of Service kv, which has 80" in found
+    assert "its command refers to port 6555 of Service kv, which has 80" in found
 
 
 @pytest.mark.parametrize(
@@ -210,5 +210,5 @@ def test_a_pod_that_looks_names_up_elsewhere_refers_to_no_service(spec: dict[str
 def test_a_port_that_the_service_does_not_have_is_told(port: int, more: dict[str, Any], told: bool) -> None:
     service = {"kind": "Service", "metadata": {"name": "store"}, "spec": {"ports": [{"port": 80}], **more}}
     found = unresolved([*pod({"LMCACHE_REMOTE_URL": f"lm://store:{port}"}), service])
-    line = "Deployment d: env LMCACHE_REMOTE_URL leads to port 81 of Service store, which has 80"
+    line = "Deployment d: env LMCACHE_REMOTE_URL refers to port 81 of Service store, which has 80"
     assert found == ([line] if told else [])

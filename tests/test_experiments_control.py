@@ -166,7 +166,7 @@ def test_only_a_whole_reload_may_be_compared(prompts: Prompts, sources: TokenSou
         made.check_reloaded(exchange({"a": -1.0}, sources), prompt)
         made.check_loaded(sources, [prompt])
     else:
-        with pytest.raises(NotJudged, match="no whole reload"):
+        with pytest.raises(NotJudged, match="not a complete reload"):
             made.check_reloaded(exchange({"a": -1.0}, sources), prompt)
         with pytest.raises(NotJudged, match="expected 64 loaded tokens"):
             made.check_loaded(sources, [prompt])
@@ -364,5 +364,5 @@ def test_a_mixed_reload_counts_only_if_both_sides_brought_something(
     if counts:
         made.require_partial_hit(exchange({"a": -1.0}, sources), prompt)
     else:
-        with pytest.raises(NotJudged, match="did not bring the whole"):
+        with pytest.raises(NotJudged, match="together did not provide all"):
             made.require_partial_hit(exchange({"a": -1.0}, sources), prompt)

@@ -163,7 +163,7 @@ def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
         cost.check_decided()
         assert cost.too_slow != within
     else:
-        with pytest.raises(NotJudged, match=r"lies across the 0\.563 to 0\.563 s that are allowed"):
+        with pytest.raises(NotJudged, match=r"spans the 0\.563 to 0\.563 s that are allowed"):
             cost.check_decided()
 
 
@@ -307,7 +307,7 @@ def test_an_undecided_ratio_takes_every_trial_allowed() -> None:
     stack.reload_s = lambda prompt: (0.001 + 100e-6 * prompt.tokens) * (0.7 if stack.repeats % 2 else 1.1)
     found = measure(stack)
     assert len(found.trials) == MAX_TRIALS
-    with pytest.raises(NotJudged, match="still lies across"):
+    with pytest.raises(NotJudged, match="still spans"):
         found.check_decided(limits.RELOAD_OVER_COLD)
 
 

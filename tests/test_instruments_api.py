@@ -745,7 +745,7 @@ def test_an_engine_that_differs_from_itself_says_nothing_of_its_router() -> None
     engine = Canned({})
     engine.post = lambda *_, **__: answers.pop(0)  # type: ignore[method-assign]
     other = Api(Canned({"choices": ["c"]}), "m", lambda: 1)  # type: ignore[arg-type]
-    with pytest.raises(NotJudged, match="the engine itself does not answer the same twice"):
+    with pytest.raises(NotJudged, match="the engine itself gives different answers to one request"):
         other.differences(Api(engine, "m", lambda: 1), Request("completions", {"prompt": "x"}))  # type: ignore[arg-type]
 
 

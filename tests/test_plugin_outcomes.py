@@ -341,7 +341,7 @@ def test_a_gate_opens_only_if_every_must_is_conformant(run: Run, project: pytest
 @pytest.mark.parametrize(
     ("rest", "reason"),
     [
-        ("", "not run: no collected test judges it"),
+        ("", "not run: no collected test checks it"),
         ('\n@requirement("LAT-05")\ndef test_last(): raise NotJudged("no clock")', "not judged: no clock"),
     ],
 )
@@ -384,7 +384,7 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
         (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
         (("--profile=throughput",), "*--profiles: no requirement of profile throughput is judged yet*"),
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
-        (("--requirement=RES-01",), "*--requirement: RES-01 is planned: no test judges it yet*"),
+        (("--requirement=RES-01",), "*--requirement: RES-01 is planned: no test checks it yet*"),
         (("--requirement=API-01", "--profile=core"), "*API-01 is of profile api, which --profiles core leaves out*"),
         (("--gate=core", "--profile=api"), "*core is deselected by --profiles api*"),
     ],
@@ -509,7 +509,7 @@ def test_ctrl_c_leaves_an_incomplete_report(run: Run, project: pytest.Pytester, 
     assert report["subjects"][0]["stack"] == "process"
     assert "> **Interrupted: " in (project.path / "reports/conformance.md").read_text()
     assert "interrupted=yes" in (project.path / "reports/allure-results/environment.properties").read_text()
-    assert "interrupted: what was not reached is not judged" in output
+    assert "interrupted: tests that were not reached are not judged" in output
     assert ">interrupted<" in (project.path / "reports/badge-core.svg").read_text()
 
 

@@ -219,7 +219,7 @@ BAD: dict[str, tuple[str, str]] = {
     "wrong type": ("--config {p}/type.yaml", "type.yaml: .*modelSpec"),
     "two models": ("--config {p}/two", "lists 2 models; .*leave one there"),
     "model without tokenizer": ("--config {p}/untold", "has no tokenizer .*copy the model's own into it"),
-    "one configuration twice": ("--config {p}/one --config {p}/other/one", "two configurations are called one"),
+    "one configuration twice": ("--config {p}/one --config {p}/other/one", "two configurations have the name one"),
     "configuration for a GPU": ("--config cpu-offload", "needs a GPU: add --gpu, or choose another one"),
     "unknown stack": ("--stack cloud", "--stack cloud: choose one of process, chart, attach"),
     "record without attach": ("--record {p}/x.json", "--record belongs to --stack attach"),
@@ -234,9 +234,9 @@ BAD: dict[str, tuple[str, str]] = {
     "interpreter without vLLM": (f"--engine-python={sys.executable}", "has no vllm package: install it there"),
     "interpreter for CUDA": ("--engine-python {p}/cuda/bin/python", "is built for cuda, and this run is on cpu: add --gpu"),
     "two environments": ("--engine-python x --engine-env y", "exclude each other; give one"),
-    "environment is a file": ("--engine-env {p}/empty.yaml", "something else than an engine environment: name an empty"),
-    "environment is a full folder": ("--engine-env {p}/one", "something else than an engine environment: name an empty"),
-    "run folder is a file": ("--run-dir {p}/empty.yaml/runs", "empty.yaml is no folder that can be written"),
+    "environment is a file": ("--engine-env {p}/empty.yaml", "is not an engine environment: name an empty"),
+    "environment is a full folder": ("--engine-env {p}/one", "is not an engine environment: name an empty"),
+    "run folder is a file": ("--run-dir {p}/empty.yaml/runs", "empty.yaml is not a writable folder"),
     "unknown profile": ("--profile lattency", "unknown profile 'lattency'.*latency"),
     "unknown gate": ("--gate=cor", "--gate: unknown profile 'cor'.*core"),
     "GPU without its environment": ("--gpu --stack process --config {p}/one", "give --engine-python the .*for CUDA"),
@@ -290,9 +290,9 @@ def test_bad_input_is_one_sentence_at_once(project: Project, monkeypatch: pytest
         ("stack", "cloud", "--stack cloud: choose one of process, chart, attach"),
         ("config", "nope", "no configuration 'nope'"),
         ("record", "x.json", "--record belongs to --stack attach"),
-        ("engine_env", "tox.ini", "--engine-env .*tox.ini is something else"),
+        ("engine_env", "tox.ini", "--engine-env .*tox.ini is not an engine environment"),
         ("engine_python", "nowhere/python", "There is no .*nowhere/python"),
-        ("run_dir", "tox.ini", "--run-dir .*tox.ini is no folder"),
+        ("run_dir", "tox.ini", "--run-dir .*tox.ini is not a writable folder"),
         ("seed", "many", "--seed many is not a whole number"),
         ("profile", "nope", "unknown profile 'nope'"),
         ("gate", "nope", "unknown profile 'nope'"),
@@ -361,9 +361,7 @@ def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureF
 
     result = project.run(*attach)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*fake-0, fake-0-tier of stack * no longer run; stand a new one up with --keep-stack*"]
-    )
+    result.stderr.fnmatch_lines(["*fake-0, fake-0-tier of stack * no longer run; start a new one with --keep-stack*"])
 
 
 def test_configurations_run_one_after_the_other(project: Project) -> None:
@@ -444,7 +442,7 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
     reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
     told = sorted(reasons.values())
     assert told[0].startswith("error: StackError: "), "once"
-    assert "did not come up; the error says why" in told[1]
+    assert "did not start; the error gives the reason" in told[1]
     assert said.count("ValueError: no weights here") <= 3, "the error, the summary, and pytest's own last line"
     assert len(project.records()) == 1, "started once, not once per test or worker"
     assert project.running() == []
@@ -671,7 +669,7 @@ def test_who_waits_to_be_alone_is_not_overtaken(monkeypatch: pytest.MonkeyPatch,
     first.start()
     poll(lambda: list(order), bool, WITHIN_S)
     alone.start()
-    assert poll(lambda: is_held(tmp_path / "machine-door.lock"), bool, WITHIN_S), "the door is shut while it waits"
+    assert poll(lambda: is_held(tmp_path / "machine-entry.lock"), bool, WITHIN_S), "the door is shut while it waits"
     later.start()
     later.join(0.2)
     assert order == ["first"]
@@ -714,9 +712,9 @@ def test_log(stack):
     [
         (
             "dies-after-6",
-            "engine fake-0 died during the run: ",
-            "engine fake-0 died during the run: ",
-            "expected every process to run to the end of the run: engine fake-0 died",
+            "engine fake-0 ended during the run: ",
+            "engine fake-0 ended during the run: ",
+            "expected every process to run to the end of the run: engine fake-0 ended during the run",
         ),
         (
             "stalls-after-6",

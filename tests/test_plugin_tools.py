@@ -18,7 +18,7 @@ from fixtures.plugin.run import RUN_KEY
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
-GONE = SubjectGone("engine a died during the run; not judged because of it")
+GONE = SubjectGone("engine a ended during the run; not judged because of it")
 
 
 NOBODY: Set[str] = frozenset()
@@ -162,7 +162,7 @@ def test_an_early_prompt_that_had_to_make_room_is_stored_again() -> None:
 
 
 def test_where_nobody_knows_what_the_tier_holds_nothing_is_claimed() -> None:
-    with pytest.raises(NotJudged, match="what the CPU tier has to hold is not known"):
+    with pytest.raises(NotJudged, match="the expected content of the CPU tier is not known"):
         early_of(request_of("early"), Tier(holds=[False]))
 
 

@@ -348,7 +348,7 @@ def test_no_room_is_said_with_a_remedy(place: Place, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("tempfile.mkdtemp", no_room)
     else:
         (place.folder / "run").write_text("a file is in the way")
-    with pytest.raises(StackError, match=r"could not be stood up: .*; make room there, or .*--run-dir") as caught:
+    with pytest.raises(StackError, match=r"could not be started: .*; make room there, or .*--run-dir") as caught:
         place.up()
     assert ("No space left" in str(caught.value)) == (where != "run folder")
     assert place.left() == NOTHING

@@ -242,13 +242,13 @@ def engine(**container: Any) -> dict[str, Any]:
                     "spec": {"selector": {"a": "1"}, "ports": [{"port": 80, "targetPort": "web"}]},
                 },
             ],
-            "leads to the port 'web'",
+            "refers to the port 'web'",
         ),
         (
             [engine(ports=[{"containerPort": 9000}], startupProbe={"httpGet": {"port": 8000}})],
             "startupProbe of vllm asks port 8000",
         ),
-        ([engine(args=["--k8s-label-selector", "a=2"])], "looks for engines by a=2"),
+        ([engine(args=["--k8s-label-selector", "a=2"])], "selects engines by a=2"),
         ([engine(args=["--k8s-label-selector", ""])], "empty selector"),
     ],
 )
@@ -634,7 +634,7 @@ def test_a_pool_that_is_scaled_to_zero_is_a_warning_where_an_autoscaler_runs(sit
 
 def test_one_check_can_be_overridden_and_the_override_is_seen(site4: Site) -> None:
     checks = site4.check(changed(pvcStorage="1Gi", storageClass="fast"))
-    with pytest.raises(ConfigurationError, match="If you know better: --no-preflight references"):
+    with pytest.raises(ConfigurationError, match="To skip checks: --no-preflight references"):
         demand(checks)
     overridden = override(checks, ["references"])
     demand(overridden)
@@ -830,7 +830,7 @@ def test_a_pod_that_asks_as_a_whole_is_left_to_the_server() -> None:
 @pytest.mark.parametrize(
     ("container", "says"),
     [
-        ({"args": ["--k8s-label-selector", " "]}, "an empty selector: it would take every pod"),
+        ({"args": ["--k8s-label-selector", " "]}, "an empty selector: it would treat every pod"),
         ({"args": ["--k8s-label-selector="]}, "an empty selector"),
         ({"args": ["--k8s-label-selector", ","]}, "the selector ',': it names no label"),
         ({"args": ["--k8s-label-selector", "="]}, "the selector '=': it names no label"),

@@ -391,7 +391,7 @@ def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
         assert f"python -m fixtures stop {path}" in said.getvalue()
         assert path.exists()
 
-    told("leads to another cluster now", cluster="another")
+    told("points to another cluster now", cluster="another")
     told("no kubeconfig", kubeconfig=str(project.path / "gone"))
     project.cluster.stop()
     told("does not answer")
@@ -457,9 +457,9 @@ def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> N
     assert len([line for line in text.splitlines() if "ValueError: boom" in line]) < 9, (
         "told for one test, not for nine"
     )
-    assert "the stack of one did not come up; the error says why, once" in text
+    assert "the stack of one did not start; the error gives the reason, once" in text
     told = result.stderr.str()
-    assert told.index("release vllm does not come up") < told.index("removing release vllm")
+    assert told.index("release vllm does not start") < told.index("removing release vllm")
     assert project.namespaces() == []
     (folder,) = project.path.glob("runs/*/one/bundle")
     files = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}

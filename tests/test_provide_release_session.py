@@ -87,14 +87,14 @@ def test_a_pod_that_runs_is_not_blamed(access: ClusterSession) -> None:
 def test_a_restart_is_the_subjects_fault(site: Site, access: ClusterSession) -> None:
     site.cluster.restart(engine(access).pod.name, why="OOMKilled", code=137)  # type: ignore[union-attr]
     with pytest.raises(
-        SubjectFault, match=r"engine died during the run \(1 restarts\): container vllm was OOMKilled: its"
+        SubjectFault, match=r"engine ended during the run \(1 restarts\): container vllm was OOMKilled: its"
     ):
         access.check(engine(access))
 
 
 def test_another_end_is_told_with_its_code(site: Site, access: ClusterSession) -> None:
     site.cluster.restart(engine(access).pod.name, why="Error", code=1)  # type: ignore[union-attr]
-    with pytest.raises(SubjectFault, match=r"engine died during the run \(Error \(exit code 1\), 1 restarts\)"):
+    with pytest.raises(SubjectFault, match=r"engine ended during the run \(Error \(exit code 1\), 1 restarts\)"):
         access.check(engine(access))
 
 
@@ -219,7 +219,7 @@ def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Clu
     access._endpoints._forwards["engine"]._note("cut")
     name = engine(access).pod.name  # type: ignore[union-attr]
     threading.Timer(0.5, lambda: site.cluster.restart(name)).start()
-    with pytest.raises(SubjectFault, match="died during the run"):
+    with pytest.raises(SubjectFault, match="ended during the run"):
         access.check(engine(access))
 
 

@@ -121,25 +121,25 @@ def test_what_is_no_api(httpserver: HTTPServer, tmp_path: Path, status: int, bod
 def test_redirects_without_an_end(httpserver: HTTPServer, tmp_path: Path) -> None:
     url = httpserver.url_for("/v1/models")
     httpserver.expect_request("/v1/models").respond_with_response(Response(status=302, headers={"Location": url}))
-    with pytest.raises(ConfigurationError, match="redirects without an end"):
+    with pytest.raises(ConfigurationError, match="redirects endlessly"):
         adopt(tmp_path, engines=(httpserver.url_for("/"),))
 
 
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("engine:8000", "is no URL"),
-        ("ftp://engine", "is no URL"),
-        ("http://", "is no URL"),
+        ("engine:8000", "is not a URL"),
+        ("ftp://engine", "is not a URL"),
+        ("http://", "is not a URL"),
         ("http://user:secret@engine", "holds a password"),
         ("http://user:1/secret@engine", "holds a password"),
         ("http://engine?token=1", "has a query"),
         ("http://127.0.0.1:1", "cannot be reached"),
-        ("http://[::1", "is no URL"),
-        ("http://engine:port", "is no URL"),
-        ("http://engine:99999", "is no URL"),
-        ("http://a..b", "is no URL"),
-        (f"http://{'a' * 64}.example", "is no URL"),
+        ("http://[::1", "is not a URL"),
+        ("http://engine:port", "is not a URL"),
+        ("http://engine:99999", "is not a URL"),
+        ("http://a..b", "is not a URL"),
+        (f"http://{'a' * 64}.example", "is not a URL"),
     ],
 )
 def test_what_is_no_address(tmp_path: Path, url: str, says: str) -> None:
@@ -260,7 +260,7 @@ def test_the_base_is_taken_rightly_from_a_redirect(httpserver: HTTPServer, tmp_p
 
 def test_a_redirect_to_another_path_has_no_base(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request("/list").respond_with_json(MODELS)
-    with pytest.raises(ConfigurationError, match="/list is where a redirect leads, and does not end in /v1/models"):
+    with pytest.raises(ConfigurationError, match="/list is the target of a redirect, and does not end in /v1/models"):
         adopt(tmp_path, engines=(lead(httpserver, "/old", "/list"),))
 
 
@@ -312,10 +312,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
 @pytest.mark.parametrize(
     ("head", "slowly", "says"),
     [
-        (OK + b'Content-Length: 100\r\n\r\n{"da', b"", "answers what cannot be read .*: look at the log of the server"),
-        (OK + b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nno gzip", b"", "answers what cannot be read"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"", "answers what cannot be read"),
-        (OK + b"Content-Length: 100\r\n\r\n", STALL, "does not answer in full within 1 s: look whether"),
+        (OK + b'Content-Length: 100\r\n\r\n{"da', b"", "gives an unreadable answer .*: check the log of the server"),
+        (OK + b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nno gzip", b"", "gives an unreadable answer"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"", "gives an unreadable answer"),
+        (OK + b"Content-Length: 100\r\n\r\n", STALL, "does not answer in full within 1 s: check whether"),
         (OK + b"\r\n", b" " * 1000, "does not answer in full within 1 s"),
         (OK, b"X: 1\r\n" * 200, "does not answer in full within 1 s"),
         (b"no HTTP\r\n\r\n", b"", "cannot be reached"),

@@ -244,7 +244,7 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
         ),
         (
             {"servingEngineSpec": {"labels": None}},
-            "servingEngineSpec.labels leaves no label, and the router would take every",
+            "servingEngineSpec.labels leaves no label, and the router would treat every",
         ),
         (
             {"servingEngineSpec": {"labels": {"environment": None, "release": None}}},

@@ -394,4 +394,4 @@ def test_a_named_baseline_has_to_be_one(run: Run, project: pytest.Pytester) -> N
     kept.write_text(json.dumps(broken))
     result = run(PASSING, "--baseline=kept.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--baseline: *kept.json is no report of this version of the suite: *"])
+    result.stderr.fnmatch_lines(["*--baseline: *kept.json is not a report of this version of the suite: *"])

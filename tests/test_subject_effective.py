@@ -94,7 +94,7 @@ def test_what_was_asked_for_against_what_is_in_effect(
 
 def test_nothing_is_judged_where_no_program_says_it(tmp_path: Path) -> None:
     found = stack_of(tmp_path, RequestedConfig(chunk_tokens=256))
-    with pytest.raises(NotJudged, match="no LMCache on this stack says"):
+    with pytest.raises(NotJudged, match="no LMCache on this stack reports"):
         found.compare_config(found.engine).check_known()
 
 

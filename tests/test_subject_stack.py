@@ -524,7 +524,7 @@ def test_an_engine_that_died_says_why(
         process.kill()
         process.wait()
     why = "ValueError: No available memory for the cache blocks." if text == CRASH else "its log names no error"
-    ended = f"engine engine-0 died during the run: {why}"
+    ended = f"engine engine-0 ended during the run: {why}"
     with pytest.raises((NoAnswer, SubjectGone)) as raised:
         stack.complete(prompts.of_length(50))
     behind = stack.health.explain(raised.value) if isinstance(raised.value, NoAnswer) else raised.value
@@ -534,7 +534,7 @@ def test_an_engine_that_died_says_why(
         f"expected every process to run to the end of the run: {ended}"
     ]
     begin = time.monotonic()
-    with pytest.raises(SubjectGone, match="died during the run"):
+    with pytest.raises(SubjectGone, match="ended during the run"):
         stack.health.check_serving()
     assert time.monotonic() - begin < 1.0
 
@@ -684,7 +684,7 @@ def test_where_no_program_says_the_chunk_it_is_the_one_asked_for(tmp_path: Path)
     stack = Stack(record(tmp_path, requested=RequestedConfig(chunk_tokens=512)))
     assert stack.chunk_tokens == 512
     assert stack.tier.tokens() is None
-    with pytest.raises(NotJudged, match="no LMCache on this stack says"):
+    with pytest.raises(NotJudged, match="no LMCache on this stack reports"):
         _ = stack.effective_config
     with pytest.raises(NotJudged, match="size of the CPU tier"):
         stack.tier.capacity_tokens()

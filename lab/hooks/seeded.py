@@ -4,7 +4,7 @@ Invariant: with an empty control file every wrapped function does what it did be
 one. Each fault that acts writes one line to ``fired.jsonl``: a fault that is switched on and never acts has not been
 seeded, and a verdict about it would be worth nothing.
 
-The control file lies beside this module: ``{"id": ..., "hook": NAME, "params": {...}}``, or nothing. It is read again when
+The control file is beside this module: ``{"id": ..., "hook": NAME, "params": {...}}``, or nothing. It is read again when
 it was replaced, so one stack serves every fault of this kind one after the other. The modules below are
 wrapped when they are first imported; nothing of LMCache or vLLM is imported here before its process does it.
 
