@@ -65,7 +65,7 @@ def later(fate: str) -> float:
 )
 def test_what_cannot_come_is_named(fate: str, who: str, words: str) -> None:
     first = seen(fate).blocked(later(fate) + 20)[0]
-    assert first.who.startswith(who)
+    assert first.thing.startswith(who)
     assert words in first.message.replace("\\", "")
     assert first.remedy
 

@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.evidence import shell
 from fixtures.evidence.pods.containers import main_container, role_of
+from fixtures.evidence.shell_syntax import script_of
 from fixtures.provide.release import discover
 
 
@@ -92,7 +93,7 @@ def test_variables_that_the_script_tells(script: str, words: list[str]) -> None:
     ],
 )
 def test_scripts_of_shells(words: list[str], script: str | None) -> None:
-    found = shell.script_of(words)
+    found = script_of(words)
     assert (found and found[0]) == script
 
 

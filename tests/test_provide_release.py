@@ -27,9 +27,9 @@ from fixtures.provide.kube.paths import PATHS
 from fixtures.provide.release import cleanup, engine_checks, preflight, quota, rights, volume_checks, waiting
 from fixtures.provide.release.checks import CHECKS, Check, demand, override
 from fixtures.provide.release.describe import describe
+from fixtures.provide.release.facts import resident_of
 from fixtures.provide.release.idle_keys import leaves, switched_off
 from fixtures.provide.release.plan import Plan
-from fixtures.provide.release.pod_memory import resident_of
 from fixtures.provide.release.snapshot import take_snapshot
 from fixtures.provide.release.under_test import ReleaseUnderTest
 from fixtures.provide.values.layers import path_text

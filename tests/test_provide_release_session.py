@@ -297,7 +297,7 @@ def test_sixty_four_engines_take_one_connection_each(site: Site, tmp_path: Path)
         release="rel",
     )
     began = time.monotonic()
-    record = adopt(target, folder=tmp_path / "run", registry=tmp_path / "registry", device="cpu")
+    record = adopt(target, folder=tmp_path / "run", device="cpu")
     assert len(record.engines) == count
     with ClusterSession(record, tmp_path / "many") as access:
         assert time.monotonic() - began < 15 * busy(), f"{time.monotonic() - began:.1f} s to adopt {count} engines"
