@@ -9,8 +9,8 @@ import pytest
 from . import requirement
 
 if TYPE_CHECKING:
-    from fixtures.instruments.api import TextRequests
     from fixtures.instruments.prompts import Prompts
+    from fixtures.instruments.text_requests import TextRequests
     from fixtures.plugin.recording import Figures
     from fixtures.plugin.tools import Early
     from fixtures.subject.stack import Stack

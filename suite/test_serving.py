@@ -9,7 +9,8 @@ import pytest
 from . import BAD_REQUESTS, REFUSED, bearer, requirement
 
 if TYPE_CHECKING:
-    from fixtures.instruments.api import Api, BadRequest, TextRequests
+    from fixtures.instruments.api import Api
+    from fixtures.instruments.text_requests import BadRequest, TextRequests
     from fixtures.subject.stack import Stack
 
 pytestmark = pytest.mark.shared_stack

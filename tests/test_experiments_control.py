@@ -13,8 +13,8 @@ import pytest
 from fixtures.core.errors import NotApplicable, NotJudged
 from fixtures.core.incidents import Incidents
 from fixtures.experiments.control import LOGPROBS, Control
-from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt, Prompts
+from fixtures.instruments.response import Response
 from fixtures.subject.exchange import Exchange, TokenSources
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments import latency, misses, store_cost
-from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt, Prompts
+from fixtures.instruments.response import Response
 from fixtures.instruments.trials import MAX_TRIALS, MIN_TRIALS, Interval
 from fixtures.subject.exchange import Exchange, TokenSources
 

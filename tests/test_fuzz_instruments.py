@@ -20,8 +20,10 @@ from openai.types.chat import ChatCompletion
 from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
 from fixtures.evidence.sse import SseReader, check_stream
-from fixtures.instruments.api import Answer, Api, _different, _own_out, _text_of, _violations
-from fixtures.instruments.client import Client, Response, _has_content
+from fixtures.instruments.answers import differences_of, violations_of, without_own_fields
+from fixtures.instruments.api import Answer, Api, _text_of
+from fixtures.instruments.client import Client, _has_content
+from fixtures.instruments.response import Response
 from fixtures.subject.context import tokens_at_most
 from fixtures.subject.exchange import Exchange, first_difference, summary
 from tests.fuzzing import FEW
@@ -130,8 +132,8 @@ def read(response: Response) -> None:
         lambda: response.content_type,
         lambda: API.error_message(response),
         lambda: API._false_facts(response.json),
-        lambda: _own_out(response.json),
-        lambda: _different(response, response),
+        lambda: without_own_fields(response.json),
+        lambda: differences_of(response, response),
         lambda: API.usage_violations(Answer("", None, response.usage, "")),
         lambda: summary(exchange(response)),
         lambda: first_difference(exchange(response).fingerprint, exchange(response).fingerprint),
@@ -174,7 +176,7 @@ def test_streams(seed: int) -> None:
 @SEEDS
 def test_schemas(seed: int) -> None:
     source = random.Random(seed)
-    assert isinstance(_violations(ChatCompletion, damaged(source, CHAT)), list)
+    assert isinstance(violations_of(ChatCompletion, damaged(source, CHAT)), list)
 
 
 @FUZZ

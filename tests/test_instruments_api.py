@@ -16,8 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.instruments.api import BAD_REQUESTS, WORDS, Api, BadRequest, Request, TextRequests, count_tokens
-from fixtures.instruments.client import Client, Response
+from fixtures.instruments.api import Api, count_tokens
+from fixtures.instruments.client import Client
+from fixtures.instruments.response import Response
+from fixtures.instruments.text_requests import BAD_REQUESTS, WORDS, BadRequest, Request, TextRequests
 from suite import test_serving
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NoAnswer, SubjectFault
-from fixtures.instruments import client as client_module
+from fixtures.instruments import connections
 from fixtures.instruments.client import Client
 
 if TYPE_CHECKING:
@@ -186,13 +186,13 @@ def test_the_clock_starts_before_the_request_is_sent(server: RawServer) -> None:
 def test_what_comes_before_the_request_is_written_is_not_on_the_clock(
     server: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    get = client_module._FreshPool._get_conn
+    get = connections._FreshPool._get_conn
 
     def slow(pool: Any, timeout: float | None = None) -> Any:
         time.sleep(0.3)
         return get(pool, timeout)
 
-    monkeypatch.setattr(client_module._FreshPool, "_get_conn", slow)
+    monkeypatch.setattr(connections._FreshPool, "_get_conn", slow)
     server.script = lambda connection: connection.sendall(
         CHUNKED + chunk(completion("a", "length")) + chunk(DONE) + END
     )

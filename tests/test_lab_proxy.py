@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import SubjectFault
-from fixtures.instruments.client import Client, Response, bearer
+from fixtures.instruments.client import Client, bearer
 from lab.proxy import FAULTS, Fault, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from fixtures.instruments.response import Response
 
 METRICS = 'vllm:prompt_tokens_by_source_total{source="external_kv_transfer"} 12.0\nvllm:kv_cache_usage_perc 0.5\n'
 

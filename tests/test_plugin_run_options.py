@@ -12,8 +12,8 @@ from fixtures.core.errors import ConfigurationError, NotJudged
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.experiments.aborts import abort_requests
 from fixtures.experiments.filling import fill_tier
-from fixtures.instruments.api import BAD_REQUESTS
 from fixtures.instruments.prompts import Prompts
+from fixtures.instruments.text_requests import BAD_REQUESTS
 from fixtures.plugin.run_options import allowed_impacts
 from fixtures.subject.context import not_allowed
 from fixtures.subject.stack import Stack

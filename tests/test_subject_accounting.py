@@ -12,8 +12,8 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotJudged
 from fixtures.evidence.metrics import CacheCounters
-from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt
+from fixtures.instruments.response import Response
 from fixtures.subject.accounting import Accounting
 from fixtures.subject.exchange import Exchange
 from fixtures.subject.log_file import LogFile, LogWindow

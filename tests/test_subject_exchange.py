@@ -15,8 +15,8 @@ from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.sse import Event, check_stream
-from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import Prompt
+from fixtures.instruments.response import Response
 from fixtures.subject.exchange import Exchange, TokenSources, first_difference, summary
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.instruments.client import Response
 from fixtures.instruments.prompts import BOS, FIRST_ID, LAST_ID
+from fixtures.instruments.response import Response
 from fixtures.subject import prefix_cache as eviction
 
 DONE, REFUSED = (200, '{"success": true}'), (200, '{"success": false}')
