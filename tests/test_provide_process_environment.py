@@ -536,3 +536,25 @@ def test_the_cache_is_the_users_and_can_be_moved(monkeypatch: pytest.MonkeyPatch
     folder = cache_dir()
     assert folder.is_absolute()
     assert folder.name == ("elsewhere" if given else "kv-offload-conformance")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "Using Python 3.11.7 environment at: x\nerror: No solution found when resolving dependencies\n"
+            "  cause: Because there is no version of torch==9.9+cpu and you require\n         torch==9.9+cpu, we can conclude "
+            "that your requirements are\n         unsatisfiable.\n",
+            "Because there is no version of torch==9.9+cpu and you require torch==9.9+cpu, we can conclude that your "
+            "requirements are unsatisfiable.",
+        ),
+        ("$ a\nerror: Failed to fetch: `https://pypi/simple/torch/`\n  cause: timed out\n", "timed out"),
+        ("error: No space left on device\n", "No space left on device"),
+        ("nothing of the kind", "nothing of the kind"),
+        ("", ""),
+    ],
+)
+def test_the_reason_of_uv_is_read_whole_however_its_lines_are_broken(tmp_path: Path, said: str, reason: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(said)
+    assert install.reason(log) == reason

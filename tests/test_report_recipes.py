@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import json
 import os
@@ -85,6 +86,19 @@ def test_what_is_downloaded_and_run_has_an_exact_version() -> None:
     }
     assert len(found) == 1
     assert re.fullmatch(r"@\d+\.\d+\.\d+", found.pop())
+
+
+def test_the_python_of_the_containerfile_finds_what_it_imports() -> None:
+    recipe = (ROOT / "deploy/Containerfile").read_text().replace("\\\n", "")
+    imports = re.findall(r"from (fixtures[\w.]*) import ([\w, ]+);", recipe)
+    assert imports
+    for package, names in imports:
+        module = importlib.import_module(package)
+        for name in names.split(","):
+            submodule = importlib.import_module(f"{package}.{name.strip()}")
+            assert getattr(module, name.strip()) is submodule
+            for attribute in re.findall(rf"\b{name.strip()}\.(\w+)", recipe):
+                assert hasattr(submodule, attribute), f"{submodule.__name__} has no {attribute}"
 
 
 def test_what_an_image_is_built_from_has_an_exact_version() -> None:
