@@ -614,9 +614,9 @@ HOOK_FAULTS = (
     Fault(
         "load-slow",
         "latency",
-        "every load takes 0.45 s longer than its bytes need",
+        "every load takes 1 s longer than its bytes need",
         "LM#1938, LM#2205",
-        Hook("slow-load", {"seconds": 0.45}),
+        Hook("slow-load", {"seconds": 1.0}),
         ids("LAT-01 LAT-03 LAT-06"),
         tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
     ),
