@@ -38,6 +38,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Sessions inside tests keep records and take locks in a cache of their own, never in the user's."""
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
 def nothing_remembered() -> None:
     """What other tests of the same process have made known as secrets is not masked here."""
     KNOWN.clear()

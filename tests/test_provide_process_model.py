@@ -19,13 +19,16 @@ from fixtures.provide.process.environment import CPU_PAIR, EngineEnv
 from fixtures.provide.process.model import MARKER, Recipe, check_model, ensure_model
 from fixtures.provide.process.probe import adopt
 
+CACHE = cache_dir()
+"""Of the user: the engine's environment is there."""
+
 
 @pytest.fixture(scope="module")
 def env() -> EngineEnv:
     given = os.environ.get("KV_OFFLOAD_ENGINE_PYTHON")
     if given:
         return adopt(Path(given))
-    folder = cache_dir() / CPU_PAIR.folder
+    folder = CACHE / CPU_PAIR.folder
     if incompleteness(folder, CPU_PAIR) is not None:
         pytest.skip("no engine environment: set KV_OFFLOAD_ENGINE_PYTHON or let the suite make one first")
     return load(folder)
