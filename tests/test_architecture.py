@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,8 +16,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PICTURE = re.compile(r"(<!-- begin: (.+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
-GRAPH = grimp.build_graph("fixtures", cache_dir=None)
-AT_RUN_TIME = grimp.build_graph("fixtures", exclude_type_checking_imports=True, cache_dir=None)
 MODULES = {str(path.relative_to(ROOT)): path for path in (ROOT / "fixtures").rglob("*.py")}
 
 MOST_LINES = 350
@@ -43,12 +42,18 @@ MANY_IMPORTS: set[str] = {
 }
 
 
+@functools.cache
+def graph(*, at_run_time: bool = False) -> grimp.ImportGraph:
+    """The imports of fixtures/, those for types only included unless ``at_run_time``."""
+    return grimp.build_graph("fixtures", exclude_type_checking_imports=at_run_time, cache_dir=None)
+
+
 def arrows() -> set[tuple[str, str]]:
     """(importing package, imported package) of fixtures/."""
     pairs = {
         (module.split(".")[1], imported.split(".")[1])
-        for module in GRAPH.modules
-        for imported in GRAPH.find_modules_directly_imported_by(module)
+        for module in graph().modules
+        for imported in graph().find_modules_directly_imported_by(module)
         if module.count(".") and imported.count(".")
     }
     return {(one, other) for one, other in pairs if one != other}
@@ -81,7 +86,7 @@ def functions() -> dict[str, int]:
 
 
 def test_picture_shows_the_imports() -> None:
-    assert "fixtures.plugin" in GRAPH.modules
+    assert "fixtures.plugin" in graph().modules
     assert PAGE.read_text() == page(), "the picture is stale; run: python -m tests.test_architecture"
     assert "```mermaid" in PAGE.read_text()
 
@@ -104,7 +109,9 @@ def test_functions_are_short() -> None:
 
 def test_modules_import_few_others() -> None:
     many = {
-        name for name in AT_RUN_TIME.modules if len(AT_RUN_TIME.find_modules_directly_imported_by(name)) > MOST_IMPORTS
+        name
+        for name in graph(at_run_time=True).modules
+        if len(graph(at_run_time=True).find_modules_directly_imported_by(name)) > MOST_IMPORTS
     }
     assert many <= MANY_IMPORTS, f"more than {MOST_IMPORTS} modules of fixtures imported: the module has two subjects"
 

@@ -27,7 +27,7 @@ def test_cold(request):
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_an_incident_is_a_failed_case_of_its_owner(run: Run, project: pytest.Pytester, workers: int) -> None:
     result = run(SEEN_ELSEWHERE, *(["-n", str(workers)] if workers else []), apart=bool(workers))
     assert result.ret == pytest.ExitCode.TESTS_FAILED

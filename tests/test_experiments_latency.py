@@ -129,6 +129,7 @@ def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None
     assert all(len(one.trials) == latency.CURVE_PAIRS for one in curve)
 
 
+@pytest.mark.long
 def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a_second() -> None:
     stack = FakeStack()
     found = store_cost.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]

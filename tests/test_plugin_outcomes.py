@@ -175,7 +175,7 @@ def test_part(k):
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_what_does_not_apply_is_told_apart(run: Run, project: pytest.Pytester, workers: int) -> None:
     arguments = ["--junitxml=junit.xml", *(["-n", str(workers)] if workers else [])]
     result = run(LACKING, *arguments, apart=bool(workers))
@@ -395,7 +395,7 @@ def test_wrong_options_are_usage_errors(run: Run, args: tuple[str, ...], message
     result.stderr.fnmatch_lines([message])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_unknown_ids_end_the_collection(run: Run, project: pytest.Pytester, workers: int) -> None:
     source = "@requirement('ACC-99')\ndef test_it(): pass\n"
     result = run(source, *(["-n2"] if workers else []), apart=bool(workers))

@@ -308,6 +308,7 @@ def test_ini_twins_are_read_and_checked(project: Project, name: str, value: str,
 # --- one run after another --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     ini(
         project,
@@ -402,7 +403,9 @@ ENDS: dict[str, tuple[str, tuple[str, ...], int]] = {
 }
 
 
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize(
+    "how", [how if how in {"a fixture errs", "pytest.exit"} else pytest.param(how, marks=pytest.mark.long) for how in ENDS]
+)
 def test_nothing_runs_after_a_run_however_it_ends(project: Project, how: str) -> None:
     code, args, status = ENDS[how]
     project.suite(
@@ -484,7 +487,7 @@ SIGNALS = {
 }
 
 
-@pytest.mark.parametrize("which", SIGNALS)
+@pytest.mark.parametrize("which", ["plain", pytest.param("workers", marks=pytest.mark.long)])
 def test_signals_end_a_run_in_good_order(project: Project, which: str) -> None:
     """Runs at once, each with a stack of its own, each ended in its own way; "loading" while a worker stands it up."""
     project.suite(WAITS)
@@ -528,6 +531,7 @@ def test_signals_end_a_run_in_good_order(project: Project, which: str) -> None:
         assert not verdicts & {"non-conformant", "advisory"}
 
 
+@pytest.mark.long
 def test_what_a_killed_run_left_is_removed_by_the_next(project: Project) -> None:
     project.suite(WAITS)
     killed = [project.start("killed", *project.subject), project.start("with-workers", *project.subject, "-n2")]

@@ -222,7 +222,7 @@ def _group_runs(pid: int) -> bool:
 # --- the whole way ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("project", [3, 4], indirect=True)
+@pytest.mark.parametrize("project", [pytest.param(3, marks=pytest.mark.long), 4], indirect=True)
 def test_installed_judged_and_gone(project: Project) -> None:
     result = project.apart()
     result.assert_outcomes(passed=9)
@@ -271,6 +271,7 @@ def test_one_right_less_is_told_before_anything_is_made(project: Project) -> Non
     assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
 
 
+@pytest.mark.long
 def test_workers_share_one_release(project: Project) -> None:
     project.apart("-n2").assert_outcomes(passed=9)
     assert len(project.records()) == 1
@@ -313,6 +314,7 @@ def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> N
         assert project.cluster.pods() == []
 
 
+@pytest.mark.long
 def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
     project.cluster.fates["vllm"] = "never"
     run = project.start("start-up ...")
@@ -358,6 +360,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(project: Project) -> 
     assert left not in {one["metadata"]["namespace"] for one in project.cluster.pods()}
 
 
+@pytest.mark.long
 def test_a_run_of_another_kind_names_it_and_keeps_the_record(project: Project) -> None:
     path = killed(project)
     (left,) = project.namespaces()
@@ -469,6 +472,7 @@ def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> N
     assert not any(KEY in body or "sesame-of-the-fake" in body for body in files.values())
 
 
+@pytest.mark.long
 def test_a_signal_while_a_failed_release_is_removed_does_not_swallow_the_reason(project: Project) -> None:
     project.cluster.fates["vllm"] = "crash"
     run = project.start("removing release vllm")
@@ -506,6 +510,7 @@ def test_a_repository_that_cannot_be_reached_names_the_remedy(project: Project) 
     result.stderr.fnmatch_lines(["*the chart repository https://127.0.0.1:9/* cannot be reached*--chart PATH*"])
 
 
+@pytest.mark.long
 def test_a_check_is_overridden_by_its_name(project: Project) -> None:
     project.values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
     result = project.apart("--no-preflight=references", "-k", "test_engine")
@@ -516,6 +521,7 @@ def test_a_check_is_overridden_by_its_name(project: Project) -> None:
     result.stderr.fnmatch_lines(["*--no-preflight reference: choose from cluster, helm*"])
 
 
+@pytest.mark.long
 def test_the_scheduler_has_the_last_word_on_room(project: Project) -> None:
     project.values["servingEngineSpec"]["modelSpec"][0]["requestGPU"] = 1
     project.cluster.fates["vllm-m-"] = "gpu"
@@ -559,6 +565,7 @@ def test_an_api_server_that_goes_away_is_no_verdict(project: Project) -> None:
     assert "API server" in project.out.read_text()
 
 
+@pytest.mark.long
 def test_a_known_defect_points_to_its_ready_waiver(project: Project) -> None:
     shipped = waivers.load(ROOT / "configs/cpu-cluster/waivers.yaml")
     assert set(shipped) == {"API-09"}
@@ -680,6 +687,7 @@ def test_a_kind_cluster_lives_for_one_run(project: Project, kind_log: Path) -> N
     assert kind_log.read_text().split() == ["create", "delete"]
 
 
+@pytest.mark.long
 def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Project, kind_log: Path) -> None:
     path = killed(project, "--cluster=kind")
     (cluster,) = (project.path / "cache/clusters").glob("*.json")
@@ -706,6 +714,7 @@ def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Pro
     result.stderr.fnmatch_lines(["*could not be deleted*kind delete cluster --name kv-offload-*"])
 
 
+@pytest.mark.long
 def test_workers_use_the_kind_cluster_of_their_run(project: Project, kind_log: Path) -> None:
     """Else they would install into the context that happens to be the current one."""
     result = project.apart("--cluster=kind", "-n", "2", "-k", "test_engine or test_names")
@@ -715,6 +724,7 @@ def test_workers_use_the_kind_cluster_of_their_run(project: Project, kind_log: P
     assert [str(one.release.context).startswith("kind-kv-offload-") for one in records if one.release] == [True]
 
 
+@pytest.mark.long
 def test_a_kept_kind_cluster_says_how_to_delete_it(project: Project, kind_log: Path) -> None:
     result = project.apart("--cluster=kind", "--keep-stack", "-k", "test_engine")
     assert kind_log.read_text().split() == ["create"]

@@ -47,7 +47,7 @@ def valid(instance: Any, name: str) -> None:
     ).validate(instance)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_every_file_is_valid(run: Run, project: pytest.Pytester, workers: int) -> None:
     arguments = ["--junitxml=junit.xml", "--gate=core", *(["-n", str(workers)] if workers else [])]
     assert run(MIXED + WITH_PICTURES, *arguments, apart=bool(workers)).ret == 1

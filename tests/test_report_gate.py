@@ -43,7 +43,7 @@ def waive(project: pytest.Pytester) -> Any:
 
 
 @pytest.mark.parametrize("expires", [FUTURE, TODAY])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_a_waived_failure_is_seen_and_does_not_fail(
     run: Run,
     project: pytest.Pytester,
