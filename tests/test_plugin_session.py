@@ -404,7 +404,8 @@ ENDS: dict[str, tuple[str, tuple[str, ...], int]] = {
 
 
 @pytest.mark.parametrize(
-    "how", [how if how in {"a fixture errs", "pytest.exit"} else pytest.param(how, marks=pytest.mark.long) for how in ENDS]
+    "how",
+    [how if how in {"a fixture errs", "pytest.exit"} else pytest.param(how, marks=pytest.mark.long) for how in ENDS],
 )
 def test_nothing_runs_after_a_run_however_it_ends(project: Project, how: str) -> None:
     code, args, status = ENDS[how]

@@ -134,8 +134,16 @@ def changed(**model: Any) -> dict[str, Any]:
         ({}, []),
         ({"cpuOffloadBufferSize": "20"}, ["cpuOffloadBufferSize"]),
         ({"lmcacheConfig": {"cpuOffloadingBufferSize": "0.5"}}, ["lmcacheConfig.cpuOffloadingBufferSize"]),
-        pytest.param({"lmcacheConfig": {"cpuOffloadingBufferSize": "20GB"}}, ["lmcacheConfig.cpuOffloadingBufferSize"], marks=pytest.mark.long),
-        pytest.param({"lmcacheConfig": {"diskOffloadingBufferSize": "10"}}, ["lmcacheConfig.diskOffloadingBufferSize"], marks=pytest.mark.long),
+        pytest.param(
+            {"lmcacheConfig": {"cpuOffloadingBufferSize": "20GB"}},
+            ["lmcacheConfig.cpuOffloadingBufferSize"],
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            {"lmcacheConfig": {"diskOffloadingBufferSize": "10"}},
+            ["lmcacheConfig.diskOffloadingBufferSize"],
+            marks=pytest.mark.long,
+        ),
         pytest.param({"hf_token": ""}, ["hf_token"], marks=pytest.mark.long),
         pytest.param({"env": [{"name": "LMCACHE_NONSENSE", "value": "1"}]}, ["env[0].value"], marks=pytest.mark.long),
         (
