@@ -605,9 +605,9 @@ HOOK_FAULTS = (
     Fault(
         "store-slow",
         "latency",
-        "every store takes 0.4 s longer, and the first token of a cold prompt waits for it",
+        "every store takes 1 s longer, and the first token of a cold prompt waits for it",
         "LM#2205, LM#1938",
-        Hook("slow-store", {"seconds": 0.4}),
+        Hook("slow-store", {"seconds": 1.0}),
         ids("LAT-04 LAT-05"),
         tests=("CFG-01", "ACC-02", "COR-01", "LAT-04", "LAT-05", "ACT-04", "API-02", "API-06"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis  # here: pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
@@ -14,6 +15,9 @@ from fixtures.core.redaction.known import KNOWN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
+# Sessions in processes of their own import `tests`, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
 
 # Helm runs for a tenth of a second, hundreds of times: a fifth of that is the collection of garbage.
 os.environ.setdefault("GOGC", "off")
