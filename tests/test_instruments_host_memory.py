@@ -25,7 +25,6 @@ from fixtures.instruments.host_memory import (
     check_decided,
     resident_bytes,
     slope_per_cycle,
-    undecided,
 )
 from fixtures.instruments.trials import Interval
 
@@ -37,10 +36,10 @@ LIMIT = 4.0
 
 
 def cycles_wanted(memory: Callable[[int], float]) -> int:
-    samples: list[float] = []
-    while undecided(samples, LIMIT):
-        samples.append(memory(len(samples)))
-    return len(samples)
+    growth = Growth(limits.Limit("growth", "at most", LIMIT, "MiB/cycle"))
+    while growth.wants_more:
+        growth.samples.append(memory(len(growth.samples)))
+    return len(growth.samples)
 
 
 def test_a_growth_that_is_decided_takes_no_further_cycle() -> None:
