@@ -37,6 +37,16 @@ def test_it_has_its_own_words_folder_variables_and_output(tmp_path: Path, monkey
         assert result.errlines == ["error"]
 
 
+def test_workers_of_xdist_find_what_it_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/only_here.py").touch()
+    (tmp_path / "test_one.py").write_text("import only_here\n\ndef test_one(): pass\n")
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = {apart.ADDOPTS}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    apart.run(tmp_path, "pytest", "-n1").assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 1), ("SIGHUP", -1), ("SIGTERM", -15), ("SIGKILL", -9)])
 def test_signals_do_what_they_do_to_any_process(tmp_path: Path, name: str, code: int) -> None:
     (tmp_path / "waits.py").write_text("import time\nprint('waits', flush=True)\ntime.sleep(60)\n")
