@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -133,11 +134,21 @@ class Bench:
             raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
 
     def addressed(self, hook: Hook) -> Hook:
-        """A hook that is meant for one engine names it by what its processes know: their temporary folder."""
-        if "engine" not in hook.params:
-            return hook
-        tmp = self.record.engines[hook.params["engine"]].tmp
-        return dataclasses.replace(hook, params=hook.params | {"tmpdir": str(tmp)})
+        """The hook in the terms of this stack.
+
+        One that is meant for one engine names it by what its processes know: their temporary folder. A time in prefills is
+        one in seconds for each token, by the engine without its connector.
+        """
+        params = dict(hook.params)
+        if "engine" in params:
+            params["tmpdir"] = str(self.record.engines[params["engine"]].tmp)
+        if "prefills" in params:
+            baseline = self.record.baseline
+            assert baseline is not None
+            params["seconds_per_token"] = (
+                params["prefills"] * statistics.median(baseline.cold_s) / baseline.prompt_tokens
+            )
+        return dataclasses.replace(hook, params=params)
 
     @contextlib.contextmanager
     def proxied(self, proxy: Proxy) -> Iterator[Path]:

@@ -77,6 +77,7 @@ class Hook:
 
     ``at_start``: it acts while processes start or end, so it needs a stack of its own, which the suite stands up.
     ``values``: it needs a stack with other values.
+    A parameter ``prefills`` is a time, in units of what computing as many tokens takes (``Bench.addressed``).
     """
 
     name: str
@@ -614,9 +615,9 @@ HOOK_FAULTS = (
     Fault(
         "load-slow",
         "latency",
-        "every load takes 1 s longer than its bytes need",
+        "every load takes as long as computing its tokens twice",
         "LM#1938, LM#2205",
-        Hook("slow-load", {"seconds": 1.0}),
+        Hook("slow-load", {"prefills": 2.0}),
         ids("LAT-01 LAT-03 LAT-06"),
         tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
     ),

@@ -379,8 +379,11 @@ COMPARED = {"LAT-04", "MEM-05", "LAT", "MEM"}
 
 
 def compares(entry: Entry) -> bool:
-    """Whether an entry runs a test that needs the engine without its connector."""
-    return isinstance(entry, Healthy) or bool(COMPARED & set(entry.scope))
+    """Whether an entry needs the engine without its connector: for a test that it runs, or for the fault's own pace."""
+    if isinstance(entry, Healthy):
+        return True
+    in_prefills = isinstance(entry.injection, Hook) and "prefills" in entry.injection.params
+    return in_prefills or bool(COMPARED & set(entry.scope))
 
 
 def in_groups(entries: Iterable[Entry]) -> list[Entry]:

@@ -182,10 +182,10 @@ def _submit_store(original: Any) -> Any:
 
 def _submit_retrieve(original: Any) -> Any:
     @functools.wraps(original)
-    def submit_retrieve(self: Any, *args: Any, **options: Any) -> Any:
+    def submit_retrieve(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
         if wanted := params("slow-load"):
             fired("a load waited")
-            time.sleep(wanted["seconds"])
+            time.sleep(wanted["seconds_per_token"] * (key.end - key.start))
         elif params("failed-load"):
             fired("a load failed")
             return _done(False)
@@ -194,7 +194,7 @@ def _submit_retrieve(original: Any) -> Any:
             if number == wanted.get("number", 1):
                 fired("a load never reports its end")
                 return _never()
-        return original(self, *args, **options)
+        return original(self, request_id, key, *args, **options)
 
     return submit_retrieve
 
