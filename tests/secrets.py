@@ -86,6 +86,11 @@ PLANTED: dict[str, tuple[str, str]] = {
         "saw " + base64.b64encode(f"-----BEGIN PRIVATE KEY-----\n{PEM}".encode()).decode(),
     ),
     "docker config": ("cGxhbnRlZDpkb2NrZXI=", '{"auths": {"r.test": {"auth": "cGxhbnRlZDpkb2NrZXI="}}}'),
+    "docker config, Base64": (
+        base64.b64encode(b'{"auths":{"r.test":{"auth":"planted"}}}').decode(),
+        ".dockerconfigjson: " + base64.b64encode(b'{"auths":{"r.test":{"auth":"planted"}}}').decode(),
+    ),
+    "environment, Python": ("planted-env-4", "os.environ['HF_TOKEN'] = 'planted-env-4'"),
     "password, values": ("planted words of one line", "redisPassword: planted words of one line\n"),
     "password, block": ("planted-block-1", "password: |\n  planted-block-1\n"),
     "password, list": ("planted-list-1", "apiKeys:\n  - planted-list-1\n"),
