@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.core.errors import ConfigurationError
+from fixtures.core.processes import Maker
+from fixtures.core.record import StackRecord
 from fixtures.provide.attach_provider import AttachProvider
 from fixtures.provide.process_provider import ProcessProvider
 from fixtures.provide.release_provider import ReleaseProvider
@@ -18,6 +21,15 @@ if TYPE_CHECKING:
 
 CPU: Any = SimpleNamespace(device="cpu")
 CUDA: Any = SimpleNamespace(device="cuda")
+
+
+def test_a_kept_stack_of_another_host_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    maker = Maker.here().model_copy(update={"host": "elsewhere", "user": "somebody"})
+    record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m", maker=maker)
+    run: Any = SimpleNamespace(model=None, engine=None)
+    with pytest.raises(ConfigurationError, match="stack s runs as user somebody on host elsewhere; judge it there"):
+        AttachProvider(run, record.save(None)).validate()
+    AttachProvider(run, record.model_copy(update={"maker": Maker.here()}).save(None)).validate()
 
 
 @pytest.mark.parametrize(

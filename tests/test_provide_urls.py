@@ -148,6 +148,32 @@ def test_what_is_no_address(tmp_path: Path, url: str, says: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("name", "is made out to another name .*: use that name in the URL"),
+        ("plain", "no TLS is spoken there .*: write http://"),
+        ("client", "TLS fails .*ask no client for a certificate"),
+        ("bundle", "invalid path: /nowhere.pem: correct REQUESTS_CA_BUNDLE"),
+        ("http", r"cannot be reached: .*check the address \(http or https\)"),
+    ],
+)
+def test_tls_that_fails_names_its_own_remedy(
+    tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, case: str, says: str
+) -> None:
+    own, key = certificate
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem" if case == "bundle" else str(own))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, key)
+    if case == "client":
+        context.verify_mode = ssl.CERT_REQUIRED
+    with HTTPServer(host="127.0.0.1", ssl_context=None if case == "plain" else context) as server:
+        host = "127.0.0.1" if case == "name" else "localhost"
+        scheme = "http" if case == "http" else "https"
+        with pytest.raises(ConfigurationError, match=says):
+            adopt(tmp_path, engines=(f"{scheme}://{host}:{server.port}",))
+
+
 def test_a_certificate_of_an_unknown_authority(
     tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
