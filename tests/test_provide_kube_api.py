@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -10,21 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import PodRef, Server
 from fixtures.core.waiting import poll
-from fixtures.provide.kube import context
-from fixtures.provide.kube.api import ApiError, Kube, UnreachableError
+from fixtures.provide.kube import connection, context
+from fixtures.provide.kube.api import PATIENCE_S, ApiError, Kube, UnreachableError
 from fixtures.provide.kube.context import ClusterContext, resolve_context
 from fixtures.provide.kube.exec import execute, run_python
 from fixtures.provide.kube.logs import Logs
 from fixtures.provide.kube.port_forward import PortForward
+from fixtures.provide.target import Target
 from tests.fakes.api_server import FakeCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pytest_httpserver import HTTPServer
 
 pytest.importorskip("kubernetes")
 
@@ -67,6 +72,62 @@ def test_without_a_kubeconfig_the_remedy_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match=r"there is no kubeconfig at .*set KUBECONFIG"):
         resolve_context(None)
+
+
+@pytest.mark.parametrize(
+    ("cluster_", "user", "says"),
+    [
+        ({"certificate-authority": "/nowhere/ca.crt"}, {"token": "t"}, "File does not exist: /nowhere/ca.crt"),
+        ({"server": "http://[::1"}, {"token": "t"}, "Invalid IPv6 URL"),
+        ({}, {"tokenFile": "/nowhere/token"}, "No such file or directory: '/nowhere/token'"),
+        (
+            {},
+            {"auth-provider": {"name": "oidc", "config": {"client-secret": "sesame"}}},
+            "Expected key id-token",
+        ),
+    ],
+)
+def test_an_entry_of_the_kubeconfig_that_leads_nowhere_is_one_sentence(
+    cluster: FakeCluster, tmp_path: Path, cluster_: dict[str, Any], user: dict[str, Any], says: str
+) -> None:
+    path = cluster.kubeconfig(tmp_path)
+    config = yaml.safe_load(path.read_text())
+    config["clusters"][0]["cluster"] = {"server": "https://127.0.0.1:9"} | cluster_
+    config["users"][0]["user"] = user
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigurationError, match=re.escape(says)) as caught:
+        Kube(resolve_context(None, str(path)))
+    assert "correct its cluster and its user" in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_login_page_in_place_of_an_api_server_is_one_sentence(httpserver: HTTPServer, tmp_path: Path) -> None:
+    httpserver.expect_request(re.compile(".*")).respond_with_data("<html>log in</html>", content_type="text/html")
+    with pytest.raises(StackError, match="a login page is in its place; check the server's address"):
+        at(httpserver, tmp_path).list("Pod", "x")
+
+
+def test_credentials_that_are_not_accepted_name_the_remedy(httpserver: HTTPServer, tmp_path: Path) -> None:
+    body = {"kind": "Status", "message": "Unauthorized", "code": 401}
+    httpserver.expect_request(re.compile(".*")).respond_with_json(body, status=401)
+    with pytest.raises(ApiError, match="HTTP 401: Unauthorized; these credentials are not accepted: log in again"):
+        at(httpserver, tmp_path).version()
+
+
+def at(server: HTTPServer, folder: Path) -> Kube:
+    cluster = FakeCluster()
+    cluster.port = server.port
+    return Kube(ClusterContext(str(cluster.kubeconfig(folder)), "fake"), patience_s=0.0)
+
+
+def test_a_cluster_that_never_answered_is_told_within_seconds(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "FIRST_ANSWER_S", 0.2)
+    target = Target(helm="true", kubeconfig=str(cluster.kubeconfig(tmp_path)))
+    assert connection.connect_target(target, tmp_path)[0].patience_s == PATIENCE_S
+    with cluster.away(), pytest.raises(UnreachableError, match="does not answer GET /version"):
+        connection.connect_target(target, tmp_path)
 
 
 def test_in_a_pod_its_own_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

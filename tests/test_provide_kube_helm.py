@@ -96,6 +96,13 @@ def test_last_words_leave_warnings_out() -> None:
     assert error_summary("") == "it said nothing"
 
 
+def test_the_message_of_a_template_may_speak_of_the_network(tmp_path: Path) -> None:
+    said = "Error: execution error at (x/templates/i.yaml:3:4): a TLS secret is needed"
+    fails = Helm((str(program(tmp_path, "helm", f"echo '{said}' >&2; exit 1")),), None, tmp_path)
+    with pytest.raises(RenderError, match="TLS secret"):
+        fails.render_values(Chart("x"), "x", "n", {})
+
+
 # --- which chart ------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +133,16 @@ def test_the_published_chart_is_pinned(tmp_path: Path) -> None:
 def test_a_wrong_chart_is_refused(reference: str, version: str | None, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=words):
         charts.chart_of(reference, version, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "\xff", "- a", "dependencies: a", "dependencies: [{name: d}, {version: 1}]"])
+def test_a_chart_that_says_nothing_of_itself_ends_in_no_traceback(text: str, tmp_path: Path) -> None:
+    (tmp_path / "Chart.yaml").write_bytes(text.encode("latin-1"))
+    if text in {"a: [", "\xff"}:
+        with pytest.raises(ConfigurationError, match=r"Chart.yaml cannot be read .* give another --chart"):
+            charts.chart_of(str(tmp_path), None, tmp_path / "work")
+    else:
+        assert charts.chart_of(str(tmp_path), None, tmp_path.with_name("work")).version is None
 
 
 def test_a_checkout_is_not_touched(tmp_path: Path, chart: Chart) -> None:

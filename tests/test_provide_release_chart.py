@@ -271,6 +271,18 @@ def test_one_right_less_is_told_before_anything_is_made(project: Project) -> Non
     assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
 
 
+@pytest.mark.parametrize("lacking", [None, ("get", "namespaces"), ("list", "nodes")])
+def test_without_rights_it_says_which_and_how_to_get_them(project: Project, lacking: tuple[str, str] | None) -> None:
+    if lacking is None:
+        project.cluster.granted = set()
+    else:
+        project.cluster.forbidden.add(lacking)
+    result = project.run()
+    assert result.ret == 4
+    words = "get pods in namespace *more" if lacking is None else f"{' '.join(lacking)} in the cluster"
+    result.stderr.fnmatch_lines([f"*rights: these credentials may not {words}", "*docs/rbac.yaml*"])
+
+
 @pytest.mark.long
 def test_workers_share_one_release(project: Project) -> None:
     project.apart("-n2").assert_outcomes(passed=9)

@@ -511,6 +511,14 @@ def test_what_is_no_chart_is_one_sentence(tmp_path: Path, content: Any) -> None:
         of_chart(path)
 
 
+@pytest.mark.parametrize("name", ["Chart.yaml", "values.yaml", "values.schema.json"])
+def test_a_chart_with_a_broken_file_is_one_sentence(fork: Path, name: str) -> None:
+    (fork / name).write_text("a: [\n")
+    with pytest.raises(ConfigurationError, match=f"its {name} cannot be read") as caught:
+        of_chart(fork)
+    assert "\n" not in str(caught.value)
+
+
 @needs_charts
 def test_the_table_says_what_the_charts_say() -> None:
     folders = sorted(Path(str(CHARTS)).iterdir(), key=order_of)
