@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.evidence.pods.blocked import blocked_owner, blocked_pod
+from fixtures.evidence.pods.blocked import blocked_owner, blocked_pod, rejected_pods
 from fixtures.evidence.pods.containers import (
     argv_of,
     env_of,
@@ -280,6 +280,7 @@ def test_a_secret_that_is_not_there_blocks_at_once() -> None:
         'OCI runtime create failed: exec: "nvidia-container-runtime": executable file not found in $PATH: <nil>: unknown',
         "fork/exec /usr/local/nvidia/toolkit/nvidia-container-runtime: no such file or directory: unknown",
         "failed to find runtime handler nvidia from runtime list map[crun:0xc000 runc:0xc0001]",
+        "Error response from daemon: unknown or invalid runtime name: nvidia",
     ],
 )
 def test_every_words_for_a_runtime_that_is_not_there_block_within_seconds(message: str) -> None:
@@ -319,12 +320,83 @@ def test_a_network_that_lacks_a_program_is_waited_for_too() -> None:
         ("2 node(s) didn't have free ports for the requested pod ports.", "another hostPort"),
         ("1 Insufficient memory, 1 node(s) didn't match Pod's node affinity/selector.", "lower the requests"),
         ('persistentvolumeclaim "x" not found', "create that claim"),
+        ("2 Insufficient nvidia.com/mig-1g.10gb.", "no node has that many GPUs free"),
+        ("1 node(s) didn't find available persistent volumes to bind.", "create a PersistentVolume"),
+        ("1 node(s) didn't match pod anti-affinity rules.", "change the affinity"),
+        (
+            "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+            "ReadWriteMany",
+        ),
     ],
 )
 def test_what_no_node_fits_for_has_its_own_remedy(message: str, words: str) -> None:
     found = blocked_pod(unschedulable(message), [], AT + 20)
     assert found is not None
     assert words in found.remedy
+
+
+@pytest.mark.parametrize(
+    "taint",
+    ["node.kubernetes.io/not-ready: ", "node.cloudprovider.kubernetes.io/uninitialized: true",
+     "node.cilium.io/agent-not-ready: ", "node.kubernetes.io/disk-pressure: "],
+)  # fmt: skip
+def test_a_node_that_starts_is_waited_for(taint: str) -> None:
+    pod = unschedulable(f"0/1 nodes are available: 1 node(s) had untolerated taint {{{taint}}}.")
+    assert blocked_pod(pod, [], AT + 60) is None
+    assert blocked_pod(pod, [], AT + 130) is not None
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("AttachVolume.Attach failed: disk(x) already attached to node(n1), could not be attached", "ReadWriteMany"),
+        ("AttachVolume.Attach failed: The disk resource 'x' is already being used by 'y'", "ReadWriteMany"),
+        ("mount failed: exit status 32 Output: mount.nfs: access denied by server", "make that mount work on its node"),
+        ("bad option; you might need a /sbin/mount.<type> helper program.", "make that mount work on its node"),
+        ("hostPath type check failed: /models is not a directory", "create that folder or file on its node"),
+    ],
+)
+def test_a_mount_that_fails_has_its_own_remedy(message: str, words: str) -> None:
+    found = blocked_pod(pending(), [event("FailedMount", message, 118)], AT + 130)
+    assert found is not None
+    assert words in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "words"),
+    [
+        ("ImagePullBackOff", "failed to extract layer: no space left on device", "free disk space"),
+        ("ImagePullBackOff", "no match for platform in manifest: not found", "processor of its node"),
+        ("ImageInspectError", 'short-name "x" did not resolve to an alias', "give the image with its registry"),
+    ],
+)
+def test_an_image_that_cannot_be_had_has_its_own_remedy(reason: str, message: str, words: str) -> None:
+    waits = [{"name": "vllm", "state": {"waiting": {"reason": reason, "message": message}}}]
+    found = blocked_pod(pending(containerStatuses=waits), [], AT + 200)
+    assert found is not None
+    assert words in found.remedy
+    passes = "space" in message or reason == "ImageInspectError"
+    assert (blocked_pod(pending(containerStatuses=waits), [], AT + 30) is None) == passes
+
+
+def rejected(name: str, reason: str = "UnexpectedAdmissionError") -> dict[str, Any]:
+    pod = pending(phase="Failed", reason=reason, message="Allocate failed due to requested number of devices")
+    made = BEGAN if name == "a" else "2026-11-25T14:02:00Z"
+    owner = [{"uid": "set", "controller": True}]
+    return pod | {"metadata": {"name": name, "ownerReferences": owner, "creationTimestamp": made}}
+
+
+def test_a_node_that_rejects_its_pods_again_and_again_is_told() -> None:
+    three = [rejected(name) for name in "abc"]
+    (found,) = rejected_pods(three, AT + 130)
+    assert str(found).startswith("Pod c: UnexpectedAdmissionError: Allocate failed")
+    assert "device plugin" in found.remedy
+    assert rejected_pods(three, AT + 100) == [], "a kubelet that has just started"
+    assert rejected_pods(three, AT + 900) == [], "long ago"
+    assert rejected_pods(three[1:], AT + 130) == []
+    assert rejected_pods([rejected(name, "Evicted") for name in "abc"], AT + 130) == []
+    runs = pending(phase="Running") | {"metadata": three[0]["metadata"] | {"name": "d"}}
+    assert rejected_pods([*three, runs], AT + 130) == [], "one came through"
 
 
 def test_a_user_that_may_not_be_root_has_its_own_remedy() -> None:
@@ -412,6 +484,8 @@ def test_a_set_that_may_make_no_pod_is_a_row() -> None:
         ("nvidia-container-cli: initialization error: nvml error: driver not loaded", "load the NVIDIA driver"),
         ("nvml error: driver/library version mismatch", "restart the node"),
         ('exec: "vllm": executable file not found in $PATH', "correct the command"),
+        ("failed to inject CDI devices: unresolvable CDI devices nvidia.com/gpu=0", "nvidia-ctk cdi generate"),
+        ("nvidia-container-cli: device error: GPU-1: unknown device: unknown", "nvidia-ctk cdi generate"),
     ],
 )
 def test_what_a_container_cannot_start_for_has_its_own_remedy(message: str, words: str) -> None:
@@ -529,6 +603,9 @@ def test_times_of_the_scheduler_count() -> None:
         (["/bin/sh", "-ec", "ray start --head && exec /opt/venv/bin/vllm serve m"], "engine"),
         (["bash", "-lc", "export A=1\nsleep 5; HF_HOME=/x vllm serve m 2>&1 | tee log"], "engine"),
         (["numactl", "--cpunodebind=0", "vllm", "serve", "m"], "engine"),
+        (["lmcache_vllm", "serve", "m"], "engine"),
+        (["bash", "-c", 'eval "exec vllm serve m ${MORE}"'], "engine"),
+        (["bash", "-c", 'eval "$(conda shell.bash hook)"; sleep infinity'], "other"),
         (["vllm", "serve", "m", "--headless"], "other"),
         (["bash", "-c", "ray start --address=$LWS_LEADER_ADDRESS:6379 --block"], "other"),
         (["python", "watch.py", "--note", "restarts vllm serve when it hangs"], "other"),
@@ -559,6 +636,32 @@ def test_an_image_that_starts_vllm_by_itself_is_an_engine() -> None:
     container = {"image": "registry/vllm/vllm-openai:v0.32.0", "args": ["--model", "org/m"]}
     pod = {"metadata": {}, "spec": {"containers": [container]}}
     assert role_of(pod) == "engine"
+    assert discover.served_model(pod) == "org/m"
+
+
+@pytest.mark.parametrize(
+    ("image", "args", "role"),
+    [
+        ("registry.redhat.io/rhaiis/vllm-cuda-rhel9:3", ["--model", "org/m"], "engine"),
+        ("public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo:v0.32.0", ["--model=org/m", "--port=8000"], "engine"),
+        ("quay.io/modh/vllm@sha256:0", ["--model", "org/m"], "engine"),
+        ("quay.io/modh/vllm", ["--help"], "other"),
+        ("example/vllm-router:1", ["--model", "org/m"], "other"),
+        ("example/my-vllm-bench", ["--model", "org/m"], "other"),
+    ],
+)
+def test_images_of_others_that_start_vllm_by_themselves(image: str, args: list[str], role: str) -> None:
+    pod = {"metadata": {}, "spec": {"containers": [{"image": image, "args": args}]}}
+    assert role_of(pod) == role
+    assert role == "other" or discover.served_model(pod) == "org/m"
+
+
+def test_what_eval_runs_is_read_as_a_script() -> None:
+    script = (
+        'if [ "$A" = b ]; then exit 1; fi\neval "vllm serve \\\n /m \\\n --served-model-name "org/m" --port 8001 ${X}"'
+    )
+    pod = {"metadata": {}, "spec": {"containers": [{"command": ["/bin/bash", "-c"], "args": [script]}]}}
+    assert discover.port_of(pod, "engine") == 8001
     assert discover.served_model(pod) == "org/m"
 
 

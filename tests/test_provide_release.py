@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -25,6 +26,7 @@ from fixtures.provide.kube.context import ClusterContext
 from fixtures.provide.kube.helm import Helm, HelmError, Layers
 from fixtures.provide.kube.paths import PATHS
 from fixtures.provide.release import cleanup, engine_checks, preflight, quota, rights, volume_checks, waiting
+from fixtures.provide.release.api_key import api_key
 from fixtures.provide.release.checks import CHECKS, Check, demand, override
 from fixtures.provide.release.describe import describe
 from fixtures.provide.release.facts import resident_of
@@ -489,6 +491,117 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
         ConfigurationError, match=r"--model none: no engine of release rel serves it \(there: org/m, org/other\)"
     ):
         describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="none")
+
+
+def test_a_cache_server_of_other_owners_is_found_by_the_service_that_the_engines_name(site4: Site) -> None:
+    site4.install()
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    for name in ("kv-a", "kv-b"):
+        server = running({"metadata": {"name": name, "labels": {"app": name}}}, "lmcache", "server")
+        site4.cluster.put("api/v1/pods", "mine", server)
+    service = {"metadata": {"name": "lmcache"}, "spec": {"selector": {"app": "kv-b"}}}
+    site4.cluster.put("api/v1/services", "mine", service)
+    release = site4.release(own=False)
+
+    def servers(host: str) -> list[str]:
+        config = {"kv_connector": "LMCacheMPConnector", "kv_connector_extra_config": {"lmcache.mp.host": host}}
+        words = ["vllm", "serve", "org/m", "--kv-transfer-config", json.dumps(config)]
+        engine["spec"]["containers"][0] |= {"command": words, "args": []}
+        seen = take_snapshot(site4.kube, "mine", release.manifest())
+        describe(release.record, site4.kube, site4.helm.values("rel", "mine"), seen)
+        found = [one.name for one in release.record.cache_servers]
+        assert release.record.engines[0].cache_server == next(iter(found), None)
+        return found
+
+    assert servers("tcp://lmcache:5555") == ["kv-b"]
+    assert servers("tcp://lmcache.mine.svc.cluster.local") == ["kv-b"]
+    assert servers("tcp://lmcache.other.svc.cluster.local") == [], "of another namespace"
+    assert servers("tcp://localhost") == []
+
+
+SECRET_KEY = {"secretKeyRef": {"name": "keys", "key": "k"}}
+
+
+@pytest.mark.parametrize(
+    ("container", "key"),
+    [
+        ({"env": [{"name": "VLLM_API_KEY", "valueFrom": SECRET_KEY}]}, "of-the-secret"),
+        ({"env": [{"name": "VLLM_API_KEY", "value": "plain"}]}, "plain"),
+        ({"args": ["--api-key", "$(KEY)"], "env": [{"name": "KEY", "valueFrom": SECRET_KEY}]}, "of-the-secret"),
+        ({"args": ["--api-key=$(KEY)"], "env": [{"name": "KEY", "value": "plain"}]}, "plain"),
+        ({"args": ["--api-key", "word"], "env": [{"name": "VLLM_API_KEY", "valueFrom": SECRET_KEY}]}, "word"),
+        ({"envFrom": [{"secretRef": {"name": "keys"}}]}, "by-name"),
+        ({"envFrom": [{"secretRef": {"name": "keys"}, "prefix": "VLLM_"}]}, "prefixed"),
+        ({"args": ["--api-key", "$(NOBODY)"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_api_key_is_found_wherever_a_pod_has_it(site4: Site, container: dict[str, Any], key: str | None) -> None:
+    site4.install()
+    texts = {"k": "of-the-secret", "VLLM_API_KEY": "by-name", "API_KEY": "prefixed"}
+    if "prefix" in str(container):
+        del texts["VLLM_API_KEY"]
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    site4.cluster.put("api/v1/secrets", "mine", {"metadata": {"name": "keys"}, "data": data})
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    engine["spec"]["containers"][0] |= {"command": ["vllm", "serve", "m"], "args": [], "env": []} | container
+    release = site4.release(own=False)
+    seen = take_snapshot(site4.kube, "mine", release.manifest())
+    describe(release.record, site4.kube, {}, seen)
+    assert api_key(release.record, site4.kube) == key
+    assert key is None or "--api-key" in str(container) or key not in release.record.model_dump_json()
+
+
+def test_an_engine_that_speaks_tls_is_sent_to_its_address(site4: Site) -> None:
+    site4.install()
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    engine["spec"]["containers"][0]["command"] = ["vllm", "serve", "m", "--ssl-keyfile=/k", "--ssl-certfile=/c"]
+    release = site4.release(own=False)
+    seen = take_snapshot(site4.kube, "mine", release.manifest())
+    with pytest.raises(StackError, match=r"speaks TLS only \(--ssl-certfile\).*--url https://HOST"):
+        describe(release.record, site4.kube, {}, seen)
+
+
+def test_pods_and_replica_sets_that_are_the_releases_own_objects_are_found(site4: Site) -> None:
+    site4.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "mine"}})
+    site4.cluster.put("api/v1/pods", "mine", running({"metadata": {"name": "kv"}}, "lmcache", "server"))
+    site4.cluster.put("api/v1/pods", "mine", running({"metadata": {"name": "foreign"}}, "lmcache", "server"))
+    sets = {"metadata": {"name": "rs", "uid": "uid-rs"}, "spec": {"replicas": 2}}
+    site4.cluster.put("apis/apps/v1/replicasets", "mine", sets)
+    for name in ("a", "b"):
+        pod = running(owned(name, "ReplicaSet", "rs"), "vllm", "serve", "m")
+        site4.cluster.put("api/v1/pods", "mine", pod)
+    manifest = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kv"}},
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "rs"}},
+    ]
+    seen = take_snapshot(site4.kube, "mine", manifest)
+    assert [one["metadata"]["name"] for one in seen.of_role("engine")] == ["a", "b"]
+    assert [one["metadata"]["name"] for one in seen.of_role("cache server")] == ["kv"]
+    assert seen.wanted() == 3
+
+
+def test_what_others_add_during_a_run_is_not_judged(site4: Site) -> None:
+    site4.install()
+    release = site4.release(own=False)
+    release.facts.restarts_before = {one["metadata"]["uid"]: 0 for one in site4.cluster.pods("mine")}
+    engine = next(one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"])
+    waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "1 Insufficient gpu"}
+    long_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
+    added = copy.deepcopy(engine)
+    added["metadata"] |= {"name": "added", "uid": "added", "creationTimestamp": long_ago}
+    added["status"] = {"phase": "Pending", "conditions": [waits | {"lastTransitionTime": long_ago}]}
+    site4.cluster.put("api/v1/pods", "mine", added)
+    (told,) = release.blocked()
+    assert told.startswith("Pod added: Unschedulable")
+    release.record.created = time.time() - 120  # now it was added during the run
+    with pytest.raises(NotJudged, match="the release was changed meanwhile: Pod added: Unschedulable"):
+        release.blocked()
+    added["status"]["containerStatuses"] = [{"name": "vllm", "restartCount": 3}]
+    assert "added" not in [one.name for one in release.starts()]
+    site4.cluster.put("api/v1/configmaps", "kube-system", {"metadata": {"name": "cluster-autoscaler-status"}})
+    release.record.created = time.time()
+    assert release.blocked() == [], "the autoscaler has not said yet whether a node comes"
 
 
 def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
