@@ -16,24 +16,30 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
+from werkzeug import Request, Response
 
-from fixtures.core import files
+from fixtures.core import deadlines, files
+from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.processes import ProcessRef, process_tree, runs
 from fixtures.core.progress import Progress
-from fixtures.core.record import StackRecord
+from fixtures.core.record import EngineServer, StackRecord
+from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.process import launch, probe, ready
+from fixtures.provide.process import launch, probe
 from fixtures.provide.process.launch import stand_up
 from fixtures.provide.process.ready import PortTakenError
 from fixtures.provide.process.teardown import tear_down
+from fixtures.provide.serving import first_completion
 from fixtures.provide.values.config import load_config
 from fixtures.subject.stack import Stack
 from tests import fakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pytest_httpserver import HTTPServer
 
     from fixtures.provide.process.environment import EngineEnv
 
@@ -50,6 +56,7 @@ class Place:
         self.registry = folder / "cache" / "stacks"
         self.said = io.StringIO()
         self.env: EngineEnv = probe.adopt(self.fake.python)
+        self.deadlines = Deadlines()
 
     def up(self, name: str = "run") -> StackRecord:
         return stand_up(
@@ -60,6 +67,7 @@ class Place:
             registry=self.registry,
             progress=Progress(self.said, live=False),
             device="cpu",
+            deadlines=self.deadlines,
         )
 
     def running(self) -> list[psutil.Process]:
@@ -209,13 +217,19 @@ def test_an_engine_that_dies_while_loading_says_why(place: Place) -> None:
         (
             "hangs",
             "",
-            "fake-0 was not ready within 1 s; it was loading weights. Its log says: no error; its last line was: .*",
+            "fake-0 was not ready within 1 s .--deadline engine_ready=SECONDS gives it longer.; it was loading weights. "
+            "Its log says: no error; its last line was: .*",
         ),
-        ("", "hangs", "fake-0-tier was not ready within 1 s; it was starting. Its log says: nothing"),
+        (
+            "",
+            "hangs",
+            "fake-0-tier was not ready within 1 s .--deadline server_ready=.* gives it longer.; it was starting. "
+            "Its log says: nothing",
+        ),
         (
             "",
             "refuses",
-            "fake-0 was not ready within 1 s; it was registering with the cache server. .*"
+            "fake-0 was not ready within 1 s .*; it was registering with the cache server. .*"
             "fake-0-tier says: REGISTER_KV_CACHE failed: unknown message type",
         ),
         ("", "dies", "fake-0-tier ended while it was starting: cannot allocate the L1 buffer"),
@@ -228,12 +242,11 @@ def test_an_engine_that_dies_while_loading_says_why(place: Place) -> None:
 def test_a_half_started_stack_is_taken_down(
     place: Place, monkeypatch: pytest.MonkeyPatch, engine: str, server: str, says: str
 ) -> None:
-    monkeypatch.setattr(ready, "ENGINE_READY_S", 1.0)
-    monkeypatch.setattr(ready, "SERVER_READY_S", 1.0 if "hangs" in server else 30.0)
+    slow = "dies-after" in engine or "fails" in engine
+    place.deadlines = Deadlines(engine_ready_s=30.0 if slow else 1.0, server_ready_s=1.0 if "hangs" in server else 30.0)
+    monkeypatch.setattr(deadlines, "START_S_PER_GIB", 0.0)
     if "stubborn" in engine:
         monkeypatch.setattr(launch, "tear_down", lambda *args: tear_down(*args, grace_s=0.5))
-    if "dies-after" in engine or "fails" in engine:
-        monkeypatch.setattr(ready, "ENGINE_READY_S", 30.0)
     place.fake.behave(engine=engine, server=server)
     begin = time.monotonic()
     with pytest.raises(StackError, match=says) as caught:
@@ -478,3 +491,23 @@ def test_hooks_come_first_on_the_path_of_every_process(place: Place) -> None:
     for server in record.servers:
         assert server.log is not None
         assert server.log.read_text().startswith("seeded\n")
+
+
+def test_a_short_context_and_a_small_vocabulary_are_served(tmp_path: Path, httpserver: HTTPServer) -> None:
+    def answer(request: Request) -> Response:
+        prompt = request.get_json()["prompt"]
+        good = len(prompt) <= 512 and max(prompt) < 16
+        return Response("{}", status=200 if good else 400, content_type="application/json")
+
+    httpserver.expect_request("/v1/completions").respond_with_handler(answer)
+    engine = EngineServer(name="e", url=httpserver.url_for(""))
+    record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m", engines=[engine])
+    first_completion(record, engine, Client(engine.url))
+    assert len(httpserver.log) == 2
+
+
+def test_weights_and_buffers_have_their_time() -> None:
+    """70B weights, and a tier of hundreds of GiB, take longer to start than a tiny model."""
+    assert Deadlines().engine_ready(0) == 240
+    assert Deadlines().engine_ready(140 + 500) > 2000
+    assert Deadlines(server_ready_s=10.0).server_ready(100) == 410

@@ -236,6 +236,10 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
             "modelSpec[0].name is 'My_Model.1', and the name of a Service holds only lower-",
         ),
         ({"model": {"name": "a" * 50}}, "modelSpec[0].name has 50 characters"),
+        (
+            {"servingEngineSpec": {"modelSpec": [MODEL, MODEL]}},
+            "modelSpec[1].name is 'm', as that of modelSpec[0], and Helm installs no two objects of one name; give each",
+        ),
         ({"model": {"replicaCount": "abc"}}, "modelSpec[0].replicaCount holds the text 'abc'; write a whole number."),
         ({"model": {"replicaCount": 1.5}}, "modelSpec[0].replicaCount holds the number 1.5; write a whole number."),
         (
@@ -266,6 +270,7 @@ def test_a_value_that_starts_nothing_or_too_much_is_refused(load: Load, over: An
 @pytest.mark.parametrize(
     "over",
     [
+        {"servingEngineSpec": {"modelSpec": [MODEL, MODEL | {"enabled": False}, MODEL | {"name": "n"}]}},
         {"servingEngineSpec": {"labels": {}}},
         {"servingEngineSpec": {"labels": {"environment": None}}},
         {"servingEngineSpec": {"labels": None}, "routerSpec": {"enableRouter": False}},

@@ -99,9 +99,10 @@ def make_config(folder: Path, *, replicas: int = 1, models: int = 1, cache_serve
       vllmConfig: {{enablePrefixCaching: true, maxModelLen: 4096}}
       lmcacheConfig: {{enabled: {str(cache_server).lower()}, cpuOffloadingBufferSize: "1"}}
     """
-    entries = "".join(
-        f"  - {textwrap.dedent(entry).strip()}\n".replace("\n", "\n    ").rstrip() + "\n" for _ in range(models)
-    )
+    entries = ""
+    for number in range(models):
+        named = textwrap.dedent(entry).strip().replace("name: fake", f"name: fake{number or ''}")
+        entries += f"  - {named}\n".replace("\n", "\n    ").rstrip() + "\n"
     (folder / "values.yaml").write_text(f"servingEngineSpec:\n  modelSpec:\n{entries}")
     (folder / "expect.yaml").write_text("description: stand-ins\ndevice: cpu\n")
     return folder
