@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from fixtures.core.errors import ConfigurationError, NotApplicable, NotJudged, StackError, SubjectFault
 from fixtures.core.processes import ProcessRef
@@ -41,6 +42,8 @@ from tests.test_provide_kube_helm import STAND_IN, VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pytest_httpserver import HTTPServer
 
 pytest.importorskip("kubernetes")
 
@@ -552,6 +555,53 @@ def test_the_api_key_is_found_wherever_a_pod_has_it(site4: Site, container: dict
     assert key is None or "--api-key" in str(container) or key not in release.record.model_dump_json()
 
 
+def test_what_a_pod_takes_out_of_config_maps_is_filled_in(site4: Site) -> None:
+    site4.install()
+    data = {"MODEL": "org/a", "other": "org/b", "KV": '{"kv_connector": "LMCacheConnectorV1"}'}
+    site4.cluster.put("api/v1/configmaps", "mine", {"metadata": {"name": "c"}, "data": data})
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    words = ["vllm", "serve", "$(MODEL)", "--kv-transfer-config=$(KV)", "--port", "$(LOST)"]
+    container = engine["spec"]["containers"][0]
+    container |= {"command": words, "args": [], "envFrom": [{"configMapRef": {"name": "c"}}], "env": []}
+    container["ports"] = [{"name": "x", "containerPort": 8123}]
+    release = site4.release(own=False)
+
+    def described() -> Any:
+        seen = take_snapshot(site4.kube, "mine", release.manifest())
+        describe(release.record, site4.kube, {}, seen)
+        return release.record.engines[0]
+
+    one = described()
+    assert (release.record.model, one.pod.port) == ("org/a", 8123)
+    assert one.requested.connector == {"kv_connector": "LMCacheConnectorV1"}
+    assert one.env["MODEL"] == "org/a"
+    assert one.requested.duplicate_env == ()
+    reference = {"configMapKeyRef": {"name": "c", "key": "other"}}
+    container["env"] = [{"name": "MODEL", "valueFrom": reference}]
+    assert described().requested.duplicate_env == (), "an entry of env comes before the whole map"
+    assert release.record.model == "org/b"
+    assert not any("is not judged" in line for line in release.record.ignored)
+
+
+def test_an_engine_whose_command_names_no_model_is_asked(site4: Site, httpserver: HTTPServer) -> None:
+    site4.install()
+    secret = {"metadata": {"name": "keys"}, "data": {"k": base64.b64encode(b"of-the-secret").decode()}}
+    site4.cluster.put("api/v1/secrets", "mine", secret)
+    (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
+    container = engine["spec"]["containers"][0]
+    container |= {"command": ["vllm", "serve", "--port", "8000", "org/m"], "args": []}
+    container["env"] = [{"name": "VLLM_API_KEY", "valueFrom": SECRET_KEY}]
+    release = site4.release(own=False)
+    seen = take_snapshot(site4.kube, "mine", release.manifest())
+    with pytest.raises(StackError, match="name it in the command with --served-model-name"):
+        describe(release.record, site4.kube, {}, seen)
+    site4.cluster.targets["vllm", 8000] = ("127.0.0.1", httpserver.port)
+    asked = httpserver.expect_request("/v1/models", headers={"Authorization": "Bearer of-the-secret"})
+    asked.respond_with_json({"data": [{"id": "org/m"}, {"id": "an-adapter"}]})
+    describe(release.record, site4.kube, {}, seen)
+    assert release.record.model == "org/m"
+
+
 def test_an_engine_that_speaks_tls_is_sent_to_its_address(site4: Site) -> None:
     site4.install()
     (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]
@@ -1015,6 +1065,36 @@ def test_a_volume_for_several_nodes_needs_a_class_that_offers_it(site4: Site) ->
     (found,) = volume_checks.check_volumes(site4.kube, [claim])
     assert found.state == "missing"
     assert "ReadWriteMany" in found.text
+
+
+def test_a_volume_for_one_pod_and_several_pods_is_refused(site4: Site) -> None:
+    spec = {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": spec}
+    pods = engine(command=["vllm", "serve", "m"])
+    pods["spec"]["template"]["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
+    for replicas, state in ((1, "ok"), (2, "missing")):
+        pods["spec"]["replicas"] = replicas
+        (found,) = volume_checks.check_volumes(site4.kube, [claim, pods])
+        assert found.state == state
+
+
+@pytest.mark.parametrize("env", [{"HF_ENDPOINT": "https://mirror"}, {"VLLM_USE_MODELSCOPE": "True"}])
+def test_a_model_of_another_place_is_not_asked_of_the_hub(env: dict[str, str]) -> None:
+    entries = [{"name": name, "value": value} for name, value in env.items()]
+    assert list(engine_checks.check_models([engine(command=["vllm", "serve", "org/m"], env=entries)])) == []
+
+
+def test_the_hub_is_asked_once_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def get(url: str, **_: Any) -> Any:
+        asked.append(url)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", get)
+    checks = list(engine_checks.check_models([engine(command=["vllm", "serve", "org/m"])] * 3))
+    assert [one.state for one in checks] == ["not checked"]
+    assert len(asked) == 1
 
 
 def test_a_token_by_env_from_is_a_token() -> None:

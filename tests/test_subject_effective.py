@@ -198,6 +198,23 @@ def test_a_configuration_file_of_vllm_that_cannot_be_read_is_not_judged(tmp_path
         stack.connector_fault(stack.engine)
 
 
+def test_a_connector_in_a_variable_is_known_from_the_log_alone(tmp_path: Path) -> None:
+    stack = stack_of(tmp_path, RequestedConfig())
+    stack.record.engines[0].argv = (*SERVE, "--kv-transfer-config", "$(KV_CONFIG)")
+    with pytest.raises(NotJudged, match="takes --kv-transfer-config from a variable, which cannot be read"):
+        stack.connector_fault(stack.engine)
+    stack = stack_of(tmp_path, RequestedConfig(), said=IN_EFFECT)
+    stack.record.engines[0].argv = (*SERVE, "--kv-transfer-config", "$(KV_CONFIG)")
+    assert stack.engine.log is not None
+    with stack.engine.log.path.open("a") as log:
+        log.write(
+            "INFO 11-25 04:31:24 [factory.py:62] Creating v1 connector with name: LMCacheMPConnector and engine_id: 0\n"
+        )
+    found = stack.engine.connector()
+    assert found is not None
+    assert found.name == "LMCacheMPConnector"
+
+
 def test_the_two_halves_of_a_disaggregated_release_are_not_judged(tmp_path: Path) -> None:
     stack = stack_of(tmp_path, RequestedConfig(), config=V1 | {"kv_role": "kv_producer"})
     assert stack.connector_fault(stack.engine) is not None, "one engine that only stores is no such release"
