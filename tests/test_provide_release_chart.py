@@ -632,6 +632,10 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
     ("options", "words"),
     [
         (["--stack=attach"], "needs one of: --record FILE*--namespace N*--url URL"),
+        (["--stack=attach", "--namespace="], "--namespace '' is no name of Kubernetes"),
+        (["--stack=attach", "--namespace=a/../b"], "--namespace 'a/../b' is no name of Kubernetes"),
+        (["--stack=chart", "--namespace=Mine", "--config=embedded"], "--namespace 'Mine' is no name of Kubernetes"),
+        (["--stack=attach", "--namespace=a", f"--release={'r' * 54}"], "is no name of Kubernetes*at most 53 of them"),
         (["--stack=attach", "--namespace=theirs", "--set=a=1"], "changes nothing: leave --values, --set"),
         (["--stack=attach", "--namespace=theirs", "--keep-stack"], "leave --config, --gpu and --keep-stack out"),
         (["--namespace=x"], "--namespace belong to a stack on Kubernetes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import threading
@@ -362,6 +363,15 @@ def test_what_cannot_be_read_is_one_sentence_in_time(
         adopt(tmp_path, engines=(raw(head, slowly),))
     assert time.monotonic() - begin < 5.0
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["api_key_file", "logs"])
+def test_a_pipe_is_refused_and_not_waited_for(httpserver: HTTPServer, tmp_path: Path, option: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    given: dict[str, Any] = {option: pipe if option == "api_key_file" else (pipe,)}
+    with pytest.raises(ConfigurationError, match="is no regular file, and it is read more than once"):
+        adopt(tmp_path, engines=(serve(httpserver),), **given)
 
 
 @pytest.mark.parametrize("key", [b"\xef\xbb\xbfkept123", "na\u00efve\u2013key".encode(), b"\xffkept", b"k\x01ept"])
