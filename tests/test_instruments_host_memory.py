@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from fixtures.catalogue import limits
 from fixtures.core.errors import NotJudged
+from fixtures.core.units import MIB
 from fixtures.instruments.host_memory import (
     CYCLES,
-    MIB,
     Growth,
     HostMemory,
     check_decided,

@@ -16,11 +16,11 @@ import requests
 from fixtures.core.errors import NotJudged, StackError, SubjectFault
 from fixtures.core.record import EngineServer, PodRef
 from fixtures.core.redaction.redact import redact
+from fixtures.core.units import MIB
 from fixtures.core.waiting import poll
 from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import is_ready, name_of, uid_of
 from fixtures.instruments.client import Client
-from fixtures.instruments.host_memory import MIB
 from fixtures.provide.kube import port_forward
 from fixtures.provide.release import session
 from fixtures.provide.release.adopt import adopt

@@ -22,11 +22,12 @@ from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Baseline, EngineServer, RequestedConfig, Server, StackRecord
+from fixtures.core.units import GIB
 from fixtures.evidence.logs.reader import LogReader, read_log
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.experiments.aborts import abort_requests
 from fixtures.experiments.filling import fill_tier
-from fixtures.instruments.host_memory import GIB, HostMemory
+from fixtures.instruments.host_memory import HostMemory
 from fixtures.instruments.prompts import Prompts, Vocabulary
 from fixtures.subject.cache_server import CacheServer, shape_of_server
 from fixtures.subject.exchange import TokenSources
