@@ -37,6 +37,7 @@ from fixtures.provide.values.config import Config, Model, load_config
 from fixtures.subject.engine import authorization
 from fixtures.subject.stack import Stack
 from lab import forked, selection
+from lab.catalogue import KEPT_S
 from lab.proxy import FAULTS as PROXY_FAULTS
 from lab.proxy import Proxy as FaultProxy
 
@@ -332,7 +333,7 @@ def judge(
     tests: tuple[str, ...] = (),
     meanwhile: Any = None,
     environment: dict[str, str] | None = None,
-    kept_s: float = 0.1,
+    kept_s: float = KEPT_S,
 ) -> Verdicts:
     """Run the suite and read its report.
 

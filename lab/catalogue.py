@@ -116,6 +116,8 @@ class Process:
     """Of programs that compute."""
 
 
+KEPT_S = 0.1
+"""How long a prompt that was stored early is kept waiting: what forgets it later has a fault of its own."""
 Injection = Values | Hook | Proxy | Process
 
 
@@ -138,7 +140,7 @@ class Fault:
     """Only tests of these requirements: for faults under which every request takes its deadline."""
     chat: bool = False
     """Ask the chat endpoint, too."""
-    kept_s: float = 0.1
+    kept_s: float = KEPT_S
     """How long the suite waits before it asks again for a prompt that was stored early (``--deadline kept``)."""
 
     @property

@@ -60,8 +60,7 @@ def _main(
     os.environ.update(variables)
     sys.argv = [module, *arguments]
     sys.path[:0] = [str(folder), *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
-    if (
-        "xdist.plugin" in sys.modules
-    ):  # it has kept the path of the process that this one is forked from, for its workers
+    # What it has for its workers is the path of the process that this one is forked from.
+    if "xdist.plugin" in sys.modules:
         sys.modules["xdist.plugin"]._sys_path[:] = sys.path
     runpy.run_module(module, run_name="__main__", alter_sys=True)

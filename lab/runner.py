@@ -34,7 +34,7 @@ from fixtures.provide.process import baseline, install, probe, teardown
 from lab import bench as benches
 from lab import selection
 from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
-from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values
+from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy, Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -262,7 +262,7 @@ class Lane:
     def _judge(self, entry: Entry) -> Verdicts:
         folder, needs = self.runner.folder / entry.id, needs_of(entry)
         cases, tests = "fast", entry.scope if isinstance(entry, Fault) else entry.tests
-        kept_s = entry.kept_s if isinstance(entry, Fault) else 0.1
+        kept_s = entry.kept_s if isinstance(entry, Fault) else KEPT_S
         if isinstance(entry, Healthy):
             cases = "full" if entry.setting is None else "slow" if entry.slow else "fast"
         elif entry.slow:
