@@ -354,7 +354,7 @@ def test_no_room_is_said_with_a_remedy(place: Place, monkeypatch: pytest.MonkeyP
         def open_(path: Path, **options: int) -> object:
             return no_room() if path.name == "fake-0.log" else opened(path, **options)
 
-        monkeypatch.setattr(launch, "append", open_)
+        monkeypatch.setattr("fixtures.provide.process.spawn.append", open_)
     elif where == "record":
         monkeypatch.setattr("fixtures.core.record.write_atomically", no_room)
     elif where == "temporary folder":
