@@ -1198,6 +1198,8 @@ HEALTHY: tuple[Healthy, ...] = (
     Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64", "--num-gpu-blocks-override", "1024")),
     Healthy("no-log-probabilities", "--max-logprobs 0", _args("--max-logprobs", "0")),
     Healthy("prompt-tokens-details", "usage with its details", _args("--enable-prompt-tokens-details")),
+    Healthy("usage-always", "usage in every stream, asked for or not", _args("--enable-force-include-usage")),
+    Healthy("data-parallel", "two data-parallel ranks, which are given requests in turn", _args("-dp", "2")),
     Healthy("float32", "weights and KV in float32", _args("--dtype", "float32")),
     Healthy("reasoning-parser", "chat answers through a reasoning parser", _args("--reasoning-parser", "granite")),
     Healthy("engine-log-level-debug", "vLLM logs at DEBUG", _env("VLLM_LOGGING_LEVEL", "DEBUG")),

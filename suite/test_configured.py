@@ -37,6 +37,11 @@ def test_no_setting_is_unknown_unparsable_or_shadowed(stack: Stack) -> None:
         assert not twice, (
             f"expected every environment name of {engine.name} once, got {', '.join(twice)} twice: one value shadows the other"
         )
+        shadowed = stack.shadowed_settings(engine)
+        assert not shadowed, (
+            f"expected every setting of {engine.name} to be given once, got {'; '.join(shadowed)} with another value: the "
+            "connector's own wins"
+        )
     unknown = stack.unknown_lmcache_names()
     assert not unknown, f"expected only names that the installed LMCache reads, got {'; '.join(unknown)}"
     complaints = stack.logs.findings("config")
@@ -74,7 +79,7 @@ def test_the_host_buffer_fits_the_memory_limit(stack: Stack, figures: Figures) -
 @requirement("CFG-08")
 def test_the_cpu_tier_is_larger_than_the_gpu_pool(stack: Stack, figures: Figures) -> None:
     """The CPU tier holds more tokens than the GPU pool; under LRU a smaller one never serves what the GPU evicted."""
-    tier, pool = stack.tier.capacity_tokens(), stack.pool_tokens
+    tier, pool = stack.tier.capacity_tokens(), stack.tier.pool_tokens()
     figures("CPU tier", tier, "tokens")
     figures("GPU KV pool", pool, "tokens", better="higher")
     assert tier > pool, (

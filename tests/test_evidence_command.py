@@ -245,6 +245,9 @@ def test_where_the_cache_server_is(argv: tuple[str, ...], address: tuple[str, in
         ("-dp 2", (1, 1, 2), 2),
         ("--data-parallel-size 2", (1, 1, 2), 2),
         ("--data_parallel_size=2 -dpl 1", (1, 1, 1), 1),
+        ("-dp 8 -dpn 3 -tp 2", (2, 1, 1), 2),
+        ("-dp 8 --data-parallel-external-lb --data-parallel-rank=0", (1, 1, 1), 1),
+        ("-dp 8 --nnodes 2", (1, 1, 4), 4),
         ("--tensor_parallel_size=4", (4, 1, 1), 4),
         ("--tensor-par 4", (4, 1, 1), 4),
         ("--tensor 4", (4, 1, 1), 4),
@@ -261,6 +264,14 @@ def test_parallel_sizes(argv: str, sizes: tuple[int, int, int], workers: int) ->
     assert (found.tensor, found.pipeline, found.data) == sizes
     assert found.workers == workers
     assert found.ranks == sizes[0] * sizes[1]
+
+
+def test_a_switch_of_a_config_file() -> None:
+    """vLLM 0.32 gives ``enable-prefix-caching: false`` on as ``--no-enable-prefix-caching``."""
+    found = parse_options(("--config", "/c.yaml"), lambda _: "enable-prefix-caching: false\nenable-lora: true\n")
+    assert (found.switch("enable-prefix-caching"), found.switch("enable-lora")) == (False, True)
+    found = parse_options(("--config", "/c.yaml"), lambda _: "enable_prefix_caching: false\n")
+    assert found.switch("enable-prefix-caching") is None, "vLLM does not find it"
 
 
 MISTRAL_7B = {
@@ -383,6 +394,14 @@ def test_a_json_log_is_read_too() -> None:
         {"level": "INFO", "message": "Creating v1 connector with name: LMCacheMPConnector and engine_id: 1"}
     )
     assert startup.read(line).created == "LMCacheMPConnector"
+
+
+def test_what_a_logged_request_quotes_is_no_start() -> None:
+    quoted = "Creating v1 connector with name: NixlConnector and engine_id: 1"
+    line = (
+        f"(APIServer pid=1) INFO 11-25 04:31:03 [logger.py:39] Received request cmpl-1: prompt: '{quoted}', params: x\n"
+    )
+    assert startup.read(START + line) == startup.read(START)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_several_engines_of_one_exposition() -> None:
         'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100"} 1.0\n'
         'vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="100"} 1.0\n'
     )
-    assert (engine.kv_usage, engine.pool_blocks, engine.pool_tokens) == (0.75, 200, 3200)
+    assert (engine.kv_usage, engine.pool_blocks, engine.pool_tokens, engine.pools) == (0.75, 200, 3200, 2)
 
 
 def test_delta_subtracts_counters_and_keeps_gauges() -> None:

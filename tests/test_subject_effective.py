@@ -252,3 +252,23 @@ def test_data_parallel_ranks_do_not_share_a_request(tmp_path: Path) -> None:
     assert stack.tier.tokens() == 2 * 5 * 2**30 // 2**20
     (budget,) = stack.memory_budgets()
     assert "4 worker(s) x 5 GiB" in budget.terms
+
+
+@pytest.mark.parametrize(
+    ("env", "extra", "found"),
+    [
+        ({"LMCACHE_CHUNK_SIZE": "512"}, {"lmcache.chunk_size": 256}, 1),
+        ({"LMCACHE_CHUNK_SIZE": "256"}, {"lmcache.chunk_size": 256}, 0),
+        ({"LMCACHE_MAX_LOCAL_CPU_SIZE": "20"}, {"lmcache.max_local_cpu_size": 20.0, "lmcache.local_cpu": True}, 0),
+        ({"LMCACHE_LOCAL_CPU": "True"}, {"lmcache.local_cpu": False}, 1),
+        ({"LMCACHE_CHUNK_SIZE": "512"}, {"chunk_size": 256}, 0),
+    ],
+)
+def test_a_variable_that_the_connector_overrides_is_shadowed(
+    tmp_path: Path, env: dict[str, str], extra: dict[str, Any], found: int
+) -> None:
+    config = V1 | {"kv_connector_extra_config": extra}
+    stack = stack_of(tmp_path, RequestedConfig(), env=env, config=config)
+    shadowed = stack.shadowed_settings(stack.engine)
+    assert len(shadowed) == found
+    assert all("512" not in one and next(iter(env)) in one for one in shadowed), "names only: a value may be a secret"

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.catalogue.features import FEATURES
 from fixtures.core.record import EngineServer, Release, SecretRef, Server, StackRecord
-from fixtures.subject.features import features_of
+from fixtures.subject.features import features_of, tier_outlives
 
 
 def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str, Any]:
@@ -172,3 +172,20 @@ def test_a_stack_without_a_connector_lacks_nothing_by_configuration() -> None:
     """A connector that was lost is CFG-01's fault, and no reason to judge less."""
     found = features_of(record(connector=None))
     assert not {"lmcache", "logs", "cache-server"} & set(found.unsupported)
+
+
+@pytest.mark.parametrize(
+    ("found", "outlives"),
+    [
+        (record(), False),
+        (record(cache_server="kv"), False),
+        (record(env={"LMCACHE_REMOTE_URL": "redis://r:6379"}), True),
+        (record(connector=connector("LMCacheConnectorV1", local_disk="file:///d")), True),
+    ],
+    ids=["in-process", "cache-server", "remote", "disk"],
+)
+def test_whether_the_next_run_may_find_what_this_one_stores(found: StackRecord, outlives: bool) -> None:
+    assert tier_outlives(found) is outlives
+    for server in found.cache_servers:
+        server.argv = ("lmcache", "server", "--l2-adapter", '{"type":"fs","base_path":"/d"}')
+        assert tier_outlives(found)

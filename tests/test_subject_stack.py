@@ -668,6 +668,39 @@ def test_the_configuration_in_effect_is_the_servers_own(tmp_path: Path, engine: 
     assert stack.tier.tokens() == stack.tier.capacity_tokens() == GIB // 4096
 
 
+def test_what_counts_is_the_last_start_in_a_log(tmp_path: Path) -> None:
+    """A log that every start is appended to (``tee -a``, systemd) begins with one of long ago."""
+
+    def life(connector: str, dtype: str, ranks: int) -> str:
+        lines = (
+            f"(APIServer pid=1) INFO 11-25 04:31:01 [api_utils.py:325] {BANNER} version 0.32.0",
+            f"(EngineCore pid=2) INFO 11-25 04:31:02 [core.py:64] Initializing a V1 LLM engine (v0.32.0) with config: "
+            f"model='m', dtype=torch.{dtype}, tensor_parallel_size={ranks}",
+            f"(EngineCore pid=2) INFO 11-25 04:31:03 [factory.py:50] Creating v1 connector with name: {connector} and id: 1",
+            *(
+                f"[2026-11-25 04:31:04,1] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER with "
+                f"version 0.5.6, metadata: LMCacheMetadata(world_size={ranks}, worker_id={rank})"
+                for rank in range(ranks)
+            ),
+        )
+        return "".join(f"{line}\n" for line in lines)
+
+    log = tmp_path / "engine-0.log"
+    statistics = "(APIServer pid=1) INFO 11-25 04:31:13 [loggers.py:127] Engine 000: Running: 0 reqs\n" * 30_000
+    log.write_text(life("LMCacheConnectorV1", "float16", 4) + statistics)
+    servers = [EngineServer(name="engine-0", url="http://127.0.0.1:9", log=log)]
+    stack = Stack(record(tmp_path, engines=servers))
+    assert (stack.engine.start.created, stack.kv_shape(stack.engine).ranks) == ("LMCacheConnectorV1", 4)
+    with log.open("a") as file:
+        file.write(life("OffloadingConnector", "bfloat16", 2))
+    stack = Stack(record(tmp_path, engines=servers))
+    assert (stack.engine.start.created, stack.engine.start.dtype) == ("OffloadingConnector", "bfloat16")
+    assert stack.kv_shape(stack.engine).ranks == 2
+    log.write_text(statistics)
+    assert Stack(record(tmp_path, engines=servers)).engine.start.created is None, "rotated: its start is gone"
+
+
+BANNER = "\u2588 \u2588"
 CONFIGURATION = (
     "[2026-11-25 04:25:21,672] LMCache INFO: Creating LMCacheEngine with config: "
     "{'chunk_size': 128, 'max_local_cpu_size': 2.5} (cache_engine.py:1:x)\n"
@@ -712,6 +745,26 @@ def test_the_pool_in_tokens(tmp_path: Path, engine: FakeServer, info: dict[str, 
     stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)]))
     assert stack.pool_tokens == pool
     assert stack.gpu_prefix_cache, "where it does not say, a GPU copy may be there"
+
+
+def test_an_engine_may_be_told_to_give_its_usage_always(tmp_path: Path) -> None:
+    for argv, always in (((), False), (("vllm", "serve"), False), (("vllm", "--enable_force_include_usage"), True)):
+        engines = [EngineServer(name="engine-0", url="http://127.0.0.1:9", argv=argv)]
+        assert Stack(record(tmp_path, engines=engines)).engine.always_gives_usage is always
+
+
+@pytest.mark.parametrize(("server", "evicting"), [(None, 1600), ("kv", 3200)], ids=["in-process", "cache-server"])
+def test_a_data_parallel_engine_is_asked_and_judged_by_its_first_rank(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, server: str | None, evicting: int
+) -> None:
+    """vLLM gives its ranks requests in turn; each has a pool, and in process a tier, of its own."""
+    info = 'vllm:cache_config_info{block_size="16",engine="%d",num_gpu_blocks="100"} 1.0\n'
+    engine.page = info % 0 + info % 1
+    engines = [EngineServer(name="engine-0", url=engine.url, argv=("vllm", "serve"), cache_server=server)]
+    stack = Stack(record(tmp_path, engines=engines, cache_servers=[Server(name="kv", url=cache.url)]))
+    assert stack.engine.client.headers["X-data-parallel-rank"] == "0"
+    assert stack.pool_tokens == 1600
+    assert stack.tier.pool_tokens() == evicting
 
 
 def test_a_pool_of_unknown_size_is_not_judged(tmp_path: Path, engine: FakeServer) -> None:
