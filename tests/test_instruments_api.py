@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 import json
 import random
 import threading
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fixtures.core.errors import NotJudged, SubjectFault
+from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.instruments.api import Api, count_tokens
 from fixtures.instruments.client import Client
 from fixtures.instruments.response import Response
@@ -597,6 +598,7 @@ def test_an_engine_with_a_reasoning_parser_conforms(server: Server, api: Api, na
     test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, texts, "chat")
     test_serving.test_the_same_request_gives_the_same_answer(api, texts, "chat")
     assert api.answer(request("chat")).reasoning == " river stone"
+    assert api.stream_with_text(lambda: request("chat").streamed(), pieces=2).ttft_s is not None
 
 
 @ENDPOINTS
@@ -621,6 +623,55 @@ def test_a_stream_that_says_nothing_of_a_spoken_answer_is_found(server: Server, 
         piece["choices"][0]["text"] = ""
     with pytest.raises(AssertionError, match="expected the stream to say ' river stone', got ''"):
         test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, TextRequests(MODEL, 1, "t"), "completions")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat template if the "
+        "tokenizer does not define one.",
+        "Cannot use chat template functions because tokenizer.chat_template is not set and no template argument was passed!",
+    ],
+    ids=["vllm", "transformers"],
+)
+def test_a_model_without_a_chat_template_has_no_chats_to_judge(server: Server, api: Api, words: str) -> None:
+    server.judge = lambda path, *_: refusal(words) if path.endswith("chat/completions") else None
+    texts = TextRequests(MODEL, 1, "t")
+    for test in (
+        test_serving.test_answers_match_the_schema,
+        test_serving.test_a_stream_says_the_same_as_a_plain_answer,
+        test_serving.test_a_stop_string_ends_the_answer,
+    ):
+        with pytest.raises(NotApplicable, match="no chat template, so the engine answers no chats"):
+            test(api, texts, "chat")
+    assert api.endpoints(texts) == ["completions"]
+    assert {one.endpoint for one in texts.mixed(4, api.endpoints(texts))} == {"completions"}
+    test_serving.test_answers_match_the_schema(api, texts, "completions")
+
+
+def test_a_refusal_for_another_reason_is_a_fault_of_the_chats(server: Server, api: Api) -> None:
+    server.judge = lambda *_: refusal("the chat template is broken")
+    with pytest.raises(SubjectFault, match="expected HTTP 200, got 400"):
+        api.endpoints(TextRequests(MODEL, 1, "t"))
+
+
+def test_a_model_that_answers_differently_is_not_blamed_on_the_stream(server: Server, api: Api) -> None:
+    """Mixture-of-experts models, speculative decoding: API-06 owns that."""
+    said, turn = server.plain["/v1/completions"]["choices"][0], itertools.count()
+
+    def another(*_: Any) -> None:
+        said["text"] = f" river stone {next(turn)}"
+
+    server.judge = another
+    texts = TextRequests(MODEL, 1, "t")
+    for test in (
+        test_serving.test_a_stream_says_the_same_as_a_plain_answer,
+        test_serving.test_a_stop_string_ends_the_answer,
+    ):
+        with pytest.raises(NotJudged, match="the engine itself gives different answers"):
+            test(api, texts, "completions")
+    with pytest.raises(AssertionError, match="expected one answer at temperature 0, got 3"):
+        test_serving.test_the_same_request_gives_the_same_answer(api, texts, "completions")
 
 
 # --- streams that are collected on the way ----------------------------------------------------------------------------
@@ -672,6 +723,16 @@ def test_texts_have_lengths_of_their_own_whatever_a_word_is_in_tokens(costs: lis
     cost, source = dict(zip(WORDS, costs, strict=True)), TextRequests(MODEL, seed, "t")
     lengths = [sum(cost[word] for word in words_of(source.request("completions"))) for _ in range(16)]
     assert len(set(lengths)) == len(lengths)
+
+
+@pytest.mark.parametrize("longest", [512, 1024, 2048, 8192])
+def test_texts_fit_the_model(longest: int) -> None:
+    """1 024 tokens are the context of most examples of the chart; a word takes up to two."""
+    source = TextRequests(MODEL, 1, "t", longest)
+    asked = [words_of(source.request("completions")) for _ in range(16)]
+    assert len({len(words) for words in asked}) == len(asked)
+    assert max(map(len, asked)) * 2 + 96 <= longest
+    assert longest < 2048 or len(asked[0]) == 24 * len(WORDS) + 7
 
 
 def test_texts_are_fresh_from_their_first_words_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
+from fixtures.core.record import EngineServer, StackRecord
 from fixtures.plugin import observation
 from fixtures.plugin import tools as plugin
 from fixtures.plugin.run import RUN_KEY
@@ -115,7 +117,7 @@ class Tier:
     """A stack whose tier forgets what is chosen here."""
 
     def __init__(self, *, holds: list[bool]) -> None:
-        self.record = SimpleNamespace(id="s")
+        self.record = StackRecord(id="s", kind="process", config="c", folder=Path(), model="m")
         self.context = SimpleNamespace(deadlines=Deadlines(kept_s=0.05), step=lambda _: contextlib.nullcontext())
         self.health = SimpleNamespace(check_serving=lambda: None)
         self.tier = SimpleNamespace(holds=self.holds)
@@ -152,6 +154,18 @@ def test_an_early_prompt_is_stored_once_and_only_where_it_is_asked_for() -> None
     found = early_of(request, stack)
     assert [found.prompt] == stack.asked
     assert found.age_s >= 0.05, "a tier that forgets after some time is seen only when that has passed"
+
+
+def test_prompts_are_new_where_an_earlier_run_may_have_stored_them() -> None:
+    """A run can be repeated with its seed; on a remote tier its prompts would be hits."""
+    one, other = Tier(holds=[]), Tier(holds=[])
+    other.record.id = "t"
+    sources = [plugin._source(request_of(), stack, "x") for stack in (one, other)]  # type: ignore[arg-type]
+    assert sources[0].unique(1).ids == sources[1].unique(1).ids
+    for stack in (one, other):
+        stack.record.engines = [EngineServer(name="e", url="http://e", env={"LMCACHE_REMOTE_URL": "redis://r"})]
+    sources = [plugin._source(request_of(), stack, "x") for stack in (one, other)]  # type: ignore[arg-type]
+    assert sources[0].unique(1).ids != sources[1].unique(1).ids
 
 
 def test_an_early_prompt_that_had_to_make_room_is_stored_again() -> None:
