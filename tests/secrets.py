@@ -100,6 +100,10 @@ SECRET_NAMES = (
     *(
         "AZURE_STORAGE_CONNECTION_STRING",
         "connectionString",
+        "GITHUB_PAT",
+        "FERNET_KEY",
+        "GCP_SA_KEY",
+        "DOOR_PASSCODE",
         "HFTOKEN",
         "hftoken",
         "_auth",
