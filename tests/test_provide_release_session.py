@@ -98,6 +98,26 @@ def test_another_end_is_told_with_its_code(site: Site, access: ClusterSession) -
         access.check(engine(access))
 
 
+@pytest.mark.parametrize("why", ["Unknown", "ContainerStatusUnknown", "definition changed", "resize requires restart"])
+def test_an_end_that_others_brought_about_is_not_judged(site: Site, access: ClusterSession, why: str) -> None:
+    pod = pod_of(site, access)
+    words = "the node of pod .* was restarted"
+    if " " in why:
+        words = f"Container vllm {why}"
+        about = {"kind": "Pod", "name": name_of(pod), "uid": uid_of(pod)}
+        told = {"reason": "Killing", "message": f"Container vllm {why}, will be restarted", "involvedObject": about}
+        site.cluster.put("api/v1/events", "mine", {**told, "metadata": {"name": "e"}, "lastTimestamp": in_an_hour()})
+    site.cluster.restart(name_of(pod), why="Error" if " " in why else why, code=255)
+    with pytest.raises(NotJudged, match=f"the release was changed meanwhile: .*{words}"):
+        access.check(engine(access))
+    access.release.facts.restarts_before = {uid_of(one): 0 for one in site.cluster.pods("mine")}
+    with pytest.raises(NotJudged, match=f"the release was changed meanwhile: .*{words}"):
+        access.release.starts()
+    other = next(one for one in site.cluster.pods("mine") if uid_of(one) != uid_of(pod))
+    site.cluster.restart(name_of(other), why="Error", code=1)
+    assert [one.restarts for one in access.release.starts()] == [1], "one that ended by itself is judged"
+
+
 def pod_of(site: Site, access: ClusterSession) -> dict[str, Any]:
     return next(one for one in site.cluster.pods("mine") if uid_of(one) == engine(access).pod.uid)  # type: ignore[union-attr]
 
