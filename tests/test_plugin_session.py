@@ -772,7 +772,7 @@ def test_a_signal_at_an_instruction_without_a_line_ends_with_the_summary_too() -
     assert "SIGTERM" in str(excinfo.getrepr(funcargs=True))
 
 
-@pytest.mark.parametrize("how", ["__del__", "finalize"])
+@pytest.mark.parametrize("how", ["__del__", "finalize", "weak set"])
 def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
     """Python drops what is raised there: the run went on as if no signal had come."""
     before = {number: signal.getsignal(number) for number in signals.SIGNALS}
@@ -789,8 +789,16 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
             if how == "__del__":
                 gone()
 
+    class Data(set[object]):
+        def discard(self, _: object) -> None:
+            gone()
+
     def let_go() -> None:
         held = Held()
+        weak = weakref.WeakSet[object]()
+        if how == "weak set":
+            weak.data = Data()  # type: ignore[attr-defined]
+            weak.add(held)
         if how == "finalize":
             weakref.finalize(held, gone)
         del held
