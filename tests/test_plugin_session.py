@@ -156,9 +156,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     left = project.running()
     for one in left:
         one.kill()
-    for path in Path("/dev/shm").glob("kvoc-fake-*"):
-        if not psutil.pid_exists(int(path.name.rpartition("-")[2])):
-            path.unlink()
+    fakes.clear_shared_memory(pytester.path)
     assert not left, f"the test left {left}"
 
 

@@ -99,13 +99,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     place = Place(tmp_path)
-    shared = set(SHM.glob("kvoc-fake-*"))
     yield place
     left = place.running()
     for one in left:
         one.kill()
-    for path in set(SHM.glob("kvoc-fake-*")) - shared:
-        path.unlink()
+    fakes.clear_shared_memory(tmp_path)
     assert not left, f"the test left {left}"
 
 

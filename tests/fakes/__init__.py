@@ -16,6 +16,7 @@ see ``Fake.behave``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -78,6 +79,14 @@ def make(folder: Path, *, device: str = "cpu") -> Fake:
 
 def _main(what: str) -> str:
     return f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport servers\nservers.{what}()\n"
+
+
+def clear_shared_memory(folder: Path) -> None:
+    """Remove what stand-ins from below ``folder`` left in shared memory; those of other tests run beside them."""
+    for path in Path("/dev/shm").glob("kvoc-fake-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_bytes().startswith(os.fsencode(f"{folder}{os.sep}")):
+                path.unlink()
 
 
 def make_config(folder: Path, *, replicas: int = 1, models: int = 1, cache_server: bool = True) -> Path:

@@ -50,7 +50,7 @@ def map_shared_memory() -> Path | None:
         return None
     path = SHM / f"kvoc-fake-{os.getpid()}"
     with path.open("wb+") as file:
-        file.write(bytes(4096))
+        file.write(os.fsencode(sys.prefix).ljust(4096, b"\0"))  # whose it is
         file.flush()
         globals()["_shared"] = mmap.mmap(file.fileno(), 4096)
     return path
