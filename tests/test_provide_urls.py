@@ -105,6 +105,8 @@ def test_a_file_that_holds_no_key(tmp_path: Path, text: str) -> None:
         (200, "<!doctype html><html><body>Welcome</body></html>", "a web page instead of a list of models"),
         (502, "<html>502 Bad Gateway</html>", "a web page"),
         (404, '{"detail":"Not Found"}', "HTTP 404"),
+        (503, "no healthy upstream", "HTTP 503: check that an engine is ready behind it"),
+        (429, '{"error": "slow down"}', "HTTP 429: check that an engine is ready behind it"),
         (200, '{"data": 3}', "instead of a list"),
         (200, "[" * 100_000, "instead of a list"),
         (200, '{"data": []}', "lists no model"),
