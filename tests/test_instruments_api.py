@@ -725,14 +725,16 @@ def test_texts_have_lengths_of_their_own_whatever_a_word_is_in_tokens(costs: lis
     assert len(set(lengths)) == len(lengths)
 
 
-@pytest.mark.parametrize("longest", [512, 1024, 2048, 8192])
-def test_texts_fit_the_model(longest: int) -> None:
-    """1 024 tokens are the context of most examples of the chart; a word takes up to two."""
-    source = TextRequests(MODEL, 1, "t", longest)
-    asked = [words_of(source.request("completions")) for _ in range(16)]
+@pytest.mark.parametrize(
+    ("longest", "cost"), [(512, 2), (1024, 2), (2048, 2), (8192, 2), (1024, 7), (4096, 7), (8192, 7)]
+)
+def test_texts_fit_the_model(longest: int, cost: int) -> None:
+    """1 024 tokens are the context of most examples of the chart; a word takes up to two, or its letters."""
+    source = TextRequests(MODEL, 1, "t", longest, cost)
+    asked = [words_of(source.request("completions")) for _ in range(24)]
     assert len({len(words) for words in asked}) == len(asked)
-    assert max(map(len, asked)) * 2 + 96 <= longest
-    assert longest < 2048 or len(asked[0]) == 24 * len(WORDS) + 7
+    assert max(map(len, asked)) * cost + 96 <= longest
+    assert longest < 2048 * cost / 2 or len(asked[0]) == 24 * len(WORDS) + 7
 
 
 def test_texts_are_fresh_from_their_first_words_on() -> None:
