@@ -240,9 +240,9 @@ VALUES_FAULTS = (
     Fault(
         "pool-larger-than-the-tier",
         "configuration",
-        "a KV pool of 524 288 tokens above a CPU tier of 262 144: whatever the pool evicts, the tier has evicted before",
+        "a KV pool of 262 144 tokens above a CPU tier of 131 072: whatever the pool evicts, the tier has evicted before",
         "LM#2641 (LRU thrash)",
-        Values({}, extra_args=("--num-gpu-blocks-override", "4096"), where="command", shows="override 4096"),
+        Values({}, extra_args=("--num-gpu-blocks-override", "2048"), where="command", shows="override 2048"),
         ids("CFG-08"),
     ),
     Fault(
@@ -277,7 +277,7 @@ VALUES_FAULTS = (
         "memory",
         "with offload the KV pool is half as large as without",
         "PS PR#1062 (offload at the cost of the pool)",
-        Values({}, extra_args=("--num-gpu-blocks-override", "256"), where="command", shows="override 256"),
+        Values({}, extra_args=("--num-gpu-blocks-override", "128"), where="command", shows="override 128"),
         ids("MEM-05"),
     ),
     Fault(
@@ -612,6 +612,7 @@ HOOK_FAULTS = (
         "LM#2205, LM#1938",
         Hook("slow-store", {"seconds": 1.0}),
         ids("LAT-04 LAT-05"),
+        allowed=ids("LAT-07"),
         tests=("CFG-01", "ACC-02", "COR-01", "LAT-04", "LAT-05", "ACT-04", "API-02", "API-06"),
     ),
     Fault(
@@ -622,6 +623,52 @@ HOOK_FAULTS = (
         Hook("slow-load", {"prefills": 2.0}),
         ids("LAT-01 LAT-03 LAT-06"),
         tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "short-load-slow",
+        "latency",
+        "a load of up to 1 024 tokens takes as long as computing them twice",
+        "LM#1938",
+        Hook("slow-load", {"prefills": 2.0, "most": 1024}),
+        ids("LAT-08"),
+        tests=("CFG-01", "ACC-02", "LAT-01", "LAT-03", "LAT-08", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "step-slow",
+        "latency",
+        "the connector holds every step of the engine up for 20 ms",
+        "V#32604 (decoding slows down with offload)",
+        Hook("slow-step", {"seconds": 0.02}),
+        ids("LAT-09"),
+        allowed=TIMING | ids("LAT-04 LAT-05 LAT-07"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-09", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "crowded-store-slow",
+        "latency",
+        "where several requests store at once, each store holds the engine up for 300 ms",
+        "LM#2205",
+        Hook("slow-store", {"seconds": 0.3, "crowded": 0.05}),
+        ids("LAT-07"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-07", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "store-after-a-load-forgotten",
+        "inactive",
+        "what a request computes behind the tokens that it has loaded is never stored",
+        "LM#2029 (what follows a partial hit is not stored)",
+        Hook("drop-store", {"loaded": True}),
+        ids("ACC-08"),
+        tests=("CFG-01", "ACC-02", "ACC-05", "ACC-08", "COR-01", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "load-leaves-a-file-open",
+        "memory",
+        "every load leaves a file of the engine open",
+        "LM PR#2936 (descriptors left open by a transfer)",
+        Hook("leak-files", {"count": 1}),
+        ids("MEM-07"),
+        tests=("CFG-01", "ACC-02", "COR-01", "MEM-07", "ACT-04", "API-06"),
     ),
     Fault(
         "write-expired",
@@ -1120,9 +1167,10 @@ JSON_LOGS = """{
 }"""
 
 
+BFLOAT16 = Values({"vllmConfig.dtype": "bfloat16"}, where="command", shows="--dtype bfloat16")
 QWEN = Values(
     {
-        "vllmConfig.extraArgs": ["--enforce-eager", "--num-gpu-blocks-override", "512"],
+        "vllmConfig.extraArgs": ["--enforce-eager", "--num-gpu-blocks-override", "256"],
         "vllmConfig.maxModelLen": 8192,
     },
     recipe="tiny-qwen",
@@ -1187,20 +1235,20 @@ HEALTHY: tuple[Healthy, ...] = (
         Values(
             {},
             env=(("LMCACHE_CHUNK_SIZE", "64"),),
-            extra_args=("--block-size", "64", "--num-gpu-blocks-override", "1024"),
+            extra_args=("--block-size", "64", "--num-gpu-blocks-override", "512"),
             where="environment",
             shows="LMCACHE_CHUNK_SIZE=64",
         ),
     ),
     Healthy("chunk-1024", "chunks of 1 024 tokens", _env("LMCACHE_CHUNK_SIZE", "1024")),
     # vLLM's CPU attention takes multiples of 32; blocks of 16 are the default on a card, where ``--gpu`` runs.
-    Healthy("block-32", "KV blocks of 32 tokens", _args("--block-size", "32", "--num-gpu-blocks-override", "2048")),
-    Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64", "--num-gpu-blocks-override", "1024")),
+    Healthy("block-32", "KV blocks of 32 tokens", _args("--block-size", "32", "--num-gpu-blocks-override", "1024")),
+    Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64", "--num-gpu-blocks-override", "512")),
     Healthy("no-log-probabilities", "--max-logprobs 0", _args("--max-logprobs", "0")),
     Healthy("prompt-tokens-details", "usage with its details", _args("--enable-prompt-tokens-details")),
     Healthy("usage-always", "usage in every stream, asked for or not", _args("--enable-force-include-usage")),
     Healthy("data-parallel", "two data-parallel ranks, which are given requests in turn", _args("-dp", "2")),
-    Healthy("float32", "weights and KV in float32", _args("--dtype", "float32")),
+    Healthy("bfloat16", "weights and KV in bfloat16", BFLOAT16),
     Healthy("reasoning-parser", "chat answers through a reasoning parser", _args("--reasoning-parser", "granite")),
     Healthy("engine-log-level-debug", "vLLM logs at DEBUG", _env("VLLM_LOGGING_LEVEL", "DEBUG")),
     Healthy("log-prefix", "every line of vLLM's log has a prefix", _env("VLLM_LOGGING_PREFIX", "[blue] ")),
@@ -1210,9 +1258,9 @@ HEALTHY: tuple[Healthy, ...] = (
         QWEN,
     ),
     Healthy(
-        "qwen-float32",
-        "a Qwen-like model in float32",
-        dataclasses.replace(QWEN, extra_args=("--dtype", "float32"), shows="--dtype float32"),
+        "qwen-bfloat16",
+        "a Qwen-like model in bfloat16",
+        dataclasses.replace(QWEN, changes=QWEN.changes | BFLOAT16.changes, shows=BFLOAT16.shows),
     ),
     Healthy(
         "two-served-names",

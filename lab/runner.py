@@ -374,7 +374,7 @@ def needs_of(entry: Entry) -> Needs:
     return Needs(None, harms=False, own=False)
 
 
-COMPARED = {"LAT-04", "MEM-05", "LAT", "MEM"}
+COMPARED = {"LAT-04", "LAT-07", "LAT-09", "MEM-05", "LAT", "MEM"}
 """What is held against the engine without its connector, and the links that contain it."""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import requirement
+from . import requirement, take_turns
 
 if TYPE_CHECKING:
     from fixtures.instruments.prompts import Prompts
@@ -140,6 +140,19 @@ def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack: Stack, prompts
         f"expected the {common} tokens of the 5 common whole chunks loaded, got {again.sources}"
     )
     assert again.sources.total == second.tokens, f"expected {second.tokens} tokens in all, got {again.sources}"
+
+
+@requirement("ACC-08")
+def test_every_turn_of_a_conversation_loads_the_earlier_ones(stack: Stack, text_requests: TextRequests) -> None:
+    """Over five turns by chat, each loads the whole chunks of what it shares with the turn before."""
+    for turn in take_turns(stack, text_requests, turns=5):
+        assert turn.least <= turn.sources.loaded <= turn.most, (
+            f"turn {turn.number}: expected {turn.least} of {turn.tokens} tokens loaded, the whole chunks that it shares with "
+            f"turn {turn.number - 1}, got {turn.sources}"
+        )
+        assert turn.sources.total == turn.tokens, (
+            f"turn {turn.number}: expected the sources to sum to {turn.tokens} tokens (/tokenize), got {turn.sources}"
+        )
 
 
 @requirement("ACC-06")

@@ -115,6 +115,27 @@ def test_host_memory_stays_within_the_buffer(
     )
 
 
+@requirement("MEM-07")
+def test_nothing_else_grows_with_the_requests(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """Over 200 requests that store and load, no files, sockets, threads, processes or segments are left behind."""
+    growths = {kind: Growth(limits.RESOURCE_GROWTH) for kind in stack.resource_counts()}
+    while any(growth.wants_more for growth in growths.values()):
+        cycle = [prompts.unique(chunks=1) for _ in range(AT_ONCE // 2)]
+        stack.complete_concurrently(cycle, at_once=4)
+        stack.clear_prefix_cache()
+        stack.complete_concurrently(cycle, at_once=4)
+        for kind, count in stack.resource_counts().items():
+            growths[kind].add(count)
+    for kind, growth in growths.items():
+        figures.interval(f"growth of {kind}", growth.per_cycle, "1/cycle", better="lower")
+    for kind, growth in growths.items():
+        assert growth.per_cycle.low <= limits.RESOURCE_GROWTH, (
+            f"expected no growth of {kind} with the requests, got {growth}, of {AT_ONCE} requests each"
+        )
+    for growth in growths.values():
+        growth.check_decided()
+
+
 @requirement("MEM-05")
 def test_offload_costs_no_kv_pool(stack: Stack, baseline: Baseline, figures: Figures) -> None:
     """The KV pool holds at least 0.9 x the tokens that it holds in the same engine without a connector."""

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import limits, measure_misses, measure_together, requirement, store_cost
+from . import decode_cost, disturbance, limits, measure_misses, measure_together, requirement, store_cost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fixtures.core.record import Baseline
     from fixtures.instruments.prompts import Prompts
     from fixtures.instruments.trials import Trials
@@ -89,6 +91,45 @@ def test_a_miss_never_waits_on_the_cache(stack: Stack, prompts: Prompts, figures
     )
     assert not found.stalls, (
         f"expected no miss to wait on the cache, {found.stalls} of {wait.n} waited {limits.STALL_S:.0f} s and more"
+    )
+
+
+@requirement("LAT-08")
+def test_a_reload_wins_at_every_length_with_room(latency_curve: Sequence[Trials], figures: Figures) -> None:
+    """At every length whose floor is at most half of a cold prompt, the interval of reload / cold is below 0.9."""
+    with_room = [one for one in latency_curve if one.room]
+    for one in with_room:
+        figures.interval(f"reload / cold, {one.prompt_tokens} tokens", one.ratio, "", better="lower")
+        assert one.ratio.undecided(limits.RELOAD_OVER_COLD) or one.ratio.high < limits.RELOAD_OVER_COLD, (
+            f"expected reload / cold below {limits.RELOAD_OVER_COLD} at {one.prompt_tokens} tokens, got {one.ratio}"
+        )
+    for one in with_room:
+        one.check_decided(limits.RELOAD_OVER_COLD)
+
+
+@requirement("LAT-09")
+def test_offload_does_not_slow_decoding(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
+    """Tokens after the first come at 0.95 times the rate at least of the same engine without a connector."""
+    cost = decode_cost(stack, prompts, baseline)
+    figures.interval("decoding, without offload", cost.without, "tokens/s")
+    figures.interval("decoding, with offload", cost.with_connector, "tokens/s", better="higher")
+    cost.check_decided()
+    assert not cost.too_slow, (
+        f"expected decoding at {limits.DECODE_SHARE} x the {cost.without.median:.1f} tokens/s without a connector at least, "
+        f"got {cost.with_connector.median:.1f}"
+    )
+
+
+@requirement("LAT-07")
+def test_running_answers_are_not_held_up(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
+    """While others store and load, running answers wait at most 1.5 x + 20 ms as long for a token as without a connector."""
+    cost = disturbance(stack, prompts, baseline)
+    figures.interval("95 of 100 gaps, without offload", cost.without.ms, "ms")
+    figures.interval("95 of 100 gaps, with offload", cost.with_connector.ms, "ms", better="lower")
+    cost.check_decided()
+    assert not cost.too_slow, (
+        f"expected running answers to wait at most {cost.allowed_s * 1e3:.0f} ms for a token ({cost.without.median * 1e3:.0f} "
+        f"ms without a connector), got {cost.with_connector.median * 1e3:.0f} ms"
     )
 
 

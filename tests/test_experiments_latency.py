@@ -12,7 +12,7 @@ from fixtures.catalogue import limits
 from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline
 from fixtures.evidence.metrics import EngineCounters
-from fixtures.experiments import latency, misses, store_cost
+from fixtures.experiments import baseline, latency, misses, store_cost
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
 from fixtures.instruments.trials import MAX_TRIALS, MIN_TRIALS, Interval
@@ -85,7 +85,7 @@ class FakeStack:
         else:
             seconds, sources = self.fixed_s + self.cold_s * prompt.tokens, self.cold_sources(prompt)
         self.asked.append(prompt)
-        response = Response(200, {}, "", total_s=seconds, ttft_s=seconds)
+        response = Response(200, {}, "", total_s=seconds, content_s=(seconds,))
         return Exchange(prompt, {}, response, "engine-0", None, tokens=sources)
 
     def complete_concurrently(
@@ -95,7 +95,7 @@ class FakeStack:
         found = [self.complete(prompt, stream=stream) for prompt in prompts]
         assert at_once == len(prompts)
         whole = self.fixed_s + sum(one.ttft_s - self.fixed_s for one in found)
-        found = [replace(one, response=replace(one.response, ttft_s=whole)) for one in found]
+        found = [replace(one, response=replace(one.response, content_s=(whole,))) for one in found]
         return found, TokenSources(sum(prompt.tokens for prompt in prompts), 0, 0)
 
     def clear_prefix_cache(self) -> None:
@@ -126,13 +126,12 @@ def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None
     curve = latency.measure_curve(stack, source, judged)  # type: ignore[arg-type]
     assert [one.prompt_tokens for one in curve] == [257, 1025, 2049, 4097, 8193]
     assert {trial.hit_s for one in curve for trial in one.trials} == {0.0015}
-    assert all(len(one.trials) == latency.CURVE_PAIRS for one in curve)
 
 
 @pytest.mark.long
 def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a_second() -> None:
     stack = FakeStack()
-    found = store_cost.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]
+    found = baseline.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]
     assert found.prompt_tokens == 624 * CHUNK + 1, "1 249 chunks take 2 s, half of them just under one"
     assert len(found.cold_s) == store_cost.COLD_TRIALS
     assert found.pool_tokens == 4096
@@ -386,7 +385,7 @@ class Timed(FakeStack):
         exchange = super().complete(prompt, stream=stream)
         inside = exchange.ttft_s + self.waits(prompt)
         self.ttft_sum += inside
-        response = replace(exchange.response, ttft_s=inside + self.holds, total_s=inside + self.holds)
+        response = replace(exchange.response, content_s=(inside + self.holds,), total_s=inside + self.holds)
         return replace(exchange, response=response)
 
 
@@ -443,7 +442,7 @@ class Together:
         self.rounds += self.cold
         seconds = 1.0 if self.cold else self.ratios[(self.rounds - 1) % len(self.ratios)]
         loaded = 0 if self.cold else sum(prompt.whole_chunk_tokens for prompt in prompts) - self.lost
-        response = Response(200, {}, "", total_s=seconds, ttft_s=seconds)
+        response = Response(200, {}, "", total_s=seconds, content_s=(seconds,))
         return [Exchange(one, {}, response, "engine-0", None) for one in prompts], TokenSources(at_once, 0, loaded)
 
 
@@ -474,3 +473,30 @@ def test_rounds_that_load_too_little_are_reported_and_not_timed() -> None:
     with pytest.raises(NotJudged, match=r"no round .* was loaded completely \(ACC-02\)"):
         together(stack)
     assert len(stack.kept) == latency.ROUNDS
+
+
+# --- LAT-08 -----------------------------------------------------------------------------------------------------------
+
+
+def curve_of(stack: FakeStack, longest: int = 20000) -> tuple[Any, ...]:
+    source = Prompts(3, "curve", CHUNK, longest)
+    return latency.measure_curve(stack, source, latency.measure(stack, source))  # type: ignore[arg-type]
+
+
+def test_every_length_with_room_has_pairs_that_decide() -> None:
+    assert {(one.room, len(one.trials) >= MIN_TRIALS) for one in curve_of(FakeStack())} == {(True, True)}
+
+
+def test_a_length_without_room_is_a_picture_only() -> None:
+    """A fixed cost of 60 ms is more than half of a prompt of 1 k, which takes 100 ms beyond it, and less of any longer one."""
+    curve = curve_of(FakeStack(fixed_s=0.12, reload_s=lambda _: 0.121))
+    assert [(one.prompt_tokens, one.room, len(one.trials)) for one in curve if one.prompt_tokens <= 1025] == [
+        (1025, False, latency.CURVE_PAIRS)
+    ]
+    assert all(one.room for one in curve if one.prompt_tokens > 1025)
+
+
+def test_a_load_that_is_slow_for_long_prompts_only_is_seen_at_its_length() -> None:
+    slow = FakeStack(reload_s=lambda prompt: 2.0 if prompt.tokens > 4000 else 0.002)
+    found = {one.prompt_tokens: one.ratio.low >= limits.RELOAD_OVER_COLD for one in curve_of(slow)}
+    assert found == {257: False, 1025: False, 2049: False, 4097: True, 8193: True}

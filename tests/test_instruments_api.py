@@ -684,7 +684,7 @@ class Streams(Api):
         self.shares = list(shares)
 
     def stream_with_text(self, make: Callable[[], Request], pieces: int = 16, attempts: int = 5) -> Response:
-        return Response(status=200, headers={}, text="", total_s=1.0, ttft_s=self.shares.pop(0))
+        return Response(status=200, headers={}, text="", total_s=1.0, content_s=(self.shares.pop(0),))
 
 
 @pytest.mark.parametrize(

@@ -231,4 +231,4 @@ def test_growth_wants_cycles_until_they_decide_and_says_what_it_saw() -> None:
     growth.check_decided()
     assert len(growth.samples) == 14
     assert growth.per_cycle.high == 0
-    assert str(growth) == "0 [0, 0], n=12 MiB per cycle (100 to 100 MiB)"
+    assert str(growth) == "0 [0, 0], n=12 MiB per cycle (100 MiB to 100 MiB)"

@@ -57,8 +57,8 @@ from fixtures.experiments.control import Control
 def nothing(stack):
     return None
 
-MEASURING = "prompts early latency api engine_apis router_api text_requests host_memory teardown_report exclusive_stack"
-for name in MEASURING.split():
+MEASURING = "prompts early latency latency_curve api engine_apis router_api text_requests host_memory teardown_report"
+for name in (*MEASURING.split(), "exclusive_stack"):
     globals()[name] = pytest.fixture(nothing, name=name)
 
 @pytest.fixture(autouse=True)

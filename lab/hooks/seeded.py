@@ -169,12 +169,19 @@ def _submit_store(original: Any) -> Any:
     def submit_store(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
         if wanted := params("drop-store"):
             # ``from``: only what a later prefill step brings, as in a store that forgets a chunked prefill.
-            if key.start >= wanted.get("from", 0):
+            # ``loaded``: only of requests that have loaded something.
+            if key.start >= wanted.get("from", 0) and (
+                "loaded" not in wanted or request_id in _memory.get("loading", set())
+            ):
                 fired(f"dropped a store of tokens {key.start} to {key.end}")
                 return _done(True)
         elif wanted := params("slow-store"):
-            fired("a store waited")
-            time.sleep(wanted["seconds"])
+            last, _memory["store"] = _memory.get("store", 0.0), time.monotonic()
+            # ``crowded``: only where others store at the same time.
+            if "crowded" not in wanted or _memory["store"] - last < wanted["crowded"]:
+                fired("a store waited")
+                time.sleep(wanted["seconds"])
+                _memory["store"] = time.monotonic()
         return original(self, request_id, key, *args, **options)
 
     return submit_store
@@ -183,9 +190,15 @@ def _submit_store(original: Any) -> Any:
 def _submit_retrieve(original: Any) -> Any:
     @functools.wraps(original)
     def submit_retrieve(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
-        if wanted := params("slow-load"):
+        if (wanted := params("slow-load")) and key.end - key.start <= wanted.get("most", key.end):
             fired("a load waited")
             time.sleep(wanted["seconds_per_token"] * (key.end - key.start))
+        elif params("drop-store"):
+            _memory.setdefault("loading", set()).add(request_id)
+        elif wanted := params("leak-files"):
+            for _ in range(wanted["count"]):
+                os.open(os.devnull, os.O_RDONLY)
+            fired(f"left {wanted['count']} files open")
         elif params("failed-load"):
             fired("a load failed")
             return _done(False)
@@ -246,6 +259,19 @@ def _batched_retrieves(original: Any) -> Any:
         return original(self, request_ids, *args, **options)
 
     return batched
+
+
+def _worker_get_finished(original: Any) -> Any:
+    """Called once in every step of the engine."""
+
+    @functools.wraps(original)
+    def get_finished(self: Any, *args: Any, **options: Any) -> Any:
+        if wanted := params("slow-step"):
+            fired("a step waited")
+            time.sleep(wanted["seconds"])
+        return original(self, *args, **options)
+
+    return get_finished
 
 
 def _done(result: bool) -> Any:
@@ -504,6 +530,7 @@ def _adapter(module: Any) -> None:
     _wrap(module.LMCacheMPSchedulerAdapter, "_create_key", _no_salt)
     _wrap(module.LMCacheMPWorkerAdapter, "_create_key", _no_salt)
     _wrap(module.LMCacheMPWorkerAdapter, "batched_submit_retrieve_requests", _batched_retrieves)
+    _wrap(module.LMCacheMPWorkerAdapter, "get_finished", _worker_get_finished)
 
 
 def _lookup_module(module: Any) -> None:
@@ -553,6 +580,8 @@ HOOKS = frozenset(
         "drop-store",
         "slow-store",
         "slow-load",
+        "slow-step",
+        "leak-files",
         "failed-load",
         "endless-load",
         "take-gpu-memory",
