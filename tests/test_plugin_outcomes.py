@@ -384,6 +384,8 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
         (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
         (("--profile=throughput",), "*--profiles: no requirement of profile throughput is judged yet*"),
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
+        (("--requirement=",), "*--requirement is empty; name one at least, or leave the option out"),
+        (("--profiles= ,",), "*--profiles is empty; name one at least, or leave the option out"),
         (("--requirement=RES-01",), "*--requirement: RES-01 is planned: no test checks it yet*"),
         (("--requirement=API-01", "--profile=core"), "*API-01 is of profile api, which --profiles core leaves out*"),
         (("--gate=core", "--profile=api"), "*core is deselected by --profiles api*"),

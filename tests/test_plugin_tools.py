@@ -120,6 +120,7 @@ class Tier:
         self.record = StackRecord(id="s", kind="process", config="c", folder=Path(), model="m")
         self.context = SimpleNamespace(deadlines=Deadlines(kept_s=0.05), step=lambda _: contextlib.nullcontext())
         self.health = SimpleNamespace(check_serving=lambda: None)
+        self.check_whole_chunks = lambda: None
         self.tier = SimpleNamespace(holds=self.holds)
         self.chunk_tokens, self.max_model_len, self.vocabulary = 16, 1000, None
         self.asked: list[Any] = []

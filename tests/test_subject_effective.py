@@ -272,3 +272,24 @@ def test_a_variable_that_the_connector_overrides_is_shadowed(
     shadowed = stack.shadowed_settings(stack.engine)
     assert len(shadowed) == found
     assert all("512" not in one and next(iter(env)) in one for one in shadowed), "names only: a value may be a secret"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"save_unfull_chunk": True}, "save_unfull_chunk=True: the last chunk"),
+        ({"min_retrieve_tokens": 4096}, "min_retrieve_tokens=4096: a shorter hit"),
+        ({"enable_blending": True}, "enable_blending=True: chunks are reused"),
+        ({"save_unfull_chunk": False, "min_retrieve_tokens": 0, "enable_blending": False}, ""),
+        (None, ""),
+    ],
+)
+def test_without_the_arithmetic_of_whole_chunks_no_prompt_is_judged(
+    tmp_path: Path, said: dict[str, Any] | None, words: str
+) -> None:
+    stack = stack_of(tmp_path, RequestedConfig(), said=said)
+    if words:
+        with pytest.raises(NotJudged, match=words):
+            stack.check_whole_chunks()
+    else:
+        stack.check_whole_chunks()
