@@ -208,15 +208,15 @@ def test_token_sources_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "message", "colour"),
     [
-        (["passed"] * 3, "conformant", "#1a7f37"),
-        (["passed", "failed", "passed"], "1 of 3 failed", "#b42318"),
-        (["passed", "not judged", "passed"], "2 of 3 judged", "#57606a"),
+        (["passed"] * 4, "conformant", "#1a7f37"),
+        (["passed", "failed", "passed", "passed"], "1 of 4 failed", "#b42318"),
+        (["passed", "not judged", "passed", "passed"], "3 of 4 judged", "#57606a"),
     ],
 )
 def test_a_badge_says_what_its_colour_says(outcomes: list[Any], message: str, colour: str) -> None:
     cases = [
         Case(id_, (id_,), [Phase("call", outcome, "why")])
-        for id_, outcome in zip(["LAT-01", "LAT-02", "LAT-05"], outcomes, strict=True)
+        for id_, outcome in zip(["LAT-01", "LAT-02", "LAT-05", "LAT-08"], outcomes, strict=True)
     ]
     (row,) = aggregate.by_profile(fold(cases), ["latency"])
     assert badge.text(row) == (message, colour)
