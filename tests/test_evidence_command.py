@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged
-from fixtures.core.geometry import Parallel
+from fixtures.core.model_geometry import Parallel
 from fixtures.evidence import startup
 from fixtures.evidence.connector import (
     Connector,

@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.files import cache_dir
-from fixtures.core.geometry import Geometry
+from fixtures.core.model_geometry import Geometry
 from fixtures.provide.process.completeness import incompleteness, load
 from fixtures.provide.process.environment import CPU_PAIR, EngineEnv
 from fixtures.provide.process.model import MARKER, Recipe, check_model, ensure_model

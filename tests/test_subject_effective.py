@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import NotJudged
-from fixtures.core.geometry import Parallel
+from fixtures.core.model_geometry import Parallel
 from fixtures.core.record import EngineServer, RequestedConfig, Server, StackRecord
 from fixtures.subject.stack import Stack
 

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError, NotJudged, StackError
 from fixtures.instruments import cards
-from fixtures.instruments.gpu import GpuMemory, PodGpuMemory, check_free
+from fixtures.instruments.gpu_memory import GpuMemory, PodGpuMemory, check_free
 from tests.fakes.nvml import FakeCard, FakeNvml
 
 GIB = 1024**3

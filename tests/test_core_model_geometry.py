@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.core.geometry import Geometry
+from fixtures.core.model_geometry import Geometry
 
 MISTRAL_7B = {  # mistralai/Mistral-7B-v0.3
     "hidden_size": 4096,
