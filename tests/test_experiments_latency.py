@@ -129,17 +129,21 @@ def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None
 
 
 @pytest.mark.long
-def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a_second() -> None:
+def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(baseline, "measure_gaps", lambda *_: (0.02,))
     stack = FakeStack()
     found = baseline.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000))  # type: ignore[arg-type]
     assert found.prompt_tokens == 624 * CHUNK + 1, "1 249 chunks take 2 s, half of them just under one"
     assert len(found.cold_s) == store_cost.COLD_TRIALS
     assert found.pool_tokens == 4096
+    assert (found.decode_tokens_per_s, found.gaps_s) == ((), (0.02,)), "an answer in one piece does not cost the rest"
     assert len(found.unstored_s) == store_cost.UNSTORED_TRIALS
     assert found.unstored_s == pytest.approx(found.cold_s[: store_cost.UNSTORED_TRIALS], rel=0.01), (
         "as many tokens at once"
     )
-    assert stack.asked[-1 - misses.MISSES].tokens == CHUNK - 1, "of which nothing is stored"
+    assert stack.asked[-2 - misses.MISSES].tokens == CHUNK - 1, "of which nothing is stored"
     assert len(found.fixed_wait_s) == misses.MISSES
 
 
