@@ -171,14 +171,15 @@ class Engine:
     def engine(self) -> Any:
         return SimpleNamespace(name=self.name, pid=None, counters=lambda: EngineCounters(running=self.answers))
 
-    def post(self, engine: Any, path: str, payload: dict[str, Any], *, deadline_s: float) -> Response:
-        if not payload.get("stream"):
+    def one_of_several(self, prompt: Prompt, engine: Any, deadline_s: float, **options: Any) -> Exchange:
+        if not options.get("stream"):
             time.sleep(self.others_s)
-            return Response(200, {}, "", total_s=self.others_s)
+            return Exchange(prompt, options, Response(200, {}, "", total_s=self.others_s), self.name, None)
         self.answers += 1
         times = tuple(0.05 * number for number in range(1, 11))
         time.sleep(times[-1])
-        return Response(200, {}, "", total_s=times[-1], content_s=times)
+        response = Response(200, {}, "", total_s=times[-1], content_s=times)
+        return Exchange(prompt, options, response, self.name, None)
 
 
 def test_only_gaps_while_others_are_in_flight_count() -> None:
