@@ -187,12 +187,17 @@ def _submit_store(original: Any) -> Any:
     return submit_store
 
 
+def _hold_load(wanted: dict[str, Any], tokens: int) -> None:
+    """Make a load wait: ``seconds``, and ``seconds_per_token`` for each of its tokens."""
+    fired("a load waited")
+    time.sleep(wanted.get("seconds", 0.0) + wanted.get("seconds_per_token", 0.0) * tokens)
+
+
 def _submit_retrieve(original: Any) -> Any:
     @functools.wraps(original)
     def submit_retrieve(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
         if (wanted := params("slow-load")) and key.end - key.start <= wanted.get("most", key.end):
-            fired("a load waited")
-            time.sleep(wanted["seconds_per_token"] * (key.end - key.start))
+            _hold_load(wanted, key.end - key.start)
         elif params("drop-store"):
             _memory.setdefault("loading", set()).add(request_id)
         elif wanted := params("leak-files"):
@@ -218,8 +223,7 @@ def _batched_to_gpu(original: Any) -> Any:
     @functools.wraps(original)
     def load(self: Any, memory_objs: Any, starts: Any, ends: Any, **options: Any) -> Any:
         if wanted := params("slow-load"):
-            fired("a load waited")
-            time.sleep(wanted["seconds"])
+            _hold_load(wanted, sum(ends) - sum(starts))
         elif params("empty-load"):
             fired(f"left out {len(memory_objs)} chunks and said they were loaded")
             return None
