@@ -152,7 +152,7 @@ def check(kind: str, point: str, name: str, project: Any) -> None:
     before = left()
     records = list(registry.glob("*.json"))
     if before:
-        assert records, "what is left is recorded"
+        assert records, f"what is left is recorded: {before}"
     if name != "SIGKILL":
         assert not before
         assert not records

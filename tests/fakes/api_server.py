@@ -225,9 +225,12 @@ class FakeCluster:
             wait = 2 * GRACE_S if collection == "api/v1/namespaces" else GRACE_S
             threading.Timer(wait, lambda: self._drop(collection, namespace, name)).start()
 
-    def _drop(self, *key: str) -> None:
+    def _drop(self, collection: str, namespace: str, name: str) -> None:
         with self.lock:
-            self.objects.pop(key, None)  # type: ignore[arg-type]
+            self.objects.pop((collection, namespace, name), None)
+            if collection == "api/v1/namespaces":  # with what was made while it was deleted
+                for key in [key for key in self.objects if key[1] == name]:
+                    del self.objects[key]
 
     # --- controllers ----------------------------------------------------------------------------------------------
     def fate_of(self, name: str) -> str:
@@ -458,8 +461,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "POST":
             name = body["metadata"].get("name") or f"{body['metadata'].get('generateName', 'x')}{uuid.uuid4().hex[:5]}"
         found = cluster.objects.get((collection, space, str(name)))
-        if space and cluster.objects.get(("api/v1/namespaces", "", space)) is None and self.command != "GET":
+        holder = cluster.objects.get(("api/v1/namespaces", "", space)) if space else None
+        if space and holder is None and self.command != "GET":
             self.refuse(404, "NotFound", f'namespaces "{space}" not found')
+        elif holder and "deletionTimestamp" in holder["metadata"] and self.command == "POST":
+            why = f"unable to create new content in namespace {space} because it is being terminated"
+            self.refuse(403, "Forbidden", f'{collection.rpartition("/")[2]} "{name}" is forbidden: {why}')
         elif self.command == "POST" and found is not None:
             self.refuse(409, "AlreadyExists", f'{collection.rpartition("/")[2]} "{name}" already exists')
         elif kind == "RoleBinding" and self.command in {"POST", "PATCH"} and (lacking := self._lacking(space, body)):
