@@ -1,4 +1,4 @@
-"""Accounted: how many tokens came from where, exactly?"""
+"""Accounted: how many tokens come from which source, exactly?"""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SIZES = [1, 2, 8, 20]
 @requirement("ACC-01")
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_cold_prompt_is_computed_and_stored(stack: Stack, prompts: Prompts, chunks: int) -> None:
-    """Every token of a fresh prompt is computed, and every whole chunk of it is stored."""
+    """Every token of a new prompt is computed, and all its whole chunks are stored."""
     prompt = prompts.unique(chunks=chunks)
     cold = stack.complete(prompt)
     assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
     assert cold.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.sources}"
     stored = stack.accounting.stored_tokens(cold)
     assert stored == prompt.whole_chunk_tokens, (
-        f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens in the CPU tier's own count, got {stored}"
+        f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens stored, as counted by the CPU tier, got {stored}"
     )
 
 
 @requirement("ACC-02")
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_repeat_is_loaded_from_the_cpu_tier(stack: Stack, prompts: Prompts, chunks: int) -> None:
-    """A repeated prompt whose GPU copy is gone is loaded from host memory, not computed again; the second time too."""
+    """A repeated prompt without a GPU copy is loaded from host memory and not recomputed; so is a second repeat."""
     assert stack.chunk_tokens < stack.max_model_len, (
-        f"expected a chunk shorter than the {stack.max_model_len} tokens that the model takes, got one of "
+        f"expected a chunk shorter than the model's maximum length of {stack.max_model_len} tokens, got a chunk of "
         f"{stack.chunk_tokens} tokens: no prompt can ever be stored"
     )
     for engine in stack.engines:
@@ -48,42 +48,42 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack: Stack, prompts: Prompts, ch
             stack.clear_prefix_cache(engine=engine)
             again = stack.complete(prompt, engine=engine)
             assert again.sources.loaded == prompt.whole_chunk_tokens, (
-                f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded from the CPU tier the {nth} time, "
+                f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded from the CPU tier by the {nth} repeat, "
                 f"got {again.sources}"
             )
-            assert again.sources.gpu_hit == 0, f"expected nothing from the GPU prefix cache, got {again.sources}"
+            assert again.sources.gpu_hit == 0, f"expected 0 tokens from the GPU prefix cache, got {again.sources}"
             assert again.sources.computed == prompt.rest_tokens, (
                 f"expected {prompt.rest_tokens} computed tokens, got {again.sources}"
             )
             hits = stack.accounting.hit_tokens(again)
             assert hits == prompt.whole_chunk_tokens, (
-                f"expected the cache to report {prompt.whole_chunk_tokens} hit tokens, as the engine does, got {hits}"
+                f"expected the cache to report {prompt.whole_chunk_tokens} hit tokens, like the engine, got {hits}"
             )
 
 
 @requirement("ACC-02")
 def test_the_tier_brings_what_the_gpu_has_lost(stack: Stack, prompts: Prompts) -> None:
-    """If the beginning of a prompt is still on the GPU, the tier provides the rest."""
+    """If the start of a prompt is still on the GPU, the rest is loaded from the tier."""
     prompt = prompts.unique(chunks=8)
     stack.complete(prompt)
     stack.clear_prefix_cache()
     stack.complete(prompt.beginning(chunks=2))
     again = stack.complete(prompt)
     assert again.sources.reused == prompt.whole_chunk_tokens, (
-        f"expected GPU and tier to bring {prompt.whole_chunk_tokens} tokens together, got {again.sources}"
+        f"expected {prompt.whole_chunk_tokens} tokens from GPU and tier together, got {again.sources}"
     )
 
 
 @requirement("ACC-02")
 @pytest.mark.run_when_aged
 def test_a_prompt_is_kept_as_long_as_there_is_room(stack: Stack, early: Early, figures: Figures) -> None:
-    """KV that was stored early in the run and not evicted since is still loaded."""
+    """KV that was stored early in the run and has not been evicted is still loaded."""
     figures("age of the stored prompt", early.age_s, "s")
     stack.clear_prefix_cache()
     again = stack.complete(early.prompt)
     assert again.sources.loaded == early.prompt.whole_chunk_tokens, (
         f"expected {early.prompt.whole_chunk_tokens} tokens of {early.prompt} loaded {early.age_s:.0f} s after they were "
-        f"stored, got {again.sources}; the tier holds {stack.tier.tokens()} tokens, so nothing had to be evicted"
+        f"stored, got {again.sources}; the tier holds {stack.tier.tokens()} tokens, so no eviction was necessary"
     )
 
 
@@ -93,7 +93,7 @@ def test_a_prompt_is_kept_as_long_as_there_is_room(stack: Stack, early: Early, f
 def test_the_sources_add_up_to_the_prompt(
     stack: Stack, text_requests: TextRequests, endpoint: str, stream: bool
 ) -> None:
-    """Computed, GPU hit and loaded tokens sum to the prompt; tokenizer and usage count the same."""
+    """Computed, GPU hit and loaded tokens add up to the prompt; tokenizer and usage report the same number."""
     request = text_requests.request(endpoint, stream=stream, include_usage=stream)
     expected = stack.count_tokens(request)
     for step in ("cold", "GPU hit", "reload"):
@@ -101,7 +101,7 @@ def test_the_sources_add_up_to_the_prompt(
             stack.clear_prefix_cache()
         exchange = stack.send(request.path, request.payload)
         assert exchange.sources.total == expected, (
-            f"{step}: expected the sources to sum to {expected} tokens (/tokenize), got {exchange.sources}"
+            f"{step}: expected the sources to add up to {expected} tokens (/tokenize), got {exchange.sources}"
         )
         assert exchange.usage.get("prompt_tokens") == expected, (
             f"{step}: expected usage.prompt_tokens = {expected} (/tokenize), got {exchange.usage}"
@@ -110,17 +110,19 @@ def test_the_sources_add_up_to_the_prompt(
 
 @requirement("ACC-04")
 def test_an_unrelated_prompt_loads_nothing(stack: Stack, prompts: Prompts) -> None:
-    """A prompt that was never sent loads nothing, whatever else of the same length is in the tier."""
+    """A prompt that was never sent loads nothing, even if other prompts of the same length are in the tier."""
     stored = prompts.unique(chunks=8)
     stack.complete(stored)
     stack.clear_prefix_cache()
     unrelated = prompts.unique(chunks=8)
     other = stack.complete(unrelated)
-    assert other.sources.loaded == 0, f"expected nothing loaded for a prompt never seen, got {other.sources}"
-    assert other.sources.computed == unrelated.tokens, f"expected all tokens computed, got {other.sources}"
+    assert other.sources.loaded == 0, f"expected 0 loaded tokens for a new prompt, got {other.sources}"
+    assert other.sources.computed == unrelated.tokens, (
+        f"expected {unrelated.tokens} computed tokens, got {other.sources}"
+    )
     changed = stack.complete(prompts.changed(stored, 1))
     assert changed.sources.loaded == 0, (
-        f"expected nothing loaded for a prompt whose second token is another one, got {changed.sources}"
+        f"expected 0 loaded tokens for a prompt with a different second token, got {changed.sources}"
     )
 
 
@@ -129,7 +131,7 @@ def test_an_unrelated_prompt_loads_nothing(stack: Stack, prompts: Prompts) -> No
     "share", [0.0, 0.4, 1.0], ids=["at-a-chunk-border", "within-a-chunk", "all-but-the-last-token-of-a-chunk"]
 )
 def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack: Stack, prompts: Prompts, share: float) -> None:
-    """A prompt that begins like a stored one loads their common whole chunks, and not one token more."""
+    """A prompt that shares a prefix with a stored prompt loads their common whole chunks, and no further token."""
     first = prompts.unique(chunks=8)
     stack.complete(first)
     stack.clear_prefix_cache()
@@ -144,21 +146,21 @@ def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack: Stack, prompts
 
 @requirement("ACC-08")
 def test_every_turn_of_a_conversation_loads_the_earlier_ones(stack: Stack, text_requests: TextRequests) -> None:
-    """Over five turns by chat, each loads the whole chunks of what it shares with the turn before."""
+    """Each of five chat turns loads the whole chunks that it shares with the previous turn."""
     for turn in take_turns(stack, text_requests, turns=5):
         assert turn.least <= turn.sources.loaded <= turn.most, (
             f"turn {turn.number}: expected {turn.least} of {turn.tokens} tokens loaded, the whole chunks that it shares with "
             f"turn {turn.number - 1}, got {turn.sources}"
         )
         assert turn.sources.total == turn.tokens, (
-            f"turn {turn.number}: expected the sources to sum to {turn.tokens} tokens (/tokenize), got {turn.sources}"
+            f"turn {turn.number}: expected the sources to add up to {turn.tokens} tokens (/tokenize), got {turn.sources}"
         )
 
 
 @requirement("ACC-06")
 @pytest.mark.parametrize("offset", [-1, 0, 1], ids=["below-a-chunk", "exactly-a-chunk", "above-a-chunk"])
 def test_a_prompt_around_one_chunk(stack: Stack, prompts: Prompts, offset: int) -> None:
-    """Below one chunk nothing is stored and nothing loaded; from one chunk on, that chunk is; each is answered."""
+    """Below one chunk, nothing is stored or loaded; from one chunk on, that chunk is. Every prompt is answered."""
     prompt = prompts.unique(chunks=1, extra=offset)
     cold = stack.complete(prompt)
     assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
@@ -175,14 +177,14 @@ def test_a_prompt_around_one_chunk(stack: Stack, prompts: Prompts, offset: int) 
 @requirement("ACC-07")
 @pytest.mark.impact("observes")
 def test_the_metrics_that_operators_watch_exist(stack: Stack) -> None:
-    """The engine exposes the metrics of dashboards under their names."""
+    """The engine exposes the metrics that dashboards use, under the expected names."""
     missing = stack.cache.missing_metrics("engine")
-    assert not missing, f"expected the metrics of the engine that operators watch, missing: {', '.join(missing)}"
+    assert not missing, f"expected the engine metrics that operators monitor, missing: {', '.join(missing)}"
 
 
 @requirement("ACC-07")
 def test_the_counters_that_operators_watch_move(stack: Stack, prompts: Prompts) -> None:
-    """A store and a load move the cache's metrics, under their names, in the right way."""
+    """A store and a load change the cache metrics in the right direction, under the expected names."""
     prompt = prompts.unique(chunks=4)
     cold = stack.complete(prompt)
     stored = stack.accounting.cache_delta(
@@ -194,7 +196,9 @@ def test_the_counters_that_operators_watch_move(stack: Stack, prompts: Prompts) 
         again, until=lambda delta: (delta.hit_tokens or 0) >= prompt.whole_chunk_tokens
     )
     missing = stack.cache.missing_metrics("cache")
-    assert not missing, f"expected the metrics of the cache that operators watch, missing: {', '.join(missing)}"
+    assert not missing, f"expected the cache metrics that operators monitor, missing: {', '.join(missing)}"
     assert (stored.stored_tokens or 0) > 0, f"expected the stored counter to rise on a cold prompt, got {stored}"
     assert (found.hit_tokens or 0) > 0, f"expected the hit counter to rise on a repeat, got {found}"
-    assert (found.lookup_tokens or 0) >= (found.hit_tokens or 0), f"expected at least as many lookups as hits: {found}"
+    assert (found.lookup_tokens or 0) >= (found.hit_tokens or 0), (
+        f"expected at least as many lookup tokens as hit tokens, got {found}"
+    )

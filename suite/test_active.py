@@ -1,4 +1,4 @@
-"""Active: did the engine store, find and load KV, by its own log, for *this* request?"""
+"""Active: does the engine store, find and load KV for *this* request, according to its own log?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SIZES = [2, 8, 20]
 
 @requirement("ACT-01")
 def test_the_offload_layer_is_up(stack: Stack) -> None:
-    """LMCache initialised, and nothing in any log says that it did so in degraded mode."""
+    """LMCache is initialised, and no log line reports degraded mode."""
     failures = stack.logs.findings("init")
-    assert not failures, f"expected LMCache to initialise, the log says: {failures[0]}"
+    assert not failures, f"expected LMCache to initialise, got in the log: {failures[0]}"
     for engine in stack.engines:
         assert stack.logs.offload_announced(engine), (
-            f"expected engine {engine.name} to announce LMCache in its log (or its cache server's), got nothing: "
+            f"expected engine {engine.name} to announce LMCache in its log (or in that of its cache server), got no such line: "
             "the engine runs without an offload layer"
         )
 
@@ -32,7 +32,7 @@ def test_the_offload_layer_is_up(stack: Stack) -> None:
 @requirement("ACT-02")
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_long_prompt_is_stored(stack: Stack, prompts: Prompts, evidence: AddEvidence, chunks: int) -> None:
-    """The log says that every whole chunk of a fresh prompt was stored."""
+    """The log shows that all whole chunks of a new prompt were stored."""
     stack.logs.require_info_level()
     prompt = prompts.unique(chunks=chunks)
     cold = stack.complete(prompt)
@@ -48,7 +48,7 @@ def test_a_long_prompt_is_stored(stack: Stack, prompts: Prompts, evidence: AddEv
 @requirement("ACT-03")
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_repeat_is_found_and_retrieved(stack: Stack, prompts: Prompts, evidence: AddEvidence, chunks: int) -> None:
-    """The log says that a repeat without a GPU copy was found in the tier and retrieved from it."""
+    """The log shows that a repeat without a GPU copy was found in the tier and retrieved from it."""
     stack.logs.require_info_level()
     prompt = prompts.unique(chunks=chunks)
     stack.complete(prompt)
@@ -71,9 +71,9 @@ def test_a_repeat_is_found_and_retrieved(stack: Stack, prompts: Prompts, evidenc
 @requirement("ACT-04")
 @pytest.mark.run_late
 def test_nothing_in_the_log_says_that_offload_failed(stack: Stack, evidence: AddEvidence) -> None:
-    """Every process of the stack ran to the end, and no log line carries the signature of a known offload failure."""
+    """Every process of the stack keeps running, and no log line has the signature of a known offload failure."""
     gone = stack.health.gone()
-    assert not gone, f"expected every process to run to the end of the run: {'; '.join(gone.values())}"
+    assert not gone, f"expected every process to run until the end of the run, got {'; '.join(gone.values())}"
     failures = stack.logs.findings("run")
     if earlier := stack.logs.earlier_findings("run"):
         evidence("logged before this run, not judged", "\n".join(map(str, earlier)))
@@ -86,24 +86,24 @@ def test_nothing_in_the_log_says_that_offload_failed(stack: Stack, evidence: Add
 @requirement("ACT-05")
 @pytest.mark.run_late
 def test_what_was_loaded_does_not_stay_pinned(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """Three reloads leave no more objects pinned than there were before."""
+    """After three reloads, no more objects are pinned than before."""
     before = stack.cache.pinned_when_idle()
     for _ in range(3):
         prompt = prompts.unique(chunks=4)
         stack.complete(prompt)
         stack.clear_prefix_cache()
         stack.complete(prompt)
-    # What earlier tests left (clients that hung up) is not counted again: it may only become less.
+    # Pins of earlier tests (clients that disconnected) are not counted again: their number may only fall.
     pinned = stack.cache.pinned_when_idle(expected=before)
     figures("pinned objects at rest", pinned, "objects")
-    assert pinned <= before, f"expected no object to stay pinned after three reloads, got {pinned} and {before} before"
+    assert pinned <= before, f"expected at most the {before} pinned objects of before the three reloads, got {pinned}"
 
 
 @requirement("ACT-05")
 @pytest.mark.run_late
 def test_no_warning_hints_at_an_accounting_defect(stack: Stack, evidence: AddEvidence) -> None:
-    """No double unpin, no error of unknown wording, and no pin that had to be taken back by force."""
+    """The log has no double unpin, no unknown error, and no pin that was released by force."""
     if earlier := stack.logs.earlier_findings("warning"):
         evidence("logged before this run, not judged", "\n".join(map(str, earlier)))
     warnings = stack.logs.findings("warning")
-    assert not warnings, f"expected no warning or unknown error, got {len(warnings)}, the first: {warnings[0]}"
+    assert not warnings, f"expected no warning and no unknown error, got {len(warnings)}, the first: {warnings[0]}"

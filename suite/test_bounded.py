@@ -1,4 +1,4 @@
-"""Bounded: do GPU and host memory stay inside what was promised?"""
+"""Bounded: do GPU and host memory stay within their limits?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.exclusive_host
 
 AT_ONCE = 16
-"""Prompts of a cycle: each is stored, loses its GPU copy, and is loaded again."""
+"""Prompts per cycle: each is stored, evicted from the GPU, and loaded again."""
 
 
 @requirement("MEM-01")
 def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """Idle and under a full-length concurrent load, the engine stays within utilisation x total + tolerance."""
+    """When idle and under a full-length concurrent load, the engine stays within utilisation x total + tolerance."""
     with stack.gpu_memory() as gpu:
         budget = stack.gpu_budget_bytes()
         idle = gpu.read()
@@ -46,14 +46,14 @@ def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figu
     if gpu.busy_percent is not None:
         figures("sampling", gpu.busy_percent, "% of a core")
     assert gpu.peak_bytes <= budget, (
-        f"expected at most {mib(budget):.0f} MiB of each card (utilisation x total + tolerance), "
+        f"expected at most {mib(budget):.0f} MiB on each GPU (utilisation x total + tolerance), "
         f"got a peak of {mib(gpu.peak_bytes):.0f} MiB ({gpu.by})"
     )
 
 
 @requirement("MEM-02")
 def test_gpu_memory_does_not_grow(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """Over cycles of store, evict and reload, GPU memory does not grow once everything has been touched."""
+    """Over cycles of store, evict and reload, GPU memory does not grow after the warm-up."""
     growth = Growth(limits.GPU_GROWTH)
     with stack.gpu_memory() as gpu:
         while growth.wants_more:
@@ -70,16 +70,16 @@ def test_gpu_memory_does_not_grow(stack: Stack, prompts: Prompts, figures: Figur
 
 @requirement("MEM-03")
 def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """After load, and after clients that hung up, nothing runs, nothing waits and no block is held."""
+    """After load and after aborted requests, no request is running or waiting, and no KV block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
     stack.complete_concurrently(asked, at_once=12)
     abandoned = abort_requests(stack, asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
     figures("requests abandoned", abandoned, "")
     rest = stack.traffic.wait_until_idle()
     assert (rest.running, rest.waiting) == (0, 0), (
-        f"expected nothing running and nothing waiting after load and aborts, got {rest.running:.0f} and {rest.waiting:.0f}"
+        f"expected 0 running and 0 waiting requests after load and aborts, got {rest.running:.0f} and {rest.waiting:.0f}"
     )
-    assert rest.kv_usage == 0, f"expected no KV block held at rest, got {rest.kv_usage:.2%} of the pool"
+    assert rest.kv_usage == 0, f"expected no KV block to be held when idle, got {rest.kv_usage:.2%} of the pool"
     longest = prompts.of_length(prompts.max_tokens)
     whole = stack.complete(longest)
     assert whole.sources.total == longest.tokens, (
@@ -91,7 +91,7 @@ def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: Figures) ->
 def test_host_memory_stays_within_the_buffer(
     stack: Stack, prompts: Prompts, host_memory: HostMemory, figures: Figures
 ) -> None:
-    """Engine and cache server stay within buffer and overhead, and stores, evictions and loads do not make them grow."""
+    """Engine and cache server stay within buffer + overhead, and do not grow with stores, evictions and loads."""
     filled = fill_tier(stack, prompts)
     figures("tokens sent to fill the tier", filled, "tokens")
     growth = Growth(limits.HOST_GROWTH)
@@ -111,13 +111,13 @@ def test_host_memory_stays_within_the_buffer(
         )
     growth.check_decided()
     assert growth.per_cycle.high <= limits.HOST_GROWTH, (
-        f"expected no growth once the buffer is full, got {growth}, of {AT_ONCE} stores and {AT_ONCE} loads each"
+        f"expected no growth once the buffer is full, got {growth}, with {AT_ONCE} stores and {AT_ONCE} loads per cycle"
     )
 
 
 @requirement("MEM-07")
 def test_nothing_else_grows_with_the_requests(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """Over 200 requests that store and load, no files, sockets, threads, processes or segments are left behind."""
+    """Over 200 requests that store and load, the number of files, sockets, threads, processes and segments does not grow."""
     growths = {kind: Growth(limits.RESOURCE_GROWTH) for kind in stack.resource_counts()}
     while any(growth.wants_more for growth in growths.values()):
         cycle = [prompts.unique(chunks=1) for _ in range(AT_ONCE // 2)]
@@ -130,7 +130,7 @@ def test_nothing_else_grows_with_the_requests(stack: Stack, prompts: Prompts, fi
         figures.interval(f"growth of {kind}", growth.per_cycle, "1/cycle", better="lower")
     for kind, growth in growths.items():
         assert growth.per_cycle.low <= limits.RESOURCE_GROWTH, (
-            f"expected no growth of {kind} with the requests, got {growth}, of {AT_ONCE} requests each"
+            f"expected no growth of {kind} with the requests, got {growth}, with {AT_ONCE} requests per cycle"
         )
     for growth in growths.values():
         growth.check_decided()
@@ -138,28 +138,28 @@ def test_nothing_else_grows_with_the_requests(stack: Stack, prompts: Prompts, fi
 
 @requirement("MEM-05")
 def test_offload_costs_no_kv_pool(stack: Stack, baseline: Baseline, figures: Figures) -> None:
-    """The KV pool holds at least 0.9 x the tokens that it holds in the same engine without a connector."""
+    """The KV pool holds at least 0.9 x the tokens of the same engine without a connector."""
     figures("KV pool", stack.pool_tokens, "tokens", better="higher")
     figures("KV pool without offload", baseline.pool_tokens, "tokens")
     assert stack.pool_share(baseline) >= limits.POOL_SHARE, (
-        f"expected a KV pool of at least {limits.POOL_SHARE} x the {baseline.pool_tokens} tokens of an engine without a "
-        f"connector, got {stack.pool_tokens}"
+        f"expected a KV pool of at least {limits.POOL_SHARE} x the {baseline.pool_tokens} tokens of the engine without a "
+        f"connector, got {stack.pool_tokens} tokens"
     )
 
 
 @requirement("MEM-06")
 @pytest.mark.run_last
 def test_tear_down_gives_the_memory_back(teardown_report: TearDown, figures: Figures) -> None:
-    """After tear-down no process of the stack runs, and none of its memory, shared memory included, is still taken."""
+    """After tear-down, no process of the stack is running, and all its memory, including shared memory, is free."""
     figures("given back", mib(teardown_report.given_back_bytes), "MiB")
     figures("tear-down", teardown_report.seconds, "s")
     assert not teardown_report.left_running, (
-        f"expected every process to end, pids {teardown_report.left_running} still run"
+        f"expected every process to end, got running pids {teardown_report.left_running}"
     )
     assert teardown_report.resident_after_bytes == 0, (
-        f"expected 0 MiB resident, got {mib(teardown_report.resident_after_bytes):.0f}"
+        f"expected 0 MiB resident, got {mib(teardown_report.resident_after_bytes):.0f} MiB"
     )
     assert not teardown_report.left_in_shared_memory, (
-        f"expected no shared memory left, got {mib(teardown_report.shared_memory_bytes):.3g} MiB in "
+        f"expected no remaining shared memory, got {mib(teardown_report.shared_memory_bytes):.3g} MiB in "
         f"{', '.join(teardown_report.left_in_shared_memory)}"
     )

@@ -25,7 +25,7 @@ ANSWER_TOKENS = 4
 def test_a_reload_gives_the_same_answer_bit_for_bit(
     stack: Stack, prompts: Prompts, control: Control, chunks: int | Literal["longest"]
 ) -> None:
-    """The answer from reloaded KV equals the answer from the GPU's own copy in every log-probability, the second time too."""
+    """The answer from reloaded KV equals the answer from a GPU hit in every log-probability; so does a second reload."""
     for engine in stack.engines:
         prompt = prompts.longest() if chunks == "longest" else prompts.unique(chunks=chunks)
         expected = control.answer(prompt, ANSWER_TOKENS, engine=engine)
@@ -43,7 +43,7 @@ def test_a_reload_gives_the_same_answer_bit_for_bit(
 def test_a_reload_before_a_prefill_gives_the_same_answer_bit_for_bit(
     stack: Stack, prompts: Prompts, control: Control, chunks: int, suffix: Suffix
 ) -> None:
-    """The same where more than one token is left to compute: the step after the load is a prefill, and no decode."""
+    """The same if more than one token is left to compute: the step after the load is a prefill, not a decode."""
     for engine in stack.engines:
         prompt = prompts.unique(chunks=chunks, extra=control.suffix(suffix))
         expected = control.answer(prompt, ANSWER_TOKENS, engine=engine)
@@ -55,7 +55,7 @@ def test_a_reload_before_a_prefill_gives_the_same_answer_bit_for_bit(
 
 @requirement("COR-02")
 def test_concurrent_reloads_do_not_mix(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """Sixteen reloads in flight at once: every request gets its own KV, and its own answer."""
+    """With sixteen reloads in flight, every request gets its own KV and its own answer."""
     asked = [prompts.unique(chunks=4) for _ in range(16)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
     stack.clear_prefix_cache()
@@ -68,7 +68,7 @@ def test_concurrent_reloads_do_not_mix(stack: Stack, prompts: Prompts, control: 
     for exchange, own in zip(reloaded, expected, strict=True):
         nearest = control.closest_answer(exchange, expected)
         assert nearest is own, (
-            f"expected the answer to {own.prompt} to be its own, it is that of {nearest.prompt}: "
+            f"expected the answer to {own.prompt}, got the answer to {nearest.prompt}: "
             f"{exchange.text!r} against {own.text!r}"
         )
     # Answers of a batch may differ in their last bits; the KV that the reloads left on the GPU may not.
@@ -78,7 +78,7 @@ def test_concurrent_reloads_do_not_mix(stack: Stack, prompts: Prompts, control: 
 
 @requirement("COR-03")
 def test_prompts_of_any_length_and_prefix_never_leak(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """Prompts with a unique beginning, others with a shared one, reloaded in random order: each gets its own answer."""
+    """Prompts with unique and with shared beginnings, reloaded in random order, each get their own answer."""
     canaries = prompts.canaries()
     expected = {prompt: control.answer(prompt, ANSWER_TOKENS) for prompt in canaries}
     for prompt in prompts.shuffled(canaries):
@@ -91,7 +91,7 @@ def test_prompts_of_any_length_and_prefix_never_leak(stack: Stack, prompts: Prom
 @requirement("COR-03")
 @pytest.mark.exclusive_host
 def test_reloads_are_right_once_the_tier_has_evicted(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """What is stored where something else was evicted comes back as that prompt's own KV."""
+    """A prompt that is stored in place of evicted content is reloaded with its own KV."""
     fill_tier(stack, prompts)
     asked = [prompts.unique(chunks=8) for _ in range(4)]
     expected = [control.answer(prompt, ANSWER_TOKENS) for prompt in asked]
@@ -104,7 +104,7 @@ def test_reloads_are_right_once_the_tier_has_evicted(stack: Stack, prompts: Prom
 
 @requirement("COR-04")
 def test_a_prefix_half_on_the_gpu_half_in_the_tier_is_correct(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """A prompt whose first chunks are on the GPU and whose rest is in the tier gives the same answer as from the GPU alone."""
+    """A prompt with its first chunks on the GPU and the rest in the tier gets the same answer as from the GPU alone."""
     control.require_partial_hit_control(aligned=True)
     prompt = prompts.unique(chunks=8)
     expected = control.answer(prompt, ANSWER_TOKENS)
@@ -119,7 +119,7 @@ def test_a_prefix_half_on_the_gpu_half_in_the_tier_is_correct(stack: Stack, prom
 def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(
     stack: Stack, prompts: Prompts, control: Control
 ) -> None:
-    """The same where the part on the GPU ends within a chunk; some tokens are computed anew then, so no bit is claimed."""
+    """The same if the GPU part ends within a chunk; some tokens are then recomputed, so no bit-identity is required."""
     control.require_partial_hit_control(aligned=False)
     prompt = prompts.unique(chunks=8)
     expected = control.answer(prompt, ANSWER_TOKENS)
@@ -133,14 +133,14 @@ def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(
 
 @requirement("COR-05")
 def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """KV that one tenant stored is never loaded by another one (another cache salt, or none); the first one loads it."""
+    """KV that one tenant stored is never loaded by another tenant (another cache salt, or none); the first tenant loads it."""
     prompt = prompts.unique(chunks=4)
     stack.complete(prompt, cache_salt="tenant-a")
     stack.clear_prefix_cache()
     others: dict[str, dict[str, Any]] = {"another salt": {"cache_salt": "tenant-b"}, "no salt": {}}
     for which, options in others.items():
         other = stack.complete(prompt, **options).sources
-        assert other.reused == 0, f"expected a request with {which} to reuse no KV, got {other}"
+        assert other.reused == 0, f"expected 0 reused tokens for a request with {which}, got {other}"
         control.check_total(other, prompt)
     stack.clear_prefix_cache()
     control.check_reloaded(stack.complete(prompt, cache_salt="tenant-a"), prompt)

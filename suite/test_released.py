@@ -1,4 +1,4 @@
-"""Released: do the chart and its release keep their word?"""
+"""Released: does the Helm release install, upgrade and uninstall cleanly?"""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @requirement("REL-01")
 def test_the_release_starts_within_its_own_budget(stack: Stack, figures: Figures) -> None:
-    """Every pod became ready within what its start-up probe allows, and no container was ever restarted."""
+    """Every pod becomes ready within the limit of its start-up probe, and no container is restarted."""
     starts = stack.release.starts()
     for start in starts:
         assert start.restarts == 0, (
-            f"expected no restart of {start.name}, got {start.restarts}; its last run ended with: {start.ended}"
+            f"expected no restart of {start.name}, got {start.restarts}; its previous run ended with: {start.ended}"
         )
         if start.role == "engine" and start.seconds is not None:
             figures("start-up of an engine", start.seconds, "s", better="lower")
@@ -42,7 +42,7 @@ def test_nothing_waits_on_what_cannot_come(stack: Stack) -> None:
 @requirement("REL-03")
 @pytest.mark.run_late
 def test_an_upgrade_to_the_same_values_changes_nothing(stack: Stack) -> None:
-    """After ``helm upgrade`` with the same chart and values every pod and every generation is what it was."""
+    """After ``helm upgrade`` with the same chart and values, every pod and every generation is unchanged."""
     changed = stack.release.upgrade_unchanged()
     assert not changed, f"expected an upgrade to the same values to change nothing, got {'; '.join(changed)}"
 
@@ -50,22 +50,22 @@ def test_an_upgrade_to_the_same_values_changes_nothing(stack: Stack) -> None:
 @requirement("REL-03")
 @pytest.mark.run_last
 def test_uninstalling_leaves_nothing(stack: Stack, teardown_report: TearDown) -> None:
-    """After ``helm uninstall`` nothing of the release is left but what the chart says it keeps."""
+    """After ``helm uninstall``, only the objects that the chart declares that it keeps remain."""
     assert stack.release, "expected a release"
     assert not teardown_report.left_running, (
-        f"expected every pod to be gone, got {', '.join(map(str, teardown_report.left_running))}"
+        f"expected no remaining pod, got {', '.join(map(str, teardown_report.left_running))}"
     )
     assert not teardown_report.left_objects, (
-        f"expected nothing to be left, got {', '.join(teardown_report.left_objects)}"
+        f"expected no remaining object, got {', '.join(teardown_report.left_objects)}"
     )
 
 
 @requirement("REL-04")
 def test_images_are_pinned_and_versions_named(stack: Stack) -> None:
-    """Every image is named by its digest, and the report can name chart, images, vLLM, LMCache, and driver and GPU."""
+    """Every image is pinned by digest, and the report can name chart, images, vLLM, LMCache, driver and GPU."""
     unnamed = stack.release.unnamed()
-    assert not unnamed, f"expected the report to name chart, images, vLLM, LMCache and GPU, got nothing for {unnamed}"
+    assert not unnamed, f"expected the report to name chart, images, vLLM, LMCache and GPU, got no value for {unnamed}"
     unpinned = stack.release.unpinned_images()
     assert not unpinned, (
-        f"expected every image by its digest (@sha256:...), got {', '.join(unpinned)}: image tags are mutable"
+        f"expected every image to be pinned by digest (@sha256:...), got {', '.join(unpinned)}: image tags are mutable"
     )

@@ -32,21 +32,21 @@ def test_the_model_is_listed(api: Api) -> None:
 @requirement("API-02")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_answers_match_the_schema(api: Api, text_requests: TextRequests, endpoint: str) -> None:
-    """The official client and the official schema accept an answer, plain and streamed."""
+    """The official client and the official schema accept every answer, plain and streamed."""
     violations = api.schema_violations(text_requests.request(endpoint, max_tokens=8))
-    assert not violations, f"expected an answer of OpenAI's schema, got {'; '.join(violations)}"
+    assert not violations, f"expected an answer that matches OpenAI's schema, got {'; '.join(violations)}"
 
 
 @requirement("API-02")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_stream_says_the_same_as_a_plain_answer(api: Api, text_requests: TextRequests, endpoint: str) -> None:
-    """At temperature 0 the pieces of a stream add up to the plain answer."""
+    """At temperature 0, the text of a stream equals the plain answer."""
     request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)  # from here on both are GPU hits of the same length
     plain, streamed = api.text(request), api.text(request.streamed())
     api.check_spoken([plain, streamed])
     api.check_repeatable(request, plain, agree=streamed == plain)
-    assert streamed == plain, f"expected the stream to say {plain!r}, got {streamed!r}"
+    assert streamed == plain, f"expected the streamed text {plain!r}, got {streamed!r}"
 
 
 @requirement("API-03")
@@ -55,25 +55,25 @@ def test_a_stream_says_the_same_as_a_plain_answer(api: Api, text_requests: TextR
 def test_a_stream_is_well_formed_to_the_end(
     stack: Stack, api: Api, text_requests: TextRequests, endpoint: str, usage: bool
 ) -> None:
-    """A stream has the right content type and framing, one final [DONE], and usage exactly when asked for."""
+    """A stream has the right content type and framing, one final [DONE], and usage only if requested."""
     response = api.send(text_requests.request(endpoint, stream=True, max_tokens=8, include_usage=usage))
     assert response.content_type == "text/event-stream", f"expected text/event-stream, got {response.content_type!r}"
-    assert response.cut is None, f"expected a complete stream, it broke off: {response.cut}"
-    assert response.stream is not None, "expected a stream"
+    assert response.cut is None, f"expected a complete stream, got a broken connection: {response.cut}"
+    assert response.stream is not None, "expected a stream, got none"
     assert not response.stream.violations, f"expected a well-formed stream, got {'; '.join(response.stream.violations)}"
     wanted = usage or stack.engine.always_gives_usage
     assert (response.stream.usage is not None) == wanted, (
-        f"expected usage {'in the stream' if wanted else 'only when asked for'}, got {response.stream.usage}"
+        f"expected usage {'in the stream' if wanted else 'only if requested'}, got {response.stream.usage}"
     )
 
 
 @requirement("API-03")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_stream_comes_as_it_is_made(api: Api, text_requests: TextRequests, endpoint: str) -> None:
-    """The first token arrives before the last one is computed: nothing on the way buffers the stream."""
+    """The first token arrives before the last one is computed: no component between engine and client buffers the stream."""
     late = api.collected(lambda: text_requests.request(endpoint, stream=True, max_tokens=96, ignore_eos=True))
     assert not late, (
-        f"expected the first of 96 tokens well before the last, got it after {', '.join(late)} in every stream"
+        f"expected the first of 96 tokens well before the last, got the first token after {', '.join(late)} in every stream"
     )
 
 
@@ -81,7 +81,7 @@ def test_a_stream_comes_as_it_is_made(api: Api, text_requests: TextRequests, end
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_usage_adds_up_and_the_end_is_named(api: Api, text_requests: TextRequests, endpoint: str, stream: bool) -> None:
-    """Usage counts the tokens of the answer, and ``finish_reason`` gives the reason of its end."""
+    """Usage counts the tokens of the answer, and ``finish_reason`` states why the answer ended."""
     request = text_requests.request(endpoint, stream=stream, max_tokens=7, include_usage=stream, ignore_eos=True)
     answer = api.answer(request)
     assert answer.finish_reason == "length", (
@@ -92,7 +92,9 @@ def test_usage_adds_up_and_the_end_is_named(api: Api, text_requests: TextRequest
     assert answer.usage.get("prompt_tokens") == counted, (
         f"expected {counted} prompt tokens (/tokenize), got {answer.usage}"
     )
-    assert answer.usage.get("total_tokens") == answer.tokens_in_all, f"expected a sum, got {answer.usage}"
+    assert answer.usage.get("total_tokens") == answer.tokens_in_all, (
+        f"expected total_tokens = {answer.tokens_in_all}, got {answer.usage}"
+    )
     false = api.usage_violations(answer)
     assert not false, f"expected consistent usage details, got {'; '.join(false)}"
 
@@ -100,7 +102,7 @@ def test_usage_adds_up_and_the_end_is_named(api: Api, text_requests: TextRequest
 @requirement("API-04")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_stop_string_ends_the_answer(api: Api, text_requests: TextRequests, endpoint: str) -> None:
-    """A stop string ends the answer before it, and ``finish_reason`` says so."""
+    """The answer ends before the stop string, and ``finish_reason`` is ``stop``."""
     request = text_requests.request(endpoint, max_tokens=24, ignore_eos=True)
     api.answer(request)  # from here on all answers come from the same source (API-06)
     whole = api.answer(request)
@@ -115,42 +117,48 @@ def test_a_stop_string_ends_the_answer(api: Api, text_requests: TextRequests, en
 @requirement("API-05")
 @pytest.mark.parametrize("bad", BAD)
 def test_a_bad_request_is_refused_and_hurts_nobody(api: Api, text_requests: TextRequests, bad: BadRequest) -> None:
-    """A bad request gets a 4xx with an error object, and the next good one is served."""
+    """An invalid request gets a 4xx with an error object, and the next valid request is served."""
     response = api.send_bad(bad)
     assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.text[:200]}"
     message = api.error_message(response)
     assert message, f"expected an error object with a message, got {response.text[:200]}"
     assert api.answer(text_requests.request("completions")).finish_reason, (
-        "expected the next good request to be answered"
+        "expected the next valid request to be answered, got no finish_reason"
     )
 
 
 @requirement("API-06")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_the_same_request_gives_the_same_answer(api: Api, text_requests: TextRequests, endpoint: str) -> None:
-    """At temperature 0 the same request gives the same answer, three times from the same source."""
+    """At temperature 0, the same request gives the same answer three times, from the same token source."""
     request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)
     answers = [api.text(request) for _ in range(3)]
     api.check_spoken(answers)
-    assert len(set(answers)) == 1, f"expected one answer at temperature 0, got {len(set(answers))}: {answers}"
+    assert len(set(answers)) == 1, (
+        f"expected identical answers at temperature 0, got {len(set(answers))} different ones: {answers}"
+    )
 
 
 @requirement("API-07")
 @pytest.mark.parametrize("clients", [4, 16])
 def test_concurrent_clients_all_get_complete_answers(api: Api, text_requests: TextRequests, clients: int) -> None:
-    """Every one of many concurrent clients gets an answer that is complete and its own."""
+    """Each of many concurrent clients gets a complete answer to its own request."""
     requests = text_requests.mixed(clients, api.endpoints(text_requests))
     answers = api.answer_together(requests)
     short = [answer for answer in answers if answer.finish_reason != "length"]
-    assert not short, f"expected {clients} complete answers, {len(short)} ended with {short[0].finish_reason!r}"
+    assert not short, (
+        f"expected {clients} complete answers, got {len(short)} with finish_reason {short[0].finish_reason!r}"
+    )
     cut = [answer for answer in answers if answer.usage.get("completion_tokens") != 8]
-    assert not cut, f"expected 8 tokens in each of {clients} answers, {len(cut)} have others: {cut[0].usage}"
-    assert len({answer.id for answer in answers}) == clients, f"expected {clients} request ids, got duplicates"
+    assert not cut, f"expected 8 tokens in each of {clients} answers, got another number in {len(cut)}: {cut[0].usage}"
+    assert len({answer.id for answer in answers}) == clients, (
+        f"expected {clients} different request ids, got duplicates"
+    )
     for request, answer in zip(requests, answers, strict=True):
         counted = api.count_tokens(request)
         assert answer.usage.get("prompt_tokens") == counted, (
-            f"expected the answer to a prompt of {counted} tokens, got {answer.usage} among {clients}"
+            f"expected the answer to a prompt of {counted} tokens, got {answer.usage} ({clients} concurrent clients)"
         )
 
 
@@ -159,7 +167,7 @@ def test_concurrent_clients_all_get_complete_answers(api: Api, text_requests: Te
 def test_requests_without_the_key_are_refused(
     stack: Stack, api: Api, text_requests: TextRequests, endpoint: str
 ) -> None:
-    """With an API key set, a request without it or with a wrong one is refused; with it, the router passes it on."""
+    """If an API key is set, requests without it or with a wrong key are refused, and the router forwards the key."""
     request = text_requests.request(endpoint)
     for whom, client in stack.clients_without_key().items():
         for key in (None, "wrong"):
@@ -178,22 +186,22 @@ def test_requests_without_the_key_are_refused(
 def test_the_router_answers_as_the_engine_does(
     engine_apis: list[Api], router_api: Api, text_requests: TextRequests, endpoint: str, stream: bool
 ) -> None:
-    """Through the router an answer is what an engine itself answers: status, body, text, content type."""
+    """An answer through the router equals the engine's own answer: status, body, text, content type."""
     request = text_requests.request(endpoint, stream=stream, include_usage=stream, max_tokens=8, ignore_eos=True)
     for api in engine_apis:
         api.answer(request)  # from here on it is a GPU hit of the same length, whichever engine the router asks
     differences = min((router_api.differences(api, request) for api in engine_apis), key=len)
-    assert not differences, f"expected the engine's own answer through the router: {'; '.join(differences)}"
+    assert not differences, f"expected the engine's own answer through the router, got {'; '.join(differences)}"
 
 
 @requirement("API-09")
 @pytest.mark.parametrize("bad", BAD)
 def test_the_router_refuses_as_the_engine_does(api: Api, router_api: Api, bad: BadRequest) -> None:
-    """A bad request gets the same status through the router, and an error object there too."""
+    """An invalid request through the router gets the same status as from the engine, and an error object."""
     own, through = api.send_bad(bad), router_api.send_bad(bad)
     assert through.status == own.status, (
-        f"expected {own.status} as from the engine, got {through.status}: {through.text[:200]}"
+        f"expected HTTP {own.status}, as from the engine, got {through.status}: {through.text[:200]}"
     )
     assert router_api.error_message(through), (
-        f"expected an error object with a message as from the engine, got {through.text[:200]}"
+        f"expected an error object with a message, as from the engine, got {through.text[:200]}"
     )

@@ -52,7 +52,7 @@ def test_a_multimodal_configuration_is_read_from_its_text_part() -> None:
         ({**MISTRAL_7B, "kv_lora_rank": 512}, "auto", "full attention"),
         ({**MISTRAL_7B, "layer_types": ["linear_attention", "full_attention"]}, "auto", "full attention"),
         ({"model_type": "gpt2", "n_layer": 12}, "auto", "gpt2 has no num_attention_heads"),
-        (MISTRAL_7B, "int3", "'int3' is not one of"),
+        (MISTRAL_7B, "int3", "'int3' is not supported"),
     ],
 )
 def test_configurations_whose_kv_cache_cannot_be_sized(config: Any, dtype: Any, message: str) -> None:

@@ -222,7 +222,7 @@ def test_a_record_that_cannot_be_read_is_kept_and_named_once(tmp_path: Path) -> 
     assert len(lines) == 2
     assert f"{newer} cannot be read (new_field: Extra inputs are not permitted)" in lines[0]
     assert f"{torn} cannot be read (Invalid JSON: EOF while parsing" in lines[1]
-    assert all(f"python -m fixtures stop {registry}" in line and "may still run" in line for line in lines)
+    assert all(f"python -m fixtures stop {registry}" in line and "may still be running" in line for line in lines)
     assert "not-to-be-shown" not in said.getvalue()
     assert {path: path.read_bytes() for path in registry.iterdir()} == before
 

@@ -441,7 +441,7 @@ NO_FILES = [
 @pytest.mark.parametrize("content", NO_FILES, ids=range(len(NO_FILES)))
 def test_a_file_that_cannot_be_read_is_unknown_at_once(content: str) -> None:
     began = time.process_time()
-    with pytest.raises(ValueError, match=r"^(?:is not YAML|holds|is nested)"):
+    with pytest.raises(ValueError, match=r"^(?:is not YAML|contains|is nested)"):
         lmcache_file(content)
     assert parse_options(["vllm", "serve", "--config", "f", "-tp", "2"], lambda _: content) == Options(
         (("-tp", "2"),), "f"
@@ -457,12 +457,12 @@ def test_options_of_a_file_that_vllm_cannot_take_are_unknown(content: str) -> No
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("- a\n- b\n", "holds a list, not a mapping"),
-        ("just a text", "holds a str, not a mapping"),
+        ("- a\n- b\n", "contains a list, not a mapping"),
+        ("just a text", "contains a str, not a mapping"),
         ("a: b: c", "is not YAML: mapping values are not allowed"),
-        (BOMB, "holds more than 10000 values, its aliases"),
+        (BOMB, "contains more than 10000 values after expansion of its aliases"),
         ("[" * 5000, "is nested more than 50 levels deep"),
-        ("x" * 5_000_000, "holds more than 262144 characters"),
+        ("x" * 5_000_000, "contains more than 262144 characters"),
     ],
 )
 def test_what_lmcache_could_not_read_is_told(content: str, problem: str) -> None:

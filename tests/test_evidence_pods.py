@@ -305,7 +305,7 @@ def test_a_network_that_lacks_a_program_is_waited_for_too() -> None:
         ("2 node(s) had untolerated taint {dedicated: gpu}.", "servingEngineSpec.tolerations"),
         (
             "1 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }",
-            "no node has that many GPUs free",
+            "no node has enough free GPUs",
         ),
         ("2 node(s) had untolerated taint {node.kubernetes.io/unreachable: }", "add a node that fits"),
         (
@@ -320,7 +320,7 @@ def test_a_network_that_lacks_a_program_is_waited_for_too() -> None:
         ("2 node(s) didn't have free ports for the requested pod ports.", "another hostPort"),
         ("1 Insufficient memory, 1 node(s) didn't match Pod's node affinity/selector.", "lower the requests"),
         ('persistentvolumeclaim "x" not found', "create that claim"),
-        ("2 Insufficient nvidia.com/mig-1g.10gb.", "no node has that many GPUs free"),
+        ("2 Insufficient nvidia.com/mig-1g.10gb.", "no node has enough free GPUs"),
         ("1 node(s) didn't find available persistent volumes to bind.", "create a PersistentVolume"),
         ("1 node(s) didn't match pod anti-affinity rules.", "change the affinity"),
         (
@@ -366,8 +366,8 @@ def test_a_mount_that_fails_has_its_own_remedy(message: str, words: str) -> None
     ("reason", "message", "words"),
     [
         ("ImagePullBackOff", "failed to extract layer: no space left on device", "free disk space"),
-        ("ImagePullBackOff", "no match for platform in manifest: not found", "processor of its node"),
-        ("ImageInspectError", 'short-name "x" did not resolve to an alias', "give the image with its registry"),
+        ("ImagePullBackOff", "no match for platform in manifest: not found", "processor architecture of its node"),
+        ("ImageInspectError", 'short-name "x" did not resolve to an alias', "give the image name with its registry"),
     ],
 )
 def test_an_image_that_cannot_be_had_has_its_own_remedy(reason: str, message: str, words: str) -> None:
@@ -479,7 +479,7 @@ def test_a_set_that_may_make_no_pod_is_a_row() -> None:
         (
             "failed to create containerd task: nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8, "
             "please update your driver to a newer version",
-            "update the driver, or take an image",
+            "update the driver, or use an image",
         ),
         ("nvidia-container-cli: initialization error: nvml error: driver not loaded", "load the NVIDIA driver"),
         ("nvml error: driver/library version mismatch", "restart the node"),

@@ -105,7 +105,7 @@ def test_the_control_is_the_gpus_own_copy(prompts: Prompts) -> None:
 )
 def test_a_control_that_the_gpu_did_not_answer_is_none(prompts: Prompts, sources: TokenSources) -> None:
     stack = FakeStack(lambda number, prompt: exchange({"a": -0.1}, sources if number == 2 else COLD))
-    with pytest.raises(NotJudged, match=r"not answered by the GPU's own copy \(" + str(sources).replace("+", r"\+")):
+    with pytest.raises(NotJudged, match=r"was not a complete GPU hit \(" + str(sources).replace("+", r"\+")):
         control(stack).answer(prompts.unique(chunks=4), 4)
 
 
@@ -178,7 +178,7 @@ def test_only_a_whole_reload_may_be_compared(prompts: Prompts, sources: TokenSou
     [
         (True, "cuda", True, None),
         (True, "cpu", False, None),
-        (True, "cuda", False, "there is no control of this case"),
+        (True, "cuda", False, "there is no control for this case"),
         (False, "cpu", True, "no part of a prompt can be on the GPU"),
         (False, "cuda", False, "no part of a prompt can be on the GPU"),
     ],
@@ -243,7 +243,7 @@ def test_an_engine_without_log_probabilities_is_not_judged(prompts: Prompts) -> 
 def test_a_model_that_differs_from_itself_says_nothing_about_the_tier(prompts: Prompts) -> None:
     stack = FakeStack(lambda number, prompt: exchange({"a": -0.1 - 0.01 * (number == 3)}, HIT))
     prompt = prompts.unique(chunks=4)
-    with pytest.raises(NotJudged, match=r"not deterministic on one source.*differ"):
+    with pytest.raises(NotJudged, match=r"not deterministic: two answers.*differ"):
         control(stack).assert_same(exchange({"a": -0.3}), prompt, exchange({"a": -0.1}), 4)
 
 
@@ -252,7 +252,7 @@ def test_a_reload_that_differs_from_a_model_that_does_not_is_wrong(prompts: Prom
     prompt, other = prompts.unique(chunks=4), prompts.unique(chunks=4)
     theirs = exchange({"a": -0.3000001}, HIT, other)
     among = {prompt: exchange({"a": -0.1}, HIT, prompt), other: theirs}
-    with pytest.raises(AssertionError, match=r"-0\.3 against -0\.1.*; it is nearer to the answer to prompt-2"):
+    with pytest.raises(AssertionError, match=r"-0\.3 against -0\.1.*; the answer is closer to that of prompt-2"):
         control(stack).assert_same(exchange({"a": -0.3}), prompt, exchange({"a": -0.1}), 4, among=among)
     assert len(stack.asked) > 1
     control(stack).assert_same(exchange({"a": -0.1}), prompt, exchange({"a": -0.1}), 4)

@@ -120,7 +120,7 @@ def test_decoding_is_judged_by_the_machine_as_it_is_now(
 
 def test_rates_that_overlap_do_not_decide() -> None:
     wide, narrow = median_interval([90.0] * 4 + [110.0] * 5), median_interval([100.0] * 9)
-    with pytest.raises(NotJudged, match="too close"):
+    with pytest.raises(NotJudged, match="too noisy to decide"):
         decoding.DecodeCost(wide, narrow, 1.0).check_decided()
 
 
@@ -194,5 +194,5 @@ def test_only_gaps_while_others_are_in_flight_count() -> None:
 
 def test_answers_that_are_over_first_prove_nothing() -> None:
     prompts, stack = source(), Engine(others_s=0.0)
-    with pytest.raises(NotJudged, match="over before"):
+    with pytest.raises(NotJudged, match="ended before"):
         GAPS_BESIDE(stack, [prompts.of_length(4)], [])  # type: ignore[arg-type]

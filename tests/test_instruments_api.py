@@ -621,7 +621,7 @@ def test_answers_without_text_prove_nothing(server: Server, api: Api, endpoint: 
 def test_a_stream_that_says_nothing_of_a_spoken_answer_is_found(server: Server, api: Api) -> None:
     for piece in server.streams["/v1/completions"]:
         piece["choices"][0]["text"] = ""
-    with pytest.raises(AssertionError, match="expected the stream to say ' river stone', got ''"):
+    with pytest.raises(AssertionError, match="expected the streamed text ' river stone', got ''"):
         test_serving.test_a_stream_says_the_same_as_a_plain_answer(api, TextRequests(MODEL, 1, "t"), "completions")
 
 
@@ -642,7 +642,7 @@ def test_a_model_without_a_chat_template_has_no_chats_to_judge(server: Server, a
         test_serving.test_a_stream_says_the_same_as_a_plain_answer,
         test_serving.test_a_stop_string_ends_the_answer,
     ):
-        with pytest.raises(NotApplicable, match="no chat template, so the engine answers no chats"):
+        with pytest.raises(NotApplicable, match="no chat template, so the engine refuses chat requests"):
             test(api, texts, "chat")
     assert api.endpoints(texts) == ["completions"]
     assert {one.endpoint for one in texts.mixed(4, api.endpoints(texts))} == {"completions"}
@@ -670,7 +670,7 @@ def test_a_model_that_answers_differently_is_not_blamed_on_the_stream(server: Se
     ):
         with pytest.raises(NotJudged, match="the engine itself gives different answers"):
             test(api, texts, "completions")
-    with pytest.raises(AssertionError, match="expected one answer at temperature 0, got 3"):
+    with pytest.raises(AssertionError, match="expected identical answers at temperature 0, got 3"):
         test_serving.test_the_same_request_gives_the_same_answer(api, texts, "completions")
 
 
@@ -701,7 +701,7 @@ class Streams(Api):
 def test_collected_streams_are_told_from_a_busy_machine(shares: tuple[float, ...], found: int | None) -> None:
     api = Streams(*shares)
     if found is None:
-        with pytest.raises(NotJudged, match="of 4 streams came at once"):
+        with pytest.raises(NotJudged, match="of 4 streams arrived all at once"):
             api.collected(lambda: request("completions"))
     else:
         assert len(api.collected(lambda: request("completions"))) == found
@@ -810,12 +810,12 @@ def test_an_engine_that_differs_from_itself_says_nothing_of_its_router() -> None
     engine = Canned({})
     engine.post = lambda *_, **__: answers.pop(0)  # type: ignore[method-assign]
     other = Api(Canned({"choices": ["c"]}), "m", lambda: 1)  # type: ignore[arg-type]
-    with pytest.raises(NotJudged, match="the engine itself gives different answers to one request"):
+    with pytest.raises(NotJudged, match="the engine itself gives different answers to the same request"):
         other.differences(Api(engine, "m", lambda: 1), Request("completions", {"prompt": "x"}))  # type: ignore[arg-type]
 
 
 def test_a_text_that_repeats_itself_is_no_fault() -> None:
-    with pytest.raises(NotJudged, match="repeats itself"):
+    with pytest.raises(NotJudged, match="is repetitive"):
         API.pick_stop_string("\u4f60" * 24)
 
 

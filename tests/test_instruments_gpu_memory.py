@@ -50,7 +50,7 @@ def test_memory_is_the_processes_own_on_every_card(driver: FakeNvml) -> None:
     assert (use.cards[0].own, use.cards[0].others, use.cards[1].own) == (30 * GIB, 1 * GIB, 20 * GIB)
     assert use.engine == 50 * GIB
     assert memory.peak_bytes == 30 * GIB, "of any one card, for a budget is a card's"
-    with pytest.raises(NotJudged, match="another process holds 1024 MiB of GPU 0"):
+    with pytest.raises(NotJudged, match="another process holds 1024 MiB on GPU 0"):
         memory.check_alone()
 
 
@@ -90,13 +90,13 @@ def test_where_the_driver_names_nobody_the_whole_card_counts(driver: FakeNvml) -
 def test_a_card_that_is_lost_is_no_verdict(driver: FakeNvml) -> None:
     with GpuMemory((0,), processes(10)) as memory:
         driver.cards[0].lost = True
-        with pytest.raises(NotJudged, match=r"GPU 0 no longer answers .*XID"):
+        with pytest.raises(NotJudged, match=r"GPU 0 does not respond .*XID"):
             memory.read()
 
 
 @pytest.mark.parametrize(
     ("card", "message"),
-    [(FakeCard(mig=1), r"MIG mode.*nvidia-smi -mig 0"), (FakeCard(used=5 * GIB), "busy: 5120 MiB are in use")],
+    [(FakeCard(mig=1), r"MIG mode.*nvidia-smi -mig 0"), (FakeCard(used=5 * GIB), "busy: 5120 MiB were in use")],
 )
 def test_a_card_that_cannot_be_used_is_refused(driver: FakeNvml, card: FakeCard, message: str) -> None:
     driver.cards[0] = card
@@ -110,7 +110,7 @@ def test_a_free_card_is_taken(driver: FakeNvml) -> None:
 
 def test_no_card_at_all_names_the_way_out(driver: FakeNvml) -> None:
     driver.cards.clear()
-    with pytest.raises(ConfigurationError, match="leave --gpu out"):
+    with pytest.raises(ConfigurationError, match="omit --gpu"):
         cards.cards()
 
 
@@ -139,7 +139,7 @@ def test_a_card_that_two_pods_share_is_one_card() -> None:
     table = "0, GPU-a, NVIDIA L4, 23034, 9000\n"
     with PodGpuMemory({"one": lambda: table, "two": lambda: table}) as memory:
         assert memory.read().engine == 9000 * MIB
-    with pytest.raises(NotJudged, match=r"pods one, two share one card \(GPU-a"):
+    with pytest.raises(NotJudged, match=r"pods one, two share one GPU \(GPU-a"):
         memory.check_alone()
 
 
@@ -165,7 +165,7 @@ def test_a_pod_is_sampled_at_a_period_of_its_own(monkeypatch: pytest.MonkeyPatch
     [
         ("", "nvidia-smi in pod p shows no GPU"),
         ("0, GPU-a, NVIDIA H100, [Insufficient Permissions], [Insufficient Permissions]", "MIG mode"),
-        ("No devices were found", r"does not say how much memory is in use \(No devices were found\)"),
+        ("No devices were found", r"does not show how much memory is in use \(No devices were found\)"),
     ],
 )
 def test_a_table_that_tells_nothing_is_no_verdict(table: str, message: str) -> None:

@@ -118,7 +118,7 @@ def test_growth_across_its_limit_is_not_judged(low: float, high: float, decided:
     if decided:
         check_decided(growth, 2.0, "MiB/cycle")
     else:
-        with pytest.raises(NotJudged, match="spans the 2 MiB/cycle"):
+        with pytest.raises(NotJudged, match="includes the limit of 2 MiB/cycle"):
             check_decided(growth, 2.0, "MiB/cycle")
     with pytest.raises(NotJudged):
         check_decided(replace(growth, enough=False), 2.0, "MiB/cycle")

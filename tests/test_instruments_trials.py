@@ -193,7 +193,7 @@ def test_not_judged_exactly_where_the_interval_lies_across_the_gate(
     if judged:
         trials(trial(1)).check_decided(0.9)
     else:
-        with pytest.raises(NotJudged, match=r"after 24 pairs .* still spans 0\.9"):
+        with pytest.raises(NotJudged, match=r"after 24 pairs .* still includes 0\.9"):
             trials(trial(1)).check_decided(0.9)
 
 
@@ -267,7 +267,7 @@ def test_efficiency_is_decided_by_its_interval(ratios: list[float], outcome: str
     source = itertools.cycle(ratios)
     found = trials(*(trial(next(source)) for _ in range(12)))
     if outcome == "across":
-        with pytest.raises(NotJudged, match=r"offload efficiency .* spans 0\.5"):
+        with pytest.raises(NotJudged, match=r"offload efficiency .* includes 0\.5"):
             found.check_efficiency(0.5)
     else:
         found.check_efficiency(0.5)
@@ -281,5 +281,5 @@ def test_a_reload_is_possible_or_not_by_its_interval(reloads: list[float], decid
     if decided:
         found.check_possible(0.9)
     else:
-        with pytest.raises(NotJudged, match=r"spans 0\.9 x the floor"):
+        with pytest.raises(NotJudged, match=r"includes 0\.9 x the floor"):
             found.check_possible(0.9)

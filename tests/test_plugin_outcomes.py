@@ -136,8 +136,10 @@ def check_allure(project: pytest.Pytester) -> None:
         "test_pytest_fail": "failed",
     }
     passed = results["test_passes"]
-    assert passed["description"].startswith("A cold prompt is computed.\n\n**ACC-01** (MUST, profile core): Cold:")
-    assert "Judged by: counter deltas" in passed["description"]
+    assert passed["description"].startswith(
+        "A cold prompt is computed.\n\n**ACC-01** (MUST, profile core): Cold prompt:"
+    )
+    assert "Judged by: deltas of the counters" in passed["description"]
     assert labels(passed, "epic") == {"KV-cache offload"}
     assert labels(passed, "feature") == {"accounted"}
     assert labels(passed, "story") == {"ACC-01 cold: all computed, whole chunks stored"}
@@ -203,7 +205,7 @@ def test_what_does_not_apply_is_told_apart(run: Run, project: pytest.Pytester, w
     assert (cases["judged"], cases["total"], cases["unjudged"]) == (1, 2, [])
     assert cases["not_applicable"][0]["reason"] == "no key is set"
     text = (project.path / "reports/conformance.md").read_text()
-    assert "## Not applicable: the subject does not have it" in text
+    assert "## Not applicable: the subject lacks the feature" in text
     assert "## Could not be judged" not in text
     assert not (project.path / "reports/badge-memory.svg").exists()
     junit = (project.path / "junit.xml").read_text()
@@ -318,7 +320,7 @@ def test_unjudged_cases_of_a_requirement_are_named(run: Run, project: pytest.Pyt
         ]
     )
     text = (project.path / "reports/conformance.md").read_text()
-    assert "## Judged in part only, and why" in text
+    assert "## Partly judged, with the reason" in text
     assert entry["cases"]["unjudged"] == [{"case": "suite/test_accounted.py::test_it[3]", "reason": "needs a GPU"}]
 
 
@@ -391,10 +393,13 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
         (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
         (("--profile=throughput",), "*--profiles: no requirement of profile throughput is judged yet*"),
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
-        (("--requirement=",), "*--requirement is empty; name one at least, or leave the option out"),
-        (("--profiles= ,",), "*--profiles is empty; name one at least, or leave the option out"),
+        (("--requirement=",), "*--requirement is empty; give at least one name, or omit the option"),
+        (("--profiles= ,",), "*--profiles is empty; give at least one name, or omit the option"),
         (("--requirement=RES-01",), "*--requirement: RES-01 is planned: no test checks it yet*"),
-        (("--requirement=API-01", "--profile=core"), "*API-01 is of profile api, which --profiles core leaves out*"),
+        (
+            ("--requirement=API-01", "--profile=core"),
+            "*API-01 belongs to profile api, which --profiles core does not include*",
+        ),
         (("--gate=core", "--profile=api"), "*core is deselected by --profiles api*"),
     ],
 )
@@ -464,7 +469,7 @@ def test_a_pass_on_a_rerun_does_not_improve_the_verdict(run: Run, project: pytes
     assert entry["flaky"]
     assert entry["reason"] == "flaky, passed on a re-run: expected 8 chunks, got 0"
     assert [figure["value"] for figure in entry["figures"]] == [2]
-    result.stdout.fnmatch_lines(["exit code 1: a re-run, or an expected failure, does not make a claim hold"])
+    result.stdout.fnmatch_lines(["exit code 1: a re-run or an expected failure does not make a requirement conformant"])
 
 
 def test_an_expected_failure_is_still_a_failure(run: Run, project: pytest.Pytester) -> None:
@@ -576,7 +581,7 @@ def test_verbose_names_each_outcome(run: Run) -> None:
 
 
 def test_a_run_that_judged_nothing_says_so(run: Run) -> None:
-    run(UNJUDGED).stdout.fnmatch_lines(["nothing was judged: this run proves nothing"])
+    run(UNJUDGED).stdout.fnmatch_lines(["no requirement was judged: this run proves nothing"])
 
 
 def test_the_rerun_command_and_the_seed_of_other_plugins(run: Run, project: pytest.Pytester) -> None:

@@ -41,7 +41,7 @@ def test_words(words: str | None, own: bool, allowed: set[str]) -> None:
 
 @pytest.mark.parametrize("words", ["evicts", "all", "none,evict", ",", "EVICT"])
 def test_a_wrong_word_is_named_with_the_right_ones(words: str) -> None:
-    with pytest.raises(ConfigurationError, match="give evict, disrupt or both, with a comma between them, or none"):
+    with pytest.raises(ConfigurationError, match="give evict, disrupt, or both separated by a comma, or none"):
         allowed_impacts(words, own=False)
 
 

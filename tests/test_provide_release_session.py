@@ -159,7 +159,7 @@ def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Sit
     pod["metadata"]["deletionTimestamp"] = "2026-11-29T02:24:16Z"
     evicted = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting"}
     pod["status"]["conditions"].append(evicted)
-    with pytest.raises(NotJudged, match=rf"pod {name} is being deleted \(Eviction API: evicting\); keep scale-downs"):
+    with pytest.raises(NotJudged, match=rf"pod {name} is being deleted \(Eviction API: evicting\); do not scale down"):
         access.check(engine(access))
     site.cluster._drop("api/v1/pods", "mine", name)
     waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 fit"}
@@ -246,7 +246,7 @@ def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Clu
 def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "END_SHOWS_S", 0.2)
     access._endpoints._forwards["engine"]._note("cut")
-    with pytest.raises(StackError, match="says nothing about the pod"):
+    with pytest.raises(StackError, match="does not prove a fault of the pod"):
         access.check(engine(access))
 
 
@@ -262,7 +262,7 @@ def test_a_long_absence_is_not_forgotten_over_the_wait(
     with site.cluster.away():
         back = threading.Timer(1.5, site.cluster.start)
         back.start()
-        with pytest.raises(StackError, match="says nothing about the pod"):
+        with pytest.raises(StackError, match="does not prove a fault of the pod"):
             client.get("/metrics")
         back.join()
         assert client.get("/metrics").status == 200  # what follows goes on
@@ -279,11 +279,11 @@ def test_memory_is_read_in_the_container(site: Site, access: ClusterSession) -> 
 
 def test_gpu_memory_is_read_in_the_container(site: Site, access: ClusterSession) -> None:
     stack = Stack(access.record, access)
-    with pytest.raises(NotJudged, match="compute on the CPU"):
+    with pytest.raises(NotJudged, match="run on the CPU"):
         stack.gpu_memory()
     stack.record.device = "cuda"
     with (
-        pytest.raises(NotJudged, match=r"there is no nvidia-smi in pod .*; NVIDIA's container runtime"),
+        pytest.raises(NotJudged, match=r"has no nvidia-smi, so .*NVIDIA's container runtime"),
         stack.gpu_memory(),
     ):
         pass
@@ -342,5 +342,5 @@ def test_names_that_nobody_tells_are_not_judged(access: ClusterSession) -> None:
     stack = Stack(access.record, access)
     with pytest.raises(NotJudged, match="has no router"):
         _ = stack.router
-    with pytest.raises(NotJudged, match="given no API key"):
+    with pytest.raises(NotJudged, match="has no API key"):
         _ = stack.clients_without_key()

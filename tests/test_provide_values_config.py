@@ -87,7 +87,7 @@ def test_no_configuration_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["values.yaml", "expect.yaml"])
 def test_a_folder_needs_both_files(folder: Path, missing: Any) -> None:
     (folder / "mine" / missing).unlink()
-    with pytest.raises(ConfigurationError, match=f"holds no {missing}; add one"):
+    with pytest.raises(ConfigurationError, match=f"contains no {missing}; add one"):
         load_config(str(folder / "mine"), folder)
 
 

@@ -93,7 +93,7 @@ def refusal(load: Load, over: Any, **more: Any) -> str:
 def test_a_key_is_legal_for_its_versions(load: Load, over: Any, legal: Any, illegal: Any, remedy: str) -> None:
     assert load(over, version=legal).warnings == ()
     message = refusal(load, over, version=illegal)
-    assert f"and chart {illegal} does not read it; {remedy}" in message
+    assert f"but chart {illegal} does not read it; {remedy}" in message
 
 
 def test_without_a_version_an_older_key_passes_with_a_warning(load: Load) -> None:
@@ -102,7 +102,7 @@ def test_without_a_version_an_older_key_passes_with_a_warning(load: Load) -> Non
     )
     first, second = sorted(found.warnings)
     assert first.endswith(
-        f"cacheserverSpec.repository is a key of chart 0.1.0 to 0.1.10, and {NEWEST} does not read it; use "
+        f"cacheserverSpec.repository is a key of chart 0.1.0 to 0.1.10, but {NEWEST} does not read it; use "
         "cacheserverSpec.image.repository"
     )
     assert "servingEngineSpec.maxUnavailablePodDisruptionBudget is a key of chart 0.0.2 to 0.1.10" in second
@@ -114,9 +114,7 @@ def test_a_mistake_below_an_older_key_is_refused(load: Load) -> None:
 
 
 def test_an_unknown_version_names_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigurationError, match=f"known for 0.0.2 to {NEWEST}; give one of these, or the chart itself"
-    ):
+    with pytest.raises(ConfigurationError, match=f"give a version from 0.0.2 to {NEWEST}, or the chart itself"):
         of_version("9.9.9")
     assert of_version("v0.1.3").version == of_version("vllm-stack-0.1.3").version == "0.1.3"
 
@@ -336,12 +334,12 @@ def test_all_mistakes_are_told_at_once(load: Load) -> None:
         routerSpec={"routingLogc": "x"},
     )
     message = refusal(load, over)
-    assert message.startswith("the values hold 4 mistakes:\n")
+    assert message.startswith("the values contain 4 mistakes:\n")
     for path in ("lmcacheConfig.cpuOffloadBufferSize", "startupProbe.initialDelaySecond", "routingLogc", "extraArgs"):
         assert path in message
     over["servingEngineSpec"]["modelSpec"][0]["vllmConfig"] = {}
     message = refusal(load, over)
-    assert message.startswith("the values hold 5 mistakes:\n")
+    assert message.startswith("the values contain 5 mistakes:\n")
     assert "name is 'A_b'" in message
     assert "labels leaves no label" in message
 
@@ -410,8 +408,8 @@ def test_an_overlay_is_merged_as_helm_does_it(load: Load, tmp_path: Path) -> Non
             "servingEngineSpec.modelSpec=7",
             "--set servingEngineSpec.modelSpec: servingEngineSpec.modelSpec holds the number 7",
         ),
-        ("servingEngineSpec.modelSpec[0].name.x=7", "name.x: the text 'm' stands where a mapping is wanted."),
-        ("servingEngineSpec[0]=7", "--set servingEngineSpec[0]: a mapping stands where a list is wanted."),
+        ("servingEngineSpec.modelSpec[0].name.x=7", "name.x: expected a mapping, got the text 'm'; correct the path."),
+        ("servingEngineSpec[0]=7", "--set servingEngineSpec[0]: expected a list, got a mapping; correct the path."),
         ("nonsense", "--set nonsense: this is not in Helm's notation; write KEY=VALUE, such as a.b[0].c=1."),
         ("a,b=1", "this is not in Helm's notation"),
         ("a[x]=1", "this is not in Helm's notation"),
@@ -419,7 +417,7 @@ def test_an_overlay_is_merged_as_helm_does_it(load: Load, tmp_path: Path) -> Non
         ("=1", "this is not in Helm's notation"),
         ("[0]=1", "this is not in Helm's notation"),
         ("a..b=1", "this is not in Helm's notation"),
-        ("routerSpec.extraArgs={a", "--set routerSpec.extraArgs: the list has no end; close it with a brace."),
+        ("routerSpec.extraArgs={a", "--set routerSpec.extraArgs: the list is not closed; close it with a brace."),
         ("", "--set is empty; write KEY=VALUE."),
     ],
 )

@@ -286,13 +286,13 @@ def test_the_memory_limit(render: Render, model: Any, size: Any) -> None:
     [
         ("", "values.yaml is empty; write at least one key into it."),
         ("# nothing\n", "values.yaml is empty; write at least one key into it."),
-        ("- a\n", "values.yaml holds a list, not a mapping; start it with a key such as 'name:'."),
+        ("- a\n", "values.yaml contains a list, not a mapping; start it with a key such as 'name:'."),
         (
             "a: [1\n",
             "values.yaml, line 2, column 1: while parsing a flow sequence, did not find expected ',' or ']'; correct the YAML",
         ),
         ("a: 1\na: 2\n", "values.yaml, line 2, column 1: the key 'a' is given twice, keep one of the two; correct the"),
-        ("foo: 1\n", "values.yaml holds no key of the chart; give a values file, with its engines below"),
+        ("foo: 1\n", "values.yaml contains no key of the chart; give a values file with engines under"),
         ("servingEngineSpec: 5\n", "values.yaml: servingEngineSpec holds the number 5; write a mapping."),
         (
             "servingEngineSpec:\n",
@@ -363,7 +363,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_missing_model(load: Load) -> None:
-    with pytest.raises(ConfigurationError, match=r"modelSpec\[1\] does not exist, the list holds 1 models; add one"):
+    with pytest.raises(ConfigurationError, match=r"modelSpec\[1\] does not exist: the list has 1 models; add one"):
         render_engine(load(), 1)
 
 
@@ -444,19 +444,19 @@ LAUGH = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (LAUGH, "holds more than 50000 values, its aliases"),
-        ("x: [" + "1," * 110_000 + "]", "holds more than 50000 values; write"),
+        (LAUGH, "contains more than 50000 values after expansion of its aliases"),
+        ("x: [" + "1," * 110_000 + "]", "contains more than 50000 values; write"),
         ("[" * 200 + "]" * 200, "is nested"),
         ("- " * 5000, "is nested"),
-        ("a: &a [*a]", "holds an anchor that refers to itself"),
-        ("a: b: c", "is not YAML; correct it or write a mapping"),
+        ("a: &a [*a]", "contains an anchor that refers to itself"),
+        ("a: b: c", "is not YAML; correct it, or write a mapping"),
     ],
 )
 def test_an_extra_object_that_is_no_text_of_yaml_says_why(load: Load, text: str, says: str) -> None:
     values = load(tail=f"extraObjects: [{json.dumps(text)}]\n" if text.count(",") < 1000 else "")
     values.extra_objects = [text]
     began = time.process_time()
-    with pytest.raises(ConfigurationError, match=rf"extraObjects\[0\] is a text that {says}"):
+    with pytest.raises(ConfigurationError, match=rf"extraObjects\[0\] is a string that {says}"):
         cache_servers(values)
     assert time.process_time() - began < 1.0
 
@@ -623,11 +623,11 @@ def test_the_tier_is_as_large_as_lmcache_would_make_it(render: Render, model: An
     ("content", "problem"),
     [
         (None, "cannot be read .*No such file"),
-        (b"- chunk_size\n", "holds a list, not a mapping"),
+        (b"- chunk_size\n", "contains a list, not a mapping"),
         (b"chunk_size: 1: 2\n", "is not YAML"),
         (b"\xff\xfe\x00", "cannot be read"),
-        (b"a: " * 2_000_000, "holds more than 262144 characters"),
-        (LAUGH.encode(), "holds more than 10000 values, its aliases"),
+        (b"a: " * 2_000_000, "contains more than 262144 characters"),
+        (LAUGH.encode(), "contains more than 10000 values after expansion of its aliases"),
     ],
 )
 def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(
@@ -638,7 +638,7 @@ def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(
         path.write_bytes(content)
     model = lmcache() + f"\nenv: [{{name: LMCACHE_CONFIG_FILE, value: {path}}}]"
     with pytest.raises(
-        ConfigurationError, match=f"^LMCACHE_CONFIG_FILE: {path} {problem}.*; LMCache ends the engine on it"
+        ConfigurationError, match=f"^LMCACHE_CONFIG_FILE: {path} {problem}.*; the engine would stop at start-up"
     ):
         local.in_process_tier(render(model))
     path.write_text("chunk_size: 64\n")

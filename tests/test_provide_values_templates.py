@@ -77,7 +77,7 @@ def test_the_command_is_the_deployments_own() -> None:
 @pytest.mark.parametrize(
     ("objects", "sentence"),
     [
-        ([], "renders no Deployment vllm-m-deployment-vllm (it renders none); a local stack"),
+        ([], "renders no Deployment vllm-m-deployment-vllm (it renders none), and a local stack"),
         ([{"kind": "RayCluster", "metadata": {"name": "r"}}], r"it renders RayCluster r"),
         (deployment(command=["bash", "-c", "vllm serve x"]), "starts the engine by 'bash -c vllm serve x'"),
     ],
@@ -94,7 +94,7 @@ def test_without_a_chart_the_rules_serve(tmp_path: Path) -> None:
     assert rendered(config, Target(chart_version="0.1.12"), tmp_path) == (config, None)
     same, how = rendered(config, Target(chart_version="0.1.5"), tmp_path)
     assert same == config
-    assert "and 0.1.5 has others: give the chart itself with --chart PATH" in str(how)
+    assert "but 0.1.5 has other rules: give the chart itself with --chart PATH" in str(how)
 
 
 def test_without_a_helm_the_rules_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +103,8 @@ def test_without_a_helm_the_rules_serve(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("KV_OFFLOAD_HELM", raising=False)
     same, how = rendered(config, Target(chart=str(tmp_path)), tmp_path)
     assert same == config
-    assert "there is no helm" in str(how)
-    with pytest.raises(ConfigurationError, match="there is no such command"):
+    assert "Helm was not found" in str(how)
+    with pytest.raises(ConfigurationError, match="command not found"):
         rendered(config, Target(chart=str(tmp_path), helm="nowhere"), tmp_path)
 
 

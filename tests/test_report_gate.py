@@ -119,7 +119,7 @@ def test_a_waiver_opens_the_gate_and_the_gate_says_so(run: Run, project: pytest.
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("requirement: ACC-02", "has to be a list"),
+        ("requirement: ACC-02", "must be a list"),
         ("- ACC-02", "entry 1 is not a mapping"),
         (waiver().replace("owner", "ower"), "unknown key 'ower'; did you mean owner?"),
         (waiver().replace("  owner: kv-team\n", ""), "entry 1: owner is missing; write, for example"),
@@ -139,10 +139,10 @@ def test_a_waiver_opens_the_gate_and_the_gate_says_so(run: Run, project: pytest.
         (waiver(expires="[1]"), r"expires is [1], not a date"),
         (waiver(expires="!!timestamp soon"), "write, for example"),
         (waiver(expires="!!bool soon"), "write, for example"),
-        ("- &a x\n- *a", r"holds the alias \*a, and aliases are not taken here; keep one"),
+        ("- &a x\n- *a", r"contains the alias \*a, and aliases are not supported here; keep one"),
         ("- " * 5000, "is nested more than 10 levels deep"),
         ("[" * 5000, "is nested more than 10 levels deep"),
-        ("- x\n" * 60_000, "holds more than 5000 values; keep one short entry"),
+        ("- x\n" * 60_000, "contains more than 5000 values; keep one short entry"),
         ("- x\n" * 100_000, "is larger than 256 KiB; keep one short entry per known failure"),
     ],
 )
@@ -315,7 +315,7 @@ def test_a_run_is_compared_with_the_one_before(run: Run, project: pytest.Pyteste
     result.stdout.fnmatch_lines(
         [
             "WORSE *API-01 verdict: conformant -> non-conformant: expected 200, got 500",
-            "against the last run: since *: 1 worse, 0 better, 0 new",
+            "compared with the last run: since *: 1 worse, 0 better, 0 new",
         ]
     )
     assert written(project)["changes"]["since"] == first["run"]["started"]
@@ -328,10 +328,13 @@ def test_a_run_that_judged_nothing_is_no_baseline(run: Run, project: pytest.Pyte
     first = written(project)
     result = run('@requirement("API-01")\ndef test_api(): raise StackError("no engine")')
     result.stdout.fnmatch_lines(
-        [f"nothing was judged: *; the next run is compared with that of {first['run']['started']}"]
+        [f"no requirement was judged: *; the next run is compared with that of {first['run']['started']}"]
     )
     assert written(project)["changes"] is None
-    assert "Nothing was judged, so nothing is compared." in (project.path / "reports/conformance.md").read_text()
+    assert (
+        "No requirement was judged, so there is nothing to compare."
+        in (project.path / "reports/conformance.md").read_text()
+    )
     nothing, kept = (str(project.path / "reports" / name) for name in ("conformance.json", "baseline.json"))
     assert command.main(["compare", nothing, kept]) == 2
     assert command.main(["compare", kept, nothing]) == 1

@@ -55,18 +55,18 @@ def stack_of(
         (
             {"buffer_text": "20Gi"},
             {},
-            "a CPU buffer in GB as a plain number, got '20Gi': the cache runs with 5 GiB",
+            "a CPU buffer in GB as a plain number, got '20Gi': the cache uses 5 GiB",
             "",
         ),
         (
             {"buffer_text": "20Gi"},
             {"max_local_cpu_size": None},
             "",
-            "a CPU buffer of 20Gi, and the one in effect is not",
+            "a CPU buffer of 20Gi, but the effective size is not",
         ),
         ({"buffer_gb": 5, "buffer_text": "5"}, {"max_local_cpu_size": "?"}, "", "a CPU buffer of 5 GiB"),
-        ({"chunk_text": "abc"}, {}, "", "a chunk of 'abc', which is no number of tokens"),
-        ({"chunk_tokens": 256}, {"chunk_size": None}, "", "the chunk in effect is not known"),
+        ({"chunk_text": "abc"}, {}, "", "a chunk of 'abc', which is not a number of tokens"),
+        ({"chunk_tokens": 256}, {"chunk_size": None}, "", "the effective chunk size is not known"),
         ({"disk_gb": 20, "disk_text": "20"}, DISK, "", ""),
         ({"disk_gb": 30, "disk_text": "30"}, DISK, "expected a disk tier of 30 GiB .* got 20 GiB", ""),
         (
@@ -111,7 +111,7 @@ def test_a_configuration_file_is_what_is_asked_for(tmp_path: Path) -> None:
     found = stack_of(tmp_path, RequestedConfig(config_file="/nowhere.yaml"), said=said)
     assert not found.compare_config(found.engine).different
     with pytest.raises(
-        NotJudged, match=r"on engine-0 is not known: /nowhere.yaml .LMCACHE_CONFIG_FILE. cannot be read"
+        NotJudged, match=r"of engine-0 are not known: /nowhere.yaml .LMCACHE_CONFIG_FILE. cannot be read"
     ):
         found.compare_config(found.engine).check_known()
 
@@ -119,11 +119,11 @@ def test_a_configuration_file_is_what_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"- chunk_size\n", "holds a list, not a mapping"),
+        (b"- chunk_size\n", "contains a list, not a mapping"),
         (b"chunk_size: 128: 3\n", "is not YAML"),
         (b"\xff\xfe\x00", "is not YAML"),
         (b"[" * 300, "is nested more than 50 levels deep"),
-        (b"x" * 5_000_000, "holds more than 262144 characters"),
+        (b"x" * 5_000_000, "contains more than 262144 characters"),
     ],
 )
 def test_a_configuration_file_that_lmcache_could_not_read_leaves_open_what_is_asked_for(
@@ -136,7 +136,7 @@ def test_a_configuration_file_that_lmcache_could_not_read_leaves_open_what_is_as
     with pytest.raises(NotJudged, match=f"LMCACHE_CONFIG_FILE. {problem}"):
         found.compare_config(found.engine).check_known()
     found = stack_of(tmp_path, RequestedConfig(), env={"LMCACHE_CONFIG_FILE": str(file)}, config=V1)
-    with pytest.raises(NotJudged, match=f"the chunk of engine engine-0 is not known: .* {problem}"):
+    with pytest.raises(NotJudged, match=f"the chunk size of engine engine-0 is not known: .* {problem}"):
         _ = found.chunk_tokens
 
 
@@ -194,14 +194,14 @@ def test_the_log_beats_the_command_line(tmp_path: Path) -> None:
 def test_a_configuration_file_of_vllm_that_cannot_be_read_is_not_judged(tmp_path: Path) -> None:
     stack = stack_of(tmp_path, RequestedConfig())
     stack.record.engines[0].argv = (*SERVE, "--config", "/nowhere.yaml")
-    with pytest.raises(NotJudged, match=r"takes options from /nowhere.yaml"):
+    with pytest.raises(NotJudged, match=r"reads options from /nowhere.yaml"):
         stack.connector_fault(stack.engine)
 
 
 def test_a_connector_in_a_variable_is_known_from_the_log_alone(tmp_path: Path) -> None:
     stack = stack_of(tmp_path, RequestedConfig())
     stack.record.engines[0].argv = (*SERVE, "--kv-transfer-config", "$(KV_CONFIG)")
-    with pytest.raises(NotJudged, match="takes --kv-transfer-config from a variable, which cannot be read"):
+    with pytest.raises(NotJudged, match="reads --kv-transfer-config from a variable, which cannot be read"):
         stack.connector_fault(stack.engine)
     stack = stack_of(tmp_path, RequestedConfig(), said=IN_EFFECT)
     stack.record.engines[0].argv = (*SERVE, "--kv-transfer-config", "$(KV_CONFIG)")

@@ -101,7 +101,7 @@ def test_a_reset_that_is_answered_is_done(text: str) -> None:
 
 def test_a_reset_that_is_refused_for_ever_is_a_fault() -> None:
     fake = client(REFUSED)
-    with pytest.raises(SubjectFault, match=r"refused for 0 s: blocks of finished requests"):
+    with pytest.raises(SubjectFault, match=r"got refusals for 0 s: blocks of finished requests"):
         drop(fake, reset_s=0.2)
     assert fake.reset_count > 2
     assert fake.prompts == [], "a flood would hide that blocks are held"
@@ -174,7 +174,7 @@ def test_a_flood_of_prompts_below_a_chunk_leaves_the_tier_alone(block: int, chun
 
 def test_a_gpu_copy_that_no_flood_evicts_is_not_judged() -> None:
     fake = FakeEngine(16, 256, blocks=300, keeps=True)
-    with pytest.raises(NotJudged, match=r"3 floods of its pool \(4800 tokens\) did not evict"):
+    with pytest.raises(NotJudged, match=r"filling its pool \(4800 tokens\) 3 times with other prompts did not evict"):
         drop(fake, pool=4800, longest=8192, block=16)
 
 
@@ -182,7 +182,7 @@ def test_a_gpu_copy_that_no_flood_evicts_is_not_judged() -> None:
 def test_where_no_prompt_is_a_block_and_less_than_a_chunk_the_tier_has_to_be_larger(
     block: int | None, chunk: int
 ) -> None:
-    with pytest.raises(NotJudged, match=f"a chunk of {chunk} tokens is no longer than a block"):
+    with pytest.raises(NotJudged, match=f"a chunk of {chunk} tokens is not longer than a block"):
         drop(client((404, "")), pool=1000, tier=1000, block=block, chunk=chunk)
 
 

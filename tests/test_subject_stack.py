@@ -224,10 +224,12 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
     stack = Stack(record(tmp_path, engine.url))
     seen: list[Exchange] = []
     stack.context.on_exchange = seen.append
-    with pytest.raises(NotJudged, match=r"engine-0 finished 2 requests while this suite sent 1: it has other clients"):
+    with pytest.raises(
+        NotJudged, match=r"engine-0 finished 2 requests, but this suite sent only 1: it has other clients"
+    ):
         stack.complete(prompts.of_length(50))
     assert seen == [], "what is thrown away is nobody's evidence"
-    with pytest.raises(NotJudged, match="engine-0 finished 6 requests while this suite sent 3"):
+    with pytest.raises(NotJudged, match="engine-0 finished 6 requests, but this suite sent only 3"):
         stack.complete_concurrently([prompts.of_length(50) for _ in range(3)], at_once=3)
 
 
@@ -243,7 +245,7 @@ def test_a_request_of_another_client_that_still_runs_is_not_judged(
     engine.on_post = another_begins
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(counted_s=0.2))
     ask = (lambda prompt: stack.complete_concurrently([prompt])) if together else stack.complete
-    with pytest.raises(NotJudged, match=r"engine-0 is still busy \(1 running, 0 waiting\) when the 1 request\(s\)"):
+    with pytest.raises(NotJudged, match=r"engine-0 is still busy \(1 running, 0 waiting\) although the 1 request\(s\)"):
         ask(prompts.of_length(50))
 
 
@@ -272,7 +274,7 @@ def test_another_engine_on_the_same_cache_server_is_watched(
 def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.running, engine.waiting = 2, 1
     with pytest.raises(
-        NotJudged, match=r"engine-0 is busy \(2 running, 1 waiting\) although this suite sends it nothing"
+        NotJudged, match=r"engine-0 is busy \(2 running, 1 waiting\), although this suite sends no request"
     ):
         Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2)).complete(prompts.of_length(50))
     assert engine.posts == []
@@ -283,11 +285,11 @@ def test_requests_that_this_suite_abandoned_are_its_own(tmp_path: Path, engine: 
     engine.on_post = lambda _: setattr(engine, "running", 1)
     abort_requests(stack, [prompts.of_length(50)])
     with pytest.raises(
-        SubjectGone, match=r"busy \(1 running, 0 waiting\) with requests of this suite whose clients hung up"
+        SubjectGone, match=r"busy \(1 running, 0 waiting\) with requests of this suite that were aborted"
     ):
         stack.complete(prompts.of_length(50))
     (incident,) = stack.context.incidents.of("MEM-03")
-    assert "expected nothing to run" in incident.text
+    assert "expected an idle engine" in incident.text
     engine.running, engine.on_post = 0, engine.count
     stack.traffic.wait_until_idle()
     assert stack.complete(prompts.of_length(50)).sources.computed == 50
@@ -318,11 +320,11 @@ def test_a_request_that_never_ends_costs_one_test_its_verdict(
     assert "GET /metrics" not in text
     behind = stack.health.explain(raised.value)
     assert behind is not None
-    assert str(behind).startswith("a request never ended, so this was not judged: POST")
+    assert str(behind).startswith("a request never ended, so the test is not judged: POST")
     assert [incident.owner for incident in stack.context.incidents.found] == ["ACT-04", "ACC-02"]
     for _ in range(2):
         begin = time.monotonic()
-        with pytest.raises(SubjectGone, match="engine engine-0 hangs since a request that never ended"):
+        with pytest.raises(SubjectGone, match="engine engine-0 has been hanging since a request that never ended"):
             stack.complete(prompts.of_length(50))
         assert time.monotonic() - begin < 1.0
     free.set()
@@ -530,9 +532,9 @@ def test_an_engine_that_died_says_why(
         stack.complete(prompts.of_length(50))
     behind = stack.health.explain(raised.value) if isinstance(raised.value, NoAnswer) else raised.value
     assert behind is not None
-    assert str(behind).startswith(f"{ended}; not judged because of it")
+    assert str(behind).startswith(f"{ended}; therefore not judged")
     assert [one.text for one in stack.context.incidents.of("ACT-04")] == [
-        f"expected every process to run to the end of the run: {ended}"
+        f"expected every process to run until the end of the run, got {ended}"
     ]
     begin = time.monotonic()
     with pytest.raises(SubjectGone, match="ended during the run"):
@@ -622,7 +624,7 @@ def test_a_cache_that_restarted_is_told(
     ("argv", "kind", "words"),
     [
         ((), NotJudged, "the command line of engine engine-0 is not known"),
-        (("vllm",), SubjectFault, "it runs without a KV connector"),
+        (("vllm",), SubjectFault, "the engine runs without a KV connector"),
         (
             ("--kv-transfer-config", '{"kv_connector": "LMCacheConnectorV1"}'),
             SubjectFault,
@@ -654,7 +656,7 @@ def test_pins_that_nothing_counts_are_not_judged_and_the_missing_counters_have_t
     tmp_path: Path, engine: FakeServer
 ) -> None:
     stack = Stack(record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, argv=("vllm",))]))
-    with pytest.raises(NotJudged, match="no cache counts the objects that are pinned"):
+    with pytest.raises(NotJudged, match="no cache exposes the number of pinned objects"):
         stack.cache.pinned_when_idle()
     (incident,) = stack.context.incidents.found
     assert incident.owner == "ACC-07"
@@ -777,7 +779,7 @@ def test_the_context_length_is_that_of_our_model(tmp_path: Path, engine: FakeSer
     engine.models = [{"id": "other", "max_model_len": 7}, {"id": MODEL, "max_model_len": 4096}]
     assert Stack(record(tmp_path, engine.url)).max_model_len == 4096
     engine.models = [{"id": "other", "max_model_len": 7}, {"id": MODEL}]
-    with pytest.raises(SubjectFault, match="does not give a max_model_len for tiny"):
+    with pytest.raises(SubjectFault, match="expected max_model_len of tiny"):
         _ = Stack(record(tmp_path, engine.url)).max_model_len
 
 
@@ -819,7 +821,9 @@ def test_a_tier_that_never_evicts_was_never_full(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
 ) -> None:
     stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=GIB // 1000)
-    with pytest.raises(NotJudged, match=r"2048 tokens were sent to a tier of 1000 and nothing was evicted"):
+    with pytest.raises(
+        NotJudged, match=r"2048 tokens were sent to a tier of 1000 tokens, and its own counters show no eviction"
+    ):
         fill_tier(stack, prompts)
     cache.cache["l1_evicted_chunks_total"] = 1
     engine.on_post = lambda payload: (engine.count(payload), cache.cache.update(l1_evicted_chunks_total=2))[0]
@@ -840,7 +844,7 @@ def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine:
     with pytest.raises(SubjectFault, match="got 400"):
         abort_requests(stack, asked)
     engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
-    with pytest.raises(NotJudged, match=r"of 4 clients hung up before they were answered"):
+    with pytest.raises(NotJudged, match=r"of 4 requests were aborted before they were answered"):
         abort_requests(stack, asked, at_least=4)
 
 
@@ -945,7 +949,7 @@ def test_the_link_is_measured_where_the_engine_runs_or_not_at_all(
     here = EngineServer(name="engine-0", url="http://127.0.0.1:9", process=ProcessRef.of(os.getpid()))
     assert Stack(record(tmp_path, engines=[here])).link_bytes_per_s == 5e9
     for elsewhere in (record(tmp_path), record(tmp_path, engines=[here], device="cuda")):
-        with pytest.raises(NotJudged, match="cannot be measured where the engine runs"):
+        with pytest.raises(NotJudged, match="between host and GPU cannot be measured"):
             _ = Stack(elsewhere).link_bytes_per_s
 
 
@@ -1285,7 +1289,7 @@ def test_a_cache_that_counts_too_much_is_watched_for_others(
         return
     timer = threading.Timer(0.1, lambda: cache.cache.update(lookup_requested_tokens_total=500))
     timer.start()
-    with pytest.raises(NotJudged, match="the cache counted 576 tokens where this request explains 64"):
+    with pytest.raises(NotJudged, match="the cache counted 576 tokens, but this request accounts for only 64"):
         _ = stack.accounting.stored_tokens(asked)
     timer.join()
 
@@ -1385,10 +1389,10 @@ def test_a_log_without_its_start_is_no_proof_of_nothing(tmp_path: Path, engine: 
     stack = with_cache(tmp_path, engine, cache)
     (tmp_path / "engine-0.log").write_text(NOISE * 30)
     (tmp_path / "kv.log").write_text(STORED_64)
-    with pytest.raises(NotJudged, match="does not hold its start"):
+    with pytest.raises(NotJudged, match="does not contain the start-up"):
         stack.logs.offload_announced(stack.engine)
     (tmp_path / "engine-0.log").write_text(START + NOISE)
-    with pytest.raises(NotJudged, match="does not hold its start"):
+    with pytest.raises(NotJudged, match="does not contain the start-up"):
         stack.logs.offload_announced(stack.engine)
     cache.status = {"non_cuda_context_meta": {"7": {"world_size": 1}}}
     assert stack.logs.offload_announced(stack.engine), "a worker is registered"
@@ -1409,7 +1413,7 @@ def test_a_log_of_an_unknown_format_is_not_judged(tmp_path: Path, engine: FakeSe
         lambda: stack.logs.findings("run"),
         lambda: stack.logs.offload_announced(stack.engine),
     ):
-        with pytest.raises(NotJudged, match="the log of engine-0 is in a format that is not known"):
+        with pytest.raises(NotJudged, match="the log of engine-0 has an unknown format"):
             ask()
 
 
