@@ -358,6 +358,8 @@ def judge(
         *(f"--deadline=kept={kept_s:g}", *options),
     ]
     variables = os.environ | {selection.ENV_CASES: cases, selection.ENV_TESTS: " ".join(tests)} | (environment or {})
+    if cases == "full" or tests:
+        arguments.append("--profiles=all")  # of these only the tests that are named, or everything
     log = folder / "pytest.log"
     run = forked.start("pytest", arguments, ROOT, log, variables=variables)
     try:

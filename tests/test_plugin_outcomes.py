@@ -14,6 +14,7 @@ import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
+from fixtures.plugin import judgement
 from tests.verdict_sessions import (
     ADVISORY,
     CONFTEST,
@@ -383,6 +384,30 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
     assert report["not_run"]["api"] == sum(each.profile == "api" for each in JUDGED) - 1
     assert "disk" not in report["not_run"], "what is planned is not run by nobody's choice"
     assert [row["profile"] for row in report["profiles"]] == ["api", "latency", "router"]
+
+
+@pytest.mark.parametrize(
+    ("args", "ran"),
+    [
+        ((), 2),
+        (("--profiles=all",), 3),
+        (("--profiles=api",), 1),
+        (("-k", "asked or api"), 2),
+        (("suite/test_accounted.py",), 3),
+    ],
+)
+def test_some_profiles_are_judged_on_request_only(
+    run: Run, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], ran: int
+) -> None:
+    monkeypatch.setattr(judgement, "ON_REQUEST", {"latency"})
+    source = """
+    @requirement("API-01")
+    def test_api(): pass
+    @requirement("LAT-05")
+    def test_asked(): pass
+    def test_that_judges_nothing(): pass
+    """
+    run(source, *args).assert_outcomes(passed=ran, deselected=3 - ran)
 
 
 @pytest.mark.parametrize(
