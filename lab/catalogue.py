@@ -165,8 +165,8 @@ class Healthy:
     tests: tuple[str, ...] = ()
     """Only tests of these requirements: for variants in which every exchange takes its time."""
     without: tuple[str, ...] = ()
-    """Requirements that a known defect of engine or cache keeps from being met; a fault of the catalogue shows it, or a report
-    in ``docs/evidence``."""
+    """Requirements that another variant judges, or that a known defect of engine or cache keeps from being met: a fault of the
+    catalogue or a report in ``docs/evidence`` shows it."""
 
 
 def ids(text: str) -> frozenset[str]:
@@ -651,6 +651,34 @@ HOOK_FAULTS = (
         Hook("slow-store", {"seconds": 0.3, "crowded": 0.05}),
         ids("LAT-07"),
         tests=("CFG-01", "ACC-02", "COR-01", "LAT-07", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "crowded-load-slow",
+        "latency",
+        "where several requests load at once, each load takes as long as computing its tokens twice",
+        "LM#1938, LM#2205",
+        Hook("slow-load", {"prefills": 2.0, "crowded": 0.5}),
+        ids("THR-01"),
+        tests=("CFG-01", "ACC-02", "COR-01", "THR-01", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "one-in-sixty-fails",
+        "serving",
+        "every sixtieth completion fails with HTTP 503",
+        "PS#612, PS#448 (limits under load)",
+        Proxy("status", {"status": 503, "every": 60}),
+        ids("THR-02"),
+        allowed=ASKING,
+        tests=("CFG-01", "ACC-02", "COR-01", "THR-02", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "store-takes-longer",
+        "latency",
+        "every store holds the engine up for 200 ms",
+        "LM#2205, V#32604",
+        Hook("slow-store", {"seconds": 0.2}),
+        ids("THR-03"),
+        tests=("CFG-01", "ACC-02", "COR-01", "THR-03", "ACT-04", "API-06"),
     ),
     Fault(
         "store-after-a-load-forgotten",
@@ -1191,7 +1219,13 @@ def _args(*words: str, shows: str = "") -> Values:
 
 
 HEALTHY: tuple[Healthy, ...] = (
-    Healthy("as-published", "the embedded configuration as it is, GPU prefix cache on", None),
+    Healthy(
+        "as-published",
+        "the embedded configuration as it is, GPU prefix cache on",
+        None,
+        without=("THR-01", "THR-02", "THR-03"),  # by "under-load"
+    ),
+    Healthy("under-load", "the same under conversations", None, tests=("THR",)),
     Healthy("busy-network", "50 ms more on every request", Proxy("delay", {"seconds": 0.05})),
     Healthy(
         "metrics-slow",

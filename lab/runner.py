@@ -34,7 +34,7 @@ from fixtures.provide.process import baseline, install, probe, teardown
 from lab import bench as benches
 from lab import selection
 from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
-from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy, Values
+from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy, Values, ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,8 +108,8 @@ class Runner:
         self.folder = Path(tempfile.mkdtemp(prefix="kv-lab-"))
         self.begin = time.monotonic()
         self._env: EngineEnv | None = None
-        self.compares = False
-        """Whether anything that is run needs ``compared_with``."""
+        self.compared: frozenset[str] = frozenset()
+        """Requirements of all that is run that need ``compared_with``."""
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -117,7 +117,7 @@ class Runner:
     def run(self, entries: Iterable[Entry]) -> list[Result]:
         """Every entry, those that share a stack in a row."""
         ordered = in_groups(entries)
-        self.compares = any(compares(entry) for entry in ordered)
+        self.compared = frozenset().union(*map(compared, ordered))
         results: list[Result] = []
         left: list[Entry] = []
         for entry in ordered:
@@ -148,7 +148,7 @@ class Runner:
             alone = [entry for entry in left if runs_alone(entry)]
             work(lanes[0], deque([alone]))
             plain, other = in_queues(entry for entry in left if entry not in alone)
-            if self.compares and (plain or other):
+            if self.compared and (plain or other):
                 _ = self.compared_with  # before there are two stacks
             with ThreadPoolExecutor(len(lanes)) as pool:
                 try:
@@ -195,6 +195,7 @@ class Runner:
             progress=self.progress,
             device=self.subject.device,
             seed=random.SystemRandom().randrange(2**31),
+            compared=self.compared,
         )
 
     # --- what is known already --------------------------------------------------------------------------------------
@@ -318,7 +319,7 @@ class Lane:
             self._count += 1
             runner, name = self.runner, f"stack-{self.name}{self._count}"
             self._values = values
-            compared_with = runner.compared_with if runner.compares else None  # first: one card holds one engine
+            compared_with = runner.compared_with if runner.compared else None  # first: one card holds one engine
             # A start-up takes every core: it waits while a test has the machine to itself.
             with machine(fcntl.LOCK_SH, runner.progress):
                 bench = benches.stand_up(
@@ -374,16 +375,19 @@ def needs_of(entry: Entry) -> Needs:
     return Needs(None, harms=False, own=False)
 
 
-COMPARED = {"LAT-04", "LAT-07", "LAT-09", "MEM-05", "LAT", "MEM"}
-"""What is held against the engine without its connector, and the links that contain it."""
+COMPARED = ids("LAT-04 LAT-07 LAT-09 MEM-05 THR-01 THR-03")
+"""What is held against the engine without its connector."""
 
 
-def compares(entry: Entry) -> bool:
-    """Whether an entry needs the engine without its connector: for a test that it runs, or for the fault's own pace."""
+def compared(entry: Entry) -> frozenset[str]:
+    """Requirements that an entry needs the engine without its connector for; LAT-04 also for the fault's own pace."""
     if isinstance(entry, Healthy):
-        return True
+        return COMPARED - set(entry.without)
     in_prefills = isinstance(entry.injection, Hook) and "prefills" in entry.injection.params
-    return in_prefills or bool(COMPARED & set(entry.scope))
+    asked = set(entry.scope)
+    return frozenset(
+        id_ for id_ in COMPARED if asked & {id_, id_.partition("-")[0]} or (in_prefills and id_ == "LAT-04")
+    )
 
 
 def in_groups(entries: Iterable[Entry]) -> list[Entry]:

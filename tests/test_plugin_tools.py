@@ -161,11 +161,11 @@ def test_prompts_are_new_where_an_earlier_run_may_have_stored_them() -> None:
     """A run can be repeated with its seed; on a remote tier its prompts would be hits."""
     one, other = Tier(holds=[]), Tier(holds=[])
     other.record.id = "t"
-    sources = [plugin._source(request_of(), stack, "x") for stack in (one, other)]  # type: ignore[arg-type]
+    sources = [plugin.source_of(request_of(), stack, "x") for stack in (one, other)]  # type: ignore[arg-type]
     assert sources[0].unique(1).ids == sources[1].unique(1).ids
     for stack in (one, other):
         stack.record.engines = [EngineServer(name="e", url="http://e", env={"LMCACHE_REMOTE_URL": "redis://r"})]
-    sources = [plugin._source(request_of(), stack, "x") for stack in (one, other)]  # type: ignore[arg-type]
+    sources = [plugin.source_of(request_of(), stack, "x") for stack in (one, other)]  # type: ignore[arg-type]
     assert sources[0].unique(1).ids != sources[1].unique(1).ids
 
 

@@ -197,7 +197,11 @@ def _submit_retrieve(original: Any) -> Any:
     @functools.wraps(original)
     def submit_retrieve(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
         if (wanted := params("slow-load")) and key.end - key.start <= wanted.get("most", key.end):
-            _hold_load(wanted, key.end - key.start)
+            last, _memory["load"] = _memory.get("load", 0.0), time.monotonic()
+            # ``crowded``: only where others load at the same time.
+            if "crowded" not in wanted or _memory["load"] - last < wanted["crowded"]:
+                _hold_load(wanted, key.end - key.start)
+                _memory["load"] = time.monotonic()
         elif params("drop-store"):
             _memory.setdefault("loading", set()).add(request_id)
         elif wanted := params("leak-files"):

@@ -1,0 +1,76 @@
+"""Throughput: does the same card serve more conversations?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from . import gain, load_cost, requirement
+
+if TYPE_CHECKING:
+    from fixtures.core.record import Baseline
+    from fixtures.experiments.load import Served
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.plugin.recording import Figures
+    from fixtures.subject.stack import Stack
+
+pytestmark = pytest.mark.exclusive_host
+
+
+@requirement("THR-01")
+def test_more_conversations_fit_on_the_same_card(
+    stack: Stack, beyond_pool: tuple[Served, Served], baseline: Baseline, figures: Figures
+) -> None:
+    """When conversations exceed the KV pool, later rounds answer sooner than without a connector, and more per second."""
+    found = gain(stack, beyond_pool, baseline)
+    closed, opened = beyond_pool
+    figures("conversations", closed.load.users, "")
+    figures("arrival rate, open loop", opened.load.per_second or 0, "1/s")
+    figures("requests per second, without offload", found.requests_per_s_without, "1/s")
+    figures("requests per second, with offload", closed.load.requests_per_s, "1/s", better="higher")
+    figures.interval("TTFT under load, with / without", found.ttft, "", better="lower")
+    figures.interval("time of a conversation, with / without", found.duration, "", better="lower")
+    found.check_decided()
+    assert not found.none, (
+        f"expected conversations beyond the KV pool to be faster with offload than without, got a TTFT of {found.ttft} and "
+        f"a duration of {found.duration} times that without ({closed.sources}, {opened.sources})"
+    )
+
+
+@requirement("THR-02")
+def test_nothing_fails_under_that_load(stack: Stack, beyond_pool: tuple[Served, Served], figures: Figures) -> None:
+    """Under the load of THR-01 every request is answered whole, the sources add up, and the KV pool drains afterwards."""
+    for served in beyond_pool:
+        figures("requests", len(served.load.latency_s), "")
+        assert not served.failures, (
+            f"expected all {len(served.load.latency_s)} requests to be answered whole, {len(served.failures)} were not, the "
+            f"first: {served.failures[0]}"
+        )
+        assert served.sources.total == served.prompt_tokens, (
+            f"expected the sources to add up to {served.prompt_tokens} prompt tokens, got {served.sources}"
+        )
+    gone, failures = stack.health.gone(), stack.logs.findings("run")
+    assert not gone, f"expected no process to end or restart under load, got {'; '.join(gone.values())}"
+    assert not failures, f"expected no failure signature in the logs after the load, got {failures[0]}"
+    rest = stack.traffic.wait_until_idle()
+    assert (rest.running, rest.waiting, rest.kv_usage) == (0, 0, 0), (
+        f"expected no request and no KV block held after the load, got {rest.running} running, {rest.waiting} waiting and "
+        f"{rest.kv_usage:.2%} of the pool"
+    )
+
+
+@requirement("THR-03")
+def test_offload_is_cheap_where_it_cannot_help(
+    stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures
+) -> None:
+    """Conversations that fit the KV pool take at most 1.05 x their time without a connector, 1.5 x on a CPU."""
+    cost = load_cost(stack, prompts, baseline)
+    figures("requests per second within the pool, without offload", cost.requests_per_s_without, "1/s")
+    figures("requests per second within the pool, with offload", cost.requests_per_s, "1/s", better="higher")
+    figures.interval("time of a conversation within the pool, with / without", cost.duration, "", better="lower")
+    cost.check_decided()
+    assert not cost.too_slow, (
+        f"expected conversations that fit the KV pool within {cost.allowed} x their time without a connector, "
+        f"got {cost.duration}"
+    )
