@@ -674,9 +674,9 @@ HOOK_FAULTS = (
     Fault(
         "store-takes-longer",
         "latency",
-        "every store holds the engine up for 200 ms",
+        "every store holds the engine up for half a second",
         "LM#2205, V#32604",
-        Hook("slow-store", {"seconds": 0.2}),
+        Hook("slow-store", {"seconds": 0.5}),
         ids("THR-03"),
         tests=("CFG-01", "ACC-02", "COR-01", "THR-03", "ACT-04", "API-06"),
     ),

@@ -69,10 +69,8 @@ def test_profiles_follow_the_section_except_where_marked() -> None:
         "CFG-05": "chart",
         "CFG-06": "shared-tier",
         "COR-06": "resilience",
-        "RES-04": "shared-tier",
         "API-09": "router",
         "RTR-04": "shared-tier",
-        "RES-07": "shared-tier",
         "COR-07": "disk",
         "COR-08": "disk",
     }

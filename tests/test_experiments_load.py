@@ -235,7 +235,7 @@ def test_conversations_that_fit_the_pool_may_take_a_twentieth_longer(monkeypatch
 
 
 def test_on_a_cpu_the_copies_take_the_cores_that_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    for latency_s, too_slow in ((2.4, False), (3.2, True)):
+    for latency_s, too_slow in ((2.4, False), (4.2, True)):
         monkeypatch.setattr(load, "serve", lambda *_, seconds=latency_s: served(latency_s=seconds))
         monkeypatch.setattr(load, "slower_now", lambda *_: 1.0)
         stack = FakeStack(record=SimpleNamespace(baseline=None, device="cpu"))

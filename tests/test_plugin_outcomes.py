@@ -416,7 +416,7 @@ def test_some_profiles_are_judged_on_request_only(
         (("--profile", "cor"), "*--profiles: unknown profile 'cor'; did you mean core?*Profiles: core, api, *"),
         (("--gate", "suit/"), "*--gate: unknown profile 'suit/'*"),
         (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
-        (("--profile=throughput",), "*--profiles: no requirement of profile throughput is judged yet*"),
+        (("--profile=remote",), "*--profiles: no requirement of profile remote is judged yet*"),
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
         (("--requirement=",), "*--requirement is empty; give at least one name, or omit the option"),
         (("--profiles= ,",), "*--profiles is empty; give at least one name, or omit the option"),
