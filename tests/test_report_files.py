@@ -185,6 +185,13 @@ def test_the_curve_of_ttft() -> None:
     assert "GPU hit" in texts(with_hits)
 
 
+def test_ttft_under_load_has_a_line_for_each_load() -> None:
+    svg = plots.ttft_under_load([("offload: 2.15 requests/s", [0.5, 0.1, 0.2]), ("without", [1.0] * 1000)])
+    within(svg)
+    assert {"offload: 2.15 requests/s", "without", "TTFT, s"} <= set(texts(svg))
+    assert len(svg) < 40_000
+
+
 def test_memory_over_time_has_its_phases() -> None:
     samples = [(number / 4, {"mistral-0": 2**31 + number, "tier": number * 2**20}) for number in range(1, 5000)]
     svg = plots.memory(samples, [(0.0, "filling <the> tier"), (600.0, "full")])
