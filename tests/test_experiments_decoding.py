@@ -133,6 +133,17 @@ def test_gaps_beyond_what_is_allowed(gap_s: float, too_slow: bool) -> None:
     assert cost.too_slow == too_slow
 
 
+def test_one_round_of_another_kind_is_outvoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six rounds of which one is unlike the others do not decide; nine do."""
+    for usual, other, too_slow in ((0.2, 0.02, True), (0.02, 0.2, False)):
+        stack, rounds = FakeStack(), iter([usual] * 3 + [other] + [usual] * 5)
+        monkeypatch.setattr(decoding, "_gaps_beside", lambda *_, rounds=rounds: [next(rounds)] * 100)
+        cost = decoding.disturbance(stack, source(), baseline(gaps_s=(0.02,) * decoding.ROUNDS))  # type: ignore[arg-type]
+        cost.check_decided()
+        assert cost.too_slow == too_slow
+        assert stack.cleared == decoding.ROUNDS + decoding.MORE_ROUNDS
+
+
 def test_gaps_around_what_is_allowed_do_not_decide() -> None:
     around = Interval(0.05, 0.045, 0.055, decoding.ROUNDS)
     with pytest.raises(NotJudged, match="too close"):
