@@ -47,12 +47,10 @@ def test_nothing_fails_under_that_load(stack: Stack, beyond_pool: tuple[Served, 
             f"expected all {len(served.load.latency_s)} requests to be answered whole, {len(served.failures)} were not, the "
             f"first: {served.failures[0]}"
         )
+        assert not served.logged, f"expected no failure signature in the logs under load, got {served.logged[0]}"
         assert served.sources.total == served.prompt_tokens, (
             f"expected the sources to add up to {served.prompt_tokens} prompt tokens, got {served.sources}"
         )
-    gone, failures = stack.health.gone(), stack.logs.findings("run")
-    assert not gone, f"expected no process to end or restart under load, got {'; '.join(gone.values())}"
-    assert not failures, f"expected no failure signature in the logs after the load, got {failures[0]}"
     rest = stack.traffic.wait_until_idle()
     assert (rest.running, rest.waiting, rest.kv_usage) == (0, 0, 0), (
         f"expected no request and no KV block held after the load, got {rest.running} running, {rest.waiting} waiting and "

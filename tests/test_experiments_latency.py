@@ -134,7 +134,7 @@ def test_the_engine_without_its_connector_is_measured_at_the_longest_prompt_of_a
 ) -> None:
     monkeypatch.setattr(baseline, "measure_gaps", lambda *_: (0.02,))
     stack = FakeStack()
-    found = baseline.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000), {"LAT-07", "LAT-09"})  # type: ignore[arg-type]
+    found = baseline.measure_baseline(stack, Prompts(3, "baseline", CHUNK, 20000), {"LAT-04", "LAT-07", "LAT-09"})  # type: ignore[arg-type]
     assert found.prompt_tokens == 624 * CHUNK + 1, "1 249 chunks take 2 s, half of them just under one"
     assert len(found.cold_s) == store_cost.COLD_TRIALS
     assert found.pool_tokens == 4096

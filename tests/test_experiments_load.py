@@ -37,6 +37,7 @@ class FakeStack:
     failing: Callable[[Prompt], Exception | None] = lambda prompt: None
     pool_tokens: int = POOL
     tier_tokens: int = 100 * POOL
+    logged: tuple[str, ...] = ()
     context: Context = field(default_factory=lambda: Context(Deadlines()))
     record: Any = field(default_factory=lambda: SimpleNamespace(baseline=None, device="cuda"))
     sent: list[tuple[float, Prompt, dict[str, Any]]] = field(default_factory=list)
@@ -52,6 +53,10 @@ class FakeStack:
         return SimpleNamespace(
             idle=lambda engine: None, sharing=lambda engine: {}, settled=lambda engine, before, count, others: delta
         )
+
+    @property
+    def logs(self) -> Any:
+        return SimpleNamespace(positions=dict, failures_since=lambda positions: self.logged)
 
     @property
     def tier(self) -> Any:
@@ -141,6 +146,11 @@ def test_a_request_that_never_ends_ends_the_load() -> None:
     assert len(stack.sent) <= load.AT_ONCE
     assert len(served.failures) == len(served.load.ttft_s)
     assert "not sent, because an earlier request never ended" in served.failures[-1]
+
+
+def test_failures_that_are_logged_meanwhile_are_kept() -> None:
+    served = load.serve(FakeStack(logged=("LMCache ERROR: lost",)), prompts(), shape())  # type: ignore[arg-type]
+    assert served.logged == ("LMCache ERROR: lost",)
 
 
 def test_an_answer_cut_short_is_a_failure() -> None:
