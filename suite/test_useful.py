@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import decode_cost, disturbance, limits, measure_misses, measure_together, requirement, store_cost
+from . import decode_cost, disturbance, limits, measure_misses, measure_together, requirement, store_cost, wins_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +103,8 @@ def test_a_reload_wins_at_every_length_with_room(latency_curve: Sequence[Trials]
         assert one.ratio.undecided(limits.RELOAD_OVER_COLD) or one.ratio.high < limits.RELOAD_OVER_COLD, (
             f"expected reload / cold below {limits.RELOAD_OVER_COLD} at {one.prompt_tokens} tokens, got {one.ratio}"
         )
+    if (shortest := wins_from(latency_curve)) is not None:
+        figures("offload pays from a prompt of", shortest, "tokens")
     for one in with_room:
         one.check_decided(limits.RELOAD_OVER_COLD)
 

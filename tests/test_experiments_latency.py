@@ -15,7 +15,7 @@ from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments import baseline, latency, misses, store_cost
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
-from fixtures.instruments.trials import MAX_TRIALS, MIN_TRIALS, Interval
+from fixtures.instruments.trials import MAX_TRIALS, MIN_TRIALS, Interval, Trial, Trials
 from fixtures.subject.exchange import Exchange, TokenSources
 
 if TYPE_CHECKING:
@@ -126,6 +126,16 @@ def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None
     curve = latency.measure_curve(stack, source, judged)  # type: ignore[arg-type]
     assert [one.prompt_tokens for one in curve] == [257, 1025, 2049, 4097, 8193]
     assert {trial.hit_s for one in curve for trial in one.trials} == {0.0015}
+    assert latency.wins_from(curve) == 257
+
+
+def test_offload_pays_from_the_length_beyond_which_every_reload_wins() -> None:
+    def at(tokens: int, ratio: float) -> Trials:
+        return Trials(tokens, tokens - 1, 0.0, (Trial(cold_s=1.0, reload_s=ratio, fixed_s=0.0),) * 8)
+
+    curve = [at(257, 0.5), at(513, 1.1), at(1025, 0.8), at(2049, 0.2)]
+    assert latency.wins_from(curve) == 1025
+    assert latency.wins_from(curve[:2]) is None
 
 
 @pytest.mark.long
