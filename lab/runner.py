@@ -269,7 +269,7 @@ class Lane:
         elif entry.slow:
             cases = "slow"
         injection = entry.injection if isinstance(entry, Fault) else entry.setting
-        without = {selection.ENV_WITHOUT: " ".join(entry.without)} if isinstance(entry, Healthy) else {}
+        without = {selection.ENV_WITHOUT: " ".join(entry.without)}
         if needs.own:
             assert isinstance(injection, Hook)
             return self._judge_own(entry.id, injection, folder, tests)

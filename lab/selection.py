@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep what ``KV_OFFLOAD_LAB_CASES`` (fast, slow, full) and ``KV_OFFLOAD_LAB_TESTS`` ask for.
 
     The latter are requirement ids, the first parts of ids for all of a link, and ``chat``. ``KV_OFFLOAD_LAB_WITHOUT`` leaves
-    some out.
+    some out: the same, or one case of a requirement, such as ``RES-01:load``.
     """
     cases, wanted = os.environ.get(ENV_CASES, "full"), set(os.environ.get(ENV_TESTS, "").split())
     without = set(os.environ.get(ENV_WITHOUT, "").split())
@@ -42,10 +42,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 key = (_function(item), name)
                 largest[key] = max(size, largest.get(key, 0))
 
+    def left_out(item: pytest.Item, judged: set[str], links: set[str]) -> bool:
+        words = {f"{id_}:{value}" for id_ in judged for value in _params(item).values()}
+        return bool((judged | links | words) & without)
+
     def keep(item: pytest.Item) -> bool:
         judged = {name for marker in item.iter_markers("requirement") for name in marker.args}
         links = {id_.partition("-")[0] for id_ in judged}
-        if judged & without:
+        if left_out(item, judged, links):
             return False
         if wanted and not (judged | links) & wanted:
             return False

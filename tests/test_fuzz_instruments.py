@@ -22,7 +22,7 @@ from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
 from fixtures.evidence.sse import SseReader, check_stream
 from fixtures.instruments.answers import differences_of, violations_of, without_own_fields
 from fixtures.instruments.api import Answer, Api, _text_of
-from fixtures.instruments.client import Client, _has_content
+from fixtures.instruments.client import Client, has_content
 from fixtures.instruments.response import Response
 from fixtures.subject.context import tokens_at_most
 from fixtures.subject.exchange import Exchange, first_difference, summary
@@ -118,7 +118,7 @@ def response_of(body: str, events: bytes | None = None) -> Response:
     reader = SseReader()
     found = [*reader.feed(events), *reader.close()]
     for event in found:
-        _has_content(event)
+        has_content(event)
         _text_of(event)
     return Response(200, {}, body, 0.1, events=tuple(found), stream=check_stream(found, problems=reader.problems))
 

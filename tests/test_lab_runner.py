@@ -146,6 +146,12 @@ def test_nothing_has_the_machine_alone_beside_another_stack(
     assert [marker.name for marker in found[0].own_markers] == (["exclusive_host"] if alone else []) + ["run_late"]
 
 
+def test_one_case_of_a_requirement_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(selection.ENV_WITHOUT, "RES-01:load MEM-03")
+    found = items(("a", "RES-01", {"phase": "load"}), ("a", "RES-01", {"phase": "stream"}), ("b", "MEM-03", {}))
+    assert select(monkeypatch, "full", "", found) == ["a[1]"]
+
+
 def test_chat_is_asked_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     def found() -> list[Any]:
         return items(*[("a", "API-02", {"endpoint": name}) for name in ("completions", "chat")])
@@ -243,7 +249,7 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: 
     assert IDS - set(kept) == {"pins-kept", "stream-cut"}, "what was not good is run again next time"
     assert {lane for lane, _ in ran} == set(runner.LANES)
     quiet = [entry.id for entry in HEALTHY if runs_alone(entry)]
-    assert {"as-published", "under-load", "busy-machine"} == set(quiet)
+    assert {"as-published", "under-load", "under-disruption", "busy-machine"} == set(quiet)
     assert [id_ for _, id_ in ran[: len(quiet)]] == quiet
     assert {lane for lane, _ in ran[: len(quiet)]} == {runner.LANES[0]}
     of_lane = {name: [id_ for lane, id_ in ran if lane == name] for name in runner.LANES}

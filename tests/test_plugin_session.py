@@ -823,6 +823,8 @@ def test_of_the_ordinary_tests_those_of_the_configuration_come_first() -> None:
 
     items = [
         item("ACC-01"),
+        item("RES-01", "run_disruptive"),
+        item("MEM-06", "exclusive_host", "run_last"),
         item("MEM-01", "exclusive_host"),
         item("ACT-01"),
         item("CFG-01"),
@@ -830,4 +832,4 @@ def test_of_the_ordinary_tests_those_of_the_configuration_come_first() -> None:
     ]
     config = types.SimpleNamespace(stash={RUN_KEY: types.SimpleNamespace(provider=types.SimpleNamespace(names=[]))})
     session.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
-    assert [one.name for one in items] == ["CFG-01", "ACC-01", "ACT-01", "MEM-01", "CFG-02"]
+    assert [one.name for one in items] == ["CFG-01", "ACC-01", "ACT-01", "MEM-01", "CFG-02", "RES-01", "MEM-06"]

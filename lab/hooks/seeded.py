@@ -485,6 +485,20 @@ def _free_blocks(original: Any) -> Any:
     return free_blocks
 
 
+def _free_blocks_of(original: Any) -> Any:
+    """A request that has finished gives its blocks back, perhaps only when its last store or load has ended."""
+
+    @functools.wraps(original)
+    def free_blocks_of(self: Any, request: Any) -> Any:
+        if params("keep-aborted") and request.status.name == "FINISHED_ABORTED":
+            fired("the blocks of an aborted request were never given back to the pool")
+            del self.requests[request.request_id]
+            return None
+        return original(self, request)
+
+    return free_blocks_of
+
+
 # ------------------------------------------------------------------------------------------- between engine and worker
 
 
@@ -563,6 +577,10 @@ def _block_pool(module: Any) -> None:
     _wrap(module.BlockPool, "free_blocks", _free_blocks)
 
 
+def _scheduler(module: Any) -> None:
+    _wrap(module.Scheduler, "_free_blocks", _free_blocks_of)
+
+
 def _shm_broadcast(module: Any) -> None:
     _wrap(module.SpinCondition, "wait", _wait)
 
@@ -576,6 +594,7 @@ TARGETS = {
     "lmcache.v1.distributed.storage_manager": _storage_manager,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "vllm.v1.core.block_pool": _block_pool,
+    "vllm.v1.core.sched.scheduler": _scheduler,
     "vllm.distributed.device_communicators.shm_broadcast": _shm_broadcast,
 }
 
@@ -612,6 +631,7 @@ HOOKS = frozenset(
         "weak-hash",
         "no-salt",
         "keep-blocks",
+        "keep-aborted",
         "log-full",
         "ignore-sigterm",
     }
