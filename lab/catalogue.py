@@ -67,6 +67,16 @@ SHORT_DEADLINES = Values(
 """The connector gives the cache server up after 1 s. Its default is 300 s, and until then every request hangs."""
 
 
+SMALL_TIER = Values(
+    {"lmcacheConfig.cpuOffloadingBufferSize": None},
+    env=(("LMCACHE_MAX_LOCAL_CPU_SIZE", "0.25"),),
+    extra_args=("--num-gpu-blocks-override", "80"),
+    where="record",
+    shows='"--l1-size-gb",\\s*"0.25"',
+)
+"""A tier of 128 chunks above a pool of 40: it is overfilled in half a minute."""
+CAPACITY = ("CFG-01", "CAP-01", "CAP-02", "CAP-03", "API-06")
+
 NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="command", shows="--no-enable-prefix-caching")
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 
@@ -766,6 +776,54 @@ HOOK_FAULTS = (
         kept_s=25.0,
     ),
     Fault(
+        "tier-holds-less-than-it-says",
+        "memory",
+        "whatever the size of the tier, it keeps the last 48 chunks only",
+        "LM#1034, LM#1285 (the pool shrinks over time)",
+        Hook("keep-few", {"chunks": 48}, values=SMALL_TIER),
+        ids("CAP-01"),
+        tests=CAPACITY,
+    ),
+    Fault(
+        "full-tier-stores-nothing",
+        "memory",
+        "a tier that is full evicts nothing, and stores nothing any more",
+        "LM#955, LM#745 (failed to allocate memory, the KV cache will not be stored)",
+        Hook("never-evict", values=SMALL_TIER),
+        ids("CAP-02"),
+        allowed=ids("CAP-01 CAP-03"),
+        tests=CAPACITY,
+    ),
+    Fault(
+        "engine-ends-beyond-the-tier",
+        "crash or hang",
+        "the engine ends when more was stored than the tier holds",
+        "LM#1330 (the engine ends when the CPU pool is full)",
+        Hook("end-engine", {"after": 150, "chunk": 256}, values=SMALL_TIER),
+        ids("CAP-02"),
+        allowed=ids("ACT-04"),
+        tests=CAPACITY,
+    ),
+    Fault(
+        "newest-evicted-first",
+        "memory",
+        "a full tier evicts what was used last",
+        "LM cache_policy/mru.py (source)",
+        Hook("evict-newest", values=SMALL_TIER),
+        ids("CAP-03"),
+        allowed=ids("CAP-01 CAP-02"),
+        tests=CAPACITY,
+    ),
+    Fault(
+        "use-not-noted",
+        "memory",
+        "a tier that evicts by LRU does not note that chunks were used: it evicts by age",
+        "LM 0.5.6 lookup.py, end_session (source: chunks of a lower tier are not touched)",
+        Hook("forget-use", values=SMALL_TIER),
+        ids("CAP-03"),
+        tests=CAPACITY,
+    ),
+    Fault(
         "load-leaks",
         "memory",
         "the cache server keeps 128 KiB of every chunk that is loaded for ever",
@@ -1299,6 +1357,7 @@ HEALTHY: tuple[Healthy, ...] = (
             shows="LMCACHE_CHUNK_SIZE=64",
         ),
     ),
+    Healthy("small-tier", "a CPU tier of 0.25 GiB, overfilled", SMALL_TIER, tests=CAPACITY),
     Healthy("chunk-1024", "chunks of 1 024 tokens", _env("LMCACHE_CHUNK_SIZE", "1024")),
     # vLLM's CPU attention takes multiples of 32; blocks of 16 are the default on a card, where ``--gpu`` runs.
     Healthy("block-32", "KV blocks of 32 tokens", _args("--block-size", "32", "--num-gpu-blocks-override", "1024")),

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     import pytest
 
 ENV_CASES, ENV_TESTS, ENV_WITHOUT = "KV_OFFLOAD_LAB_CASES", "KV_OFFLOAD_LAB_TESTS", "KV_OFFLOAD_LAB_WITHOUT"
-SLOW = {"LAT-01", "LAT-02", "LAT-03", "LAT-04", "LAT-06", "MEM-01", "MEM-02", "MEM-04", "THR-01", "THR-02", "THR-03"}
+SLOW = {
+    *("LAT-01", "LAT-02", "LAT-03", "LAT-04", "LAT-06"),
+    *("THR-01", "THR-02", "THR-03"),
+    *("MEM-01", "MEM-02", "MEM-04"),
+    *("CAP-01", "CAP-02", "CAP-03"),
+}
 SLOW_TESTS = {"test_reloads_are_right_once_the_tier_has_evicted"}
 """Others that send as much as the tier holds."""
 SIZES = ("chunks", "clients")

@@ -912,6 +912,40 @@ def test_what_may_have_been_evicted_need_not_come_back(
     assert stack.tier.holds(new) == (policy == "LRU"), "the newest is what is evicted first by another policy"
 
 
+def test_the_policy_of_a_cache_server_is_what_it_says_itself(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    def policy(status: Any, *argv: str) -> tuple[str, bool]:
+        cache.status = status
+        stack = with_cache(tmp_path, engine, cache)
+        stack.cache_servers[0].server.argv = ("lmcache", "server", *argv)
+        return stack.tier.eviction_policy, stack.tier.evicts_by_age
+
+    said = {"storage_manager": {"l1_eviction_controller": {"eviction_policy": "ARC"}}}
+    assert policy(said, "--eviction-policy", "LRU") == ("ARC", False)
+    assert policy(None, "--eviction-policy", "IsolatedLRU") == ("ISOLATEDLRU", True)
+    managers: list[Any] = [None, {}, {"l1_eviction_controller": []}]
+    for manager in managers:
+        assert policy({"storage_manager": manager}) == ("LRU", True)
+    assert policy(None) == ("LRU", True)
+
+
+def test_the_policy_of_a_tier_in_process_is_that_of_its_configuration_line(tmp_path: Path) -> None:
+    log = tmp_path / "engine-0.log"
+
+    def policy(line: str, **fields: Any) -> str:
+        log.write_text(line)
+        one = EngineServer(name="engine-0", url="http://127.0.0.1:9", log=log, **fields)
+        return Stack(record(tmp_path, engines=[one])).tier.eviction_policy
+
+    says = "LMCache INFO: LMCache Configuration: {'chunk_size': 256, 'cache_policy': 'fifo'} (config.py:1:lmcache)\n"
+    assert policy(says, env={"LMCACHE_CACHE_POLICY": "LFU"}) == "FIFO"
+    assert policy("", env={"LMCACHE_CACHE_POLICY": "lfu"}) == "LFU"
+    native = '{"kv_connector":"OffloadingConnector","kv_role":"kv_both","kv_connector_extra_config":{"eviction_policy":"arc"}}'
+    assert policy("", argv=("vllm", "serve", "m", "--kv-transfer-config", native)) == "ARC"
+    assert policy("", argv=("vllm", "serve", "m")) == "LRU"
+
+
 def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
     tmp_path: Path, engine: FakeServer, cache: FakeServer
 ) -> None:

@@ -20,6 +20,7 @@ import importlib.machinery
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -175,6 +176,11 @@ def _submit_store(original: Any) -> Any:
             ):
                 fired(f"dropped a store of tokens {key.start} to {key.end}")
                 return _done(True)
+        elif wanted := params("end-engine"):
+            chunks = _memory["chunks"] = _memory.get("chunks", 0) + (key.end - key.start) // wanted["chunk"]
+            if chunks >= wanted["after"]:
+                fired(f"ended the engine when {chunks} chunks had been stored")
+                os.kill(os.getpid(), signal.SIGKILL)
         elif wanted := params("slow-store"):
             last, _memory["store"] = _memory.get("store", 0.0), time.monotonic()
             # ``crowded``: only where others store at the same time.
@@ -402,6 +408,8 @@ def _finish_write(original: Any) -> Any:
             timer = threading.Timer(wanted["seconds"], _expire, (self, expired))
             timer.daemon = True
             timer.start()
+        elif wanted := params("keep-few"):
+            self.delete_l1_keys(_beyond(wanted["chunks"], [key for _, keys in completion for key in keys]))
         return result
 
     return finish_write
@@ -414,6 +422,16 @@ def _is_lost(wanted: dict[str, Any]) -> bool:
         return False
     fired("lost a chunk that was stored")
     return True
+
+
+def _beyond(most: int, stored: list[Any]) -> list[Any]:
+    """The oldest of all that was stored beyond ``most``."""
+    kept = _memory.setdefault("kept", [])
+    kept += stored
+    lost = [kept.pop(0) for _ in range(len(kept) - most)]
+    if lost:
+        fired(f"kept {most} chunks, whatever the size of the tier")
+    return lost
 
 
 def _expire(manager: Any, keys: list[Any]) -> None:
@@ -434,6 +452,36 @@ def _finish_read(original: Any) -> Any:
         return original(self, keys, *args, **options)
 
     return finish_read
+
+
+def _eviction_actions(original: Any) -> Any:
+    """Called in the cache server once a second while the tier is nearly full."""
+
+    @functools.wraps(original)
+    def get_eviction_actions(self: Any, *args: Any, **options: Any) -> Any:
+        if params("never-evict"):
+            fired("evicted nothing from a full tier")
+            return []
+        actions = original(self, *args, **options)
+        if params("evict-newest"):
+            newest = self.get_eviction_candidates(self.get_num_tracked_keys())[::-1]
+            for action in actions:
+                action.keys[:] = newest[: len(action.keys)]
+                fired(f"evicted the {len(action.keys)} chunks that were used last")
+        return actions
+
+    return get_eviction_actions
+
+
+def _keys_touched(original: Any) -> Any:
+    @functools.wraps(original)
+    def on_keys_touched(self: Any, keys: Any) -> Any:
+        if params("forget-use"):
+            fired("did not note that chunks were used")
+            return None
+        return original(self, keys)
+
+    return on_keys_touched
 
 
 def _hash_tokens(original: Any) -> Any:
@@ -569,6 +617,11 @@ def _storage_manager(module: Any) -> None:
     _wrap(module.StorageManager, "finish_read_prefetched", _finish_read)
 
 
+def _lru_policy(module: Any) -> None:
+    _wrap(module.LRUEvictionPolicy, "get_eviction_actions", _eviction_actions)
+    _wrap(module.LRUEvictionPolicy, "on_keys_touched", _keys_touched)
+
+
 def _token_hasher(module: Any) -> None:
     _wrap(module.TokenHasher, "hash_tokens", _hash_tokens)
 
@@ -592,6 +645,7 @@ TARGETS = {
     "lmcache.v1.multiprocess.modules.lookup": _lookup_module,
     "lmcache.v1.multiprocess.modules.engine_driven_transfer": _engine_driven_module,
     "lmcache.v1.distributed.storage_manager": _storage_manager,
+    "lmcache.v1.distributed.eviction_policy.lru": _lru_policy,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "vllm.v1.core.block_pool": _block_pool,
     "vllm.v1.core.sched.scheduler": _scheduler,
@@ -626,6 +680,11 @@ HOOKS = frozenset(
         "lost-write",
         "lose-chunks",
         "expire-chunks",
+        "keep-few",
+        "never-evict",
+        "evict-newest",
+        "forget-use",
+        "end-engine",
         "keep-pins",
         "reseed",
         "weak-hash",
@@ -673,8 +732,6 @@ def install() -> None:
 
 def _ignore_sigterm() -> None:
     """From now on nothing in this process can take SIGTERM as a reason to end."""
-    import signal
-
     original = signal.signal
 
     def keep(number: Any, handler: Any) -> Any:
