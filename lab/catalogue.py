@@ -696,6 +696,15 @@ HOOK_FAULTS = (
         tests=("CFG-01", "ACC-02", "COR-01", "THR-01", "ACT-04", "API-06"),
     ),
     Fault(
+        "loads-slow-down",
+        "latency",
+        "from the 200th load on each takes 300 ms longer",
+        "LM#2205 (slower the longer it runs)",
+        Hook("slow-load", {"seconds": 0.3, "after": 200}),
+        ids("RES-09"),
+        tests=("CFG-01", "ACC-02", "COR-01", "RES-09", "ACT-04", "API-06"),
+    ),
+    Fault(
         "one-in-sixty-fails",
         "serving",
         "every sixtieth completion fails with HTTP 503",

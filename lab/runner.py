@@ -291,7 +291,7 @@ class Lane:
                     meanwhile = functools.partial(benches.act, bench, injection)
                 return judge(
                     folder,
-                    _attach(record),
+                    [*_attach(record), *([f"--soak={SOAK}"] if "RES-09" in tests else [])],
                     cases=cases,
                     tests=tests,
                     meanwhile=meanwhile,
@@ -375,6 +375,8 @@ def needs_of(entry: Entry) -> Needs:
     return Needs(None, harms=False, own=False)
 
 
+SOAK = "90s"
+"""How long a fault that only a soak shows is soaked."""
 COMPARED = ids("LAT-04 LAT-07 LAT-09 MEM-05 THR-01 THR-03")
 """What is held against the engine without its connector."""
 

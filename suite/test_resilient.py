@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import Storm, requirement
+from . import Storm, requirement, soak
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
     from fixtures.experiments.hang_ups import Phase
+    from fixtures.instruments.host_memory import HostMemory
     from fixtures.instruments.prompts import Prompts
     from fixtures.plugin.recording import Figures
     from fixtures.subject.stack import Stack
@@ -51,3 +52,25 @@ def test_clients_that_disconnect_do_not_affect_others(
             f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded afterwards, got {again.sources}"
         )
         control.assert_same(again, prompt, own, ANSWER_TOKENS)
+
+
+@requirement("RES-09")
+@pytest.mark.exclusive_host
+def test_an_hour_of_mixed_use_changes_nothing(
+    stack: Stack, prompts: Prompts, host_memory: HostMemory, soak_s: float, figures: Figures
+) -> None:
+    """In the last minutes of a soak everything is still loaded, as quickly and in as much host memory as in the first."""
+    found = soak(stack, prompts, host_memory, soak_s)
+    figures("cycles of the soak", found.cycles, "")
+    for name, unit, (first, last) in (
+        ("TTFT cold / short prompt", "", found.cold),
+        ("TTFT reload / short prompt", "", found.reload),
+        ("host memory", "MiB", found.memory),
+    ):
+        figures.interval(f"{name}, first minutes", first, unit)
+        figures.interval(f"{name}, last minutes", last, unit, better="lower")
+    assert not found.lost, (
+        f"expected every repeat to be loaded, {len(found.lost)} cycles lost some, first {found.lost[0]}"
+    )
+    assert not found.changed, f"expected the last minutes to be like the first, got {'; '.join(found.changed)}"
+    found.check_decided()

@@ -204,8 +204,11 @@ def _submit_retrieve(original: Any) -> Any:
     def submit_retrieve(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
         if (wanted := params("slow-load")) and key.end - key.start <= wanted.get("most", key.end):
             last, _memory["load"] = _memory.get("load", 0.0), time.monotonic()
-            # ``crowded``: only where others load at the same time.
-            if "crowded" not in wanted or _memory["load"] - last < wanted["crowded"]:
+            number = _memory["slow"] = _memory.get("slow", 0) + 1
+            # ``crowded``: only where others load at the same time; ``after``: only when so many loads were quick.
+            if number > wanted.get("after", 0) and (
+                "crowded" not in wanted or _memory["load"] - last < wanted["crowded"]
+            ):
                 _hold_load(wanted, key.end - key.start)
                 _memory["load"] = time.monotonic()
         elif params("drop-store"):
