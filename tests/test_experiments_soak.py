@@ -41,7 +41,7 @@ def test_a_machine_that_gets_slower_is_no_change() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"cold_s": 0.6}, "cold prompt"), ({"reload_s": 0.3}, "reload"), ({"resident_bytes": 1100 * MIB}, "host memory")],
+    [({"cold_s": 0.7}, "cold prompt"), ({"reload_s": 0.35}, "reload"), ({"resident_bytes": 1100 * MIB}, "host memory")],
 )
 def test_what_got_slower_or_larger_is_named(changes: dict[str, Any], word: str) -> None:
     found = Soak(cycles(), cycles(**changes), 16)
