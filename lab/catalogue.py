@@ -200,6 +200,7 @@ ASKING = ids(
 )
 """Everything that sends a prompt of a chunk or more: where requests fail, all of these do."""
 
+REPORTS = ("CFG-01", "ACC-02", "ACC-03", "ACC-09", "API-04", "API-06")
 SENTINELS = ids("CFG-01 ACT-04 ACC-02 COR-01 API-02")
 """The most sensitive requirements: they run under every fault, so that a check which fires on anything shows. Those that need
 the machine to themselves (LAT, MEM) run under faults of their own link, and in the healthy variants."""
@@ -733,6 +734,24 @@ HOOK_FAULTS = (
         tests=("CFG-01", "ACC-02", "ACC-05", "ACC-08", "COR-01", "ACT-04", "API-06"),
     ),
     Fault(
+        "loaded-tokens-not-reported",
+        "observability",
+        "usage reports as cached what came from the GPU, and leaves out what was loaded",
+        "V 0.32 v1/metrics/stats.py, PrefillStats (source); V#28585 (counts that changed their meaning)",
+        Hook("count-gpu-only"),
+        ids("ACC-09"),
+        tests=REPORTS,
+    ),
+    Fault(
+        "found-reported-as-loaded",
+        "observability",
+        "LMCache's statistics of a request report everything that was found as loaded, also what is on the GPU already",
+        "LM 0.5.6 lmcache_mp_connector.py, request_finished (source); V#30522",
+        Hook("count-hit-as-loaded"),
+        ids("ACC-09"),
+        tests=REPORTS,
+    ),
+    Fault(
         "load-leaves-a-file-open",
         "memory",
         "every load leaves a file of the engine open",
@@ -923,6 +942,16 @@ PROXY_FAULTS = (
         Proxy("usage", {"name": "prompt_tokens"}),
         ids("ACC-03 API-04"),
         allowed=ids("API-03 API-07"),
+    ),
+    Fault(
+        "cached-tokens-of-another-answer",
+        "observability",
+        "every answer reports the cached tokens of the answer before",
+        "OpenAI API reference, usage.prompt_tokens_details; LM#4385 (what belongs to another request)",
+        Proxy("cached-tokens"),
+        ids("ACC-09"),
+        allowed=ids("API-04"),
+        tests=REPORTS,
     ),
     Fault(
         "usage-missing",
@@ -1372,7 +1401,7 @@ HEALTHY: tuple[Healthy, ...] = (
     Healthy("block-32", "KV blocks of 32 tokens", _args("--block-size", "32", "--num-gpu-blocks-override", "1024")),
     Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64", "--num-gpu-blocks-override", "512")),
     Healthy("no-log-probabilities", "--max-logprobs 0", _args("--max-logprobs", "0")),
-    Healthy("prompt-tokens-details", "usage with its details", _args("--enable-prompt-tokens-details")),
+    Healthy("no-prompt-tokens-details", "usage without its details", _args("--no-enable-prompt-tokens-details")),
     Healthy("usage-always", "usage in every stream, asked for or not", _args("--enable-force-include-usage")),
     Healthy("data-parallel", "two data-parallel ranks, which are given requests in turn", _args("-dp", "2")),
     Healthy("bfloat16", "weights and KV in bfloat16", BFLOAT16),

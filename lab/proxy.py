@@ -221,6 +221,29 @@ class Usage(Rewrite):
             yield _event(self._change(data)) if data and data.get("usage") else event
 
 
+class CachedTokens(Rewrite):
+    """Every answer reports the cached tokens of the answer before."""
+
+    last: int | None = None
+
+    def _change(self, body: Any) -> Any:
+        details = (body.get("usage") or {}).get("prompt_tokens_details")
+        if isinstance(details, dict) and details.get("cached_tokens") is not None:
+            with self.lock:
+                own, before = details["cached_tokens"], self.last
+                self.last = own
+            if before is not None:
+                self.acts()
+                details["cached_tokens"] = before
+        return body
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """The event with the usage."""
+        for event in events:
+            data = _data(event)
+            yield _event(self._change(data)) if data and data.get("usage") else event
+
+
 class FinishReason(Rewrite):
     """Every answer says that it ended for reason ``to``."""
 
@@ -551,6 +574,7 @@ FAULTS: dict[str, type[Fault]] = {
     "buffered": Buffered,
     "content-type": ContentType,
     "usage": Usage,
+    "cached-tokens": CachedTokens,
     "finish-reason": FinishReason,
     "without": Without,
     "echo": Echo,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import requirement, take_turns
+from . import reports_of, reports_through_router, reports_together, requirement, statistics_of, take_turns
 
 if TYPE_CHECKING:
     from fixtures.instruments.prompts import Prompts
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fixtures.plugin.tools import Early
     from fixtures.subject.stack import Stack
 
+BOTH = pytest.mark.parametrize("endpoint", ["completions", "chat"])
+STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 SIZES = [1, 2, 8, 20]
 """Prompt lengths in chunks."""
 
@@ -88,8 +90,8 @@ def test_a_prompt_is_kept_as_long_as_there_is_room(stack: Stack, early: Early, f
 
 
 @requirement("ACC-03")
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+@STREAMED
+@BOTH
 def test_the_sources_add_up_to_the_prompt(
     stack: Stack, text_requests: TextRequests, endpoint: str, stream: bool
 ) -> None:
@@ -202,3 +204,49 @@ def test_the_counters_that_operators_watch_move(stack: Stack, prompts: Prompts) 
     assert (found.lookup_tokens or 0) >= (found.hit_tokens or 0), (
         f"expected at least as many lookup tokens as hit tokens, got {found}"
     )
+
+
+@requirement("ACC-09")
+@pytest.mark.impact("asks")
+@STREAMED
+@BOTH
+def test_a_fresh_prompt_and_its_repeat_report_their_cached_tokens(
+    stack: Stack, text_requests: TextRequests, endpoint: str, stream: bool
+) -> None:
+    """The cached tokens in the usage of a fresh prompt and of its repeat are what the engine counts for them."""
+    request = text_requests.request(endpoint, stream=stream, include_usage=stream)
+    for report in reports_of(stack, request, ["fresh", "repeated"]):
+        assert report.right, f"expected usage to report as cached what the engine counts, {report}"
+
+
+@requirement("ACC-09")
+@BOTH
+def test_a_reload_reports_its_cached_tokens(stack: Stack, text_requests: TextRequests, endpoint: str) -> None:
+    """The same for a prompt that is loaded from the tier."""
+    for report in reports_of(stack, text_requests.request(endpoint), ["fresh", "reloaded"]):
+        assert report.right, f"expected usage to report as cached what the engine counts, {report}"
+
+
+@requirement("ACC-09")
+def test_answers_in_flight_together_report_their_own_cached_tokens(stack: Stack, prompts: Prompts) -> None:
+    """With 16 requests in flight, each answer reports the cached tokens of its own prompt, and all of them their sum."""
+    together = reports_together(stack, prompts)
+    assert together.total.right, f"expected the reports to sum to what the engine counts, {together.total}"
+    for report in together.reports:
+        assert report.right, f"expected each answer to report the cached tokens of its own prompt, {report}"
+
+
+@requirement("ACC-09")
+@STREAMED
+def test_cached_tokens_are_the_same_through_the_router(stack: Stack, text_requests: TextRequests, stream: bool) -> None:
+    """Through the router, the cached tokens in the usage are what the engine counts that it asked."""
+    request = text_requests.request("chat", stream=stream, include_usage=stream)
+    for report in reports_through_router(stack, request, ["fresh", "repeated", "reloaded"]):
+        assert report.right, f"expected usage to report as cached what the engine counts, {report}"
+
+
+@requirement("ACC-09")
+def test_the_statistics_of_a_request_are_right(stack: Stack, prompts: Prompts) -> None:
+    """What LMCache says of a request in its answer is what engine and cache count for it."""
+    for report in statistics_of(stack, prompts):
+        assert report.right, f"expected LMCache's statistics of the request to be what was counted, {report}"

@@ -230,3 +230,16 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 def test_no_stream_is_too_strange(texts: list[str]) -> None:
     assert isinstance(check_stream([Event(text) for text in texts]).violations, tuple)
+
+
+def test_details_of_the_usage_are_kept_and_nothing_else_that_is_no_count() -> None:
+    details = {"cached_tokens": 2}
+    usage = USAGE | {
+        "prompt_tokens_details": details,
+        "completion_tokens_details": None,
+        "other": {"a": 1},
+        "cost": "2",
+    }
+    facts = judge(completion("a", "stop", usage=usage), DONE)
+    assert facts.usage == USAGE | {"prompt_tokens_details": details}
+    assert facts.violations == ()

@@ -58,7 +58,9 @@ class Engine(BaseHTTPRequestHandler):
             return
         time.sleep(asked.get("wait", 0.0))
         text = str(asked["prompt"])
-        usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+        usage: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+        if "cached" in asked:
+            usage["prompt_tokens_details"] = {"cached_tokens": asked["cached"]}
         head = {"id": "cmpl-1", "object": "text_completion", "created": 1}
         if not asked.get("stream"):
             choice = {"index": 0, "text": text, "finish_reason": "length"}
@@ -207,6 +209,18 @@ def test_usage(through: Any) -> None:
     assert response.stream is not None
     assert (response.stream.usage or {})["prompt_tokens"] == 4
     assert proxy.fired == 2
+
+
+def test_cached_tokens(through: Any) -> None:
+    client, proxy = through("cached-tokens")
+
+    def cached(**options: Any) -> Any:
+        return ask(client, **options).usage["prompt_tokens_details"]["cached_tokens"]
+
+    found = [cached(cached=5), cached(cached=7, stream=True), cached(cached=9)]
+    assert found == [5, 5, 7]
+    assert proxy.fired == 2
+    assert "prompt_tokens_details" not in ask(client).usage
 
 
 def test_finish_reason(through: Any) -> None:

@@ -550,6 +550,31 @@ def _free_blocks_of(original: Any) -> Any:
     return free_blocks_of
 
 
+def _prefill_stats(original: Any) -> Any:
+    @functools.wraps(original)
+    def set_stats(self: Any, *args: Any, **options: Any) -> Any:
+        result = original(self, *args, **options)
+        if params("count-gpu-only") and self.num_external_cached_tokens:
+            fired("left the loaded tokens out of the cached ones")
+            self.num_cached_tokens = self.num_local_cached_tokens
+        return result
+
+    return set_stats
+
+
+def _request_finished(original: Any) -> Any:
+    @functools.wraps(original)
+    def request_finished(self: Any, *args: Any, **options: Any) -> Any:
+        saved, given = original(self, *args, **options)
+        said = (given or {}).get("cached_token_stats")
+        if said and params("count-hit-as-loaded"):
+            fired("reported all that was found as loaded")
+            said["num_lmcache_extra_cached_tokens"] = said["num_lmcache_cached_tokens"]
+        return saved, given
+
+    return request_finished
+
+
 # ------------------------------------------------------------------------------------------- between engine and worker
 
 
@@ -637,6 +662,14 @@ def _scheduler(module: Any) -> None:
     _wrap(module.Scheduler, "_free_blocks", _free_blocks_of)
 
 
+def _stats(module: Any) -> None:
+    _wrap(module.PrefillStats, "set", _prefill_stats)
+
+
+def _connector(module: Any) -> None:
+    _wrap(module.LMCacheMPConnector, "request_finished", _request_finished)
+
+
 def _shm_broadcast(module: Any) -> None:
     _wrap(module.SpinCondition, "wait", _wait)
 
@@ -650,6 +683,8 @@ TARGETS = {
     "lmcache.v1.distributed.storage_manager": _storage_manager,
     "lmcache.v1.distributed.eviction_policy.lru": _lru_policy,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
+    "lmcache.integration.vllm.lmcache_mp_connector": _connector,
+    "vllm.v1.metrics.stats": _stats,
     "vllm.v1.core.block_pool": _block_pool,
     "vllm.v1.core.sched.scheduler": _scheduler,
     "vllm.distributed.device_communicators.shm_broadcast": _shm_broadcast,
@@ -694,6 +729,8 @@ HOOKS = frozenset(
         "no-salt",
         "keep-blocks",
         "keep-aborted",
+        "count-gpu-only",
+        "count-hit-as-loaded",
         "log-full",
         "ignore-sigterm",
     }
