@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import Storm, requirement, soak
+from . import Storm, answers_afterwards, crowd, preempt, repeat, requirement, send_everything, soak
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
@@ -22,6 +22,87 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.run_disruptive
 
 ANSWER_TOKENS = 4
+
+
+@requirement("RES-02")
+def test_repeating_a_prompt_never_ends_an_engine(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """One prompt, asked again and again, alone and by several clients at once, ends and restarts nothing."""
+    for engine in stack.engines:
+        found = repeat(stack, prompts.unique(chunks=4), engine)
+        figures(f"repeats to {engine.name}", found.answered, "")
+        assert not found.ended, (
+            f"expected every process to run on while {engine.name} answers one prompt again and again, got after "
+            f"{found.answered} repeats: {'; '.join(found.ended)}"
+        )
+
+
+@requirement("RES-05")
+def test_every_request_ends(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """Requests of many kinds at once end within their deadline while other clients disconnect, and nothing waits afterwards."""
+    found = send_everything(stack, prompts)
+    figures("requests", found.sent, "")
+    figures("requests abandoned meanwhile", found.abandoned, "")
+    figures("longest request", found.longest_s, "s", better="lower")
+    figures("most requests waiting", found.most_waiting, "")
+    assert not found.overdue, (
+        f"expected every request to end within its deadline, {len(found.overdue)} of {found.sent} did not: {found.overdue[0]}"
+    )
+    assert not found.failed, f"expected {found.sent} answers, {len(found.failed)} requests failed: {found.failed[0]}"
+    assert found.rest.waiting == 0, f"expected nothing to wait afterwards, got {found.rest.waiting} requests"
+    assert found.rest.running == 0, f"expected nothing to run afterwards, got {found.rest.running} requests"
+
+
+@requirement("RES-08")
+def test_reloads_beyond_the_pool_do_not_lock_each_other_out(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """More reloads at once than the KV pool holds are all answered, and nothing waits afterwards."""
+    found = crowd(stack, prompts)
+    figures("prompts at once", found.prompts, "")
+    figures("tokens of these prompts", found.tokens, "tokens")
+    figures("KV pool", found.pool_tokens, "tokens")
+    figures("most requests waiting", found.most_waiting, "")
+    figures("longest reload among them", found.longest_s, "s", better="lower")
+    assert found.rest.waiting == 0, f"expected nothing to wait afterwards, got {found.rest.waiting} requests"
+    assert found.rest.running == 0, f"expected nothing to run afterwards, got {found.rest.running} requests"
+    found.check_crowded()
+
+
+@requirement("RES-06")
+def test_preemption_corrupts_nothing(stack: Stack, prompts: Prompts, control: Control, figures: Figures) -> None:
+    """Answers that outgrow the KV pool are preempted and resumed; their KV, on the GPU and in the tier, is right afterwards."""
+    found = preempt(stack, prompts)
+    figures("answers at once", found.requests, "")
+    figures("preemptions", found.preemptions, "")
+    figures("share of the replay that came from the tier", found.replayed, "")
+    assert (found.rest.running, found.rest.waiting) == (0, 0), (
+        f"expected nothing running and nothing waiting afterwards, got {found.rest.running} and {found.rest.waiting}"
+    )
+    assert not found.rest.kv_usage, f"expected no KV block held afterwards, got {found.rest.kv_usage:.2%} of the pool"
+    found.check_preempted()
+    for after in answers_afterwards(stack, control, found.suspects, ANSWER_TOKENS):
+        control.assert_same(after.reloaded, after.prompt, after.on_gpu, ANSWER_TOKENS)
+        control.assert_near_anew(after.reloaded, prompts, after.prompt, ANSWER_TOKENS)
+
+
+@requirement("RES-09")
+@pytest.mark.exclusive_host
+def test_an_hour_of_mixed_use_changes_nothing(
+    stack: Stack, prompts: Prompts, host_memory: HostMemory, soak_s: float, figures: Figures
+) -> None:
+    """In the last minutes of a soak everything is still loaded, as quickly and in as much host memory as in the first."""
+    found = soak(stack, prompts, host_memory, soak_s)
+    figures("cycles of the soak", found.cycles, "")
+    for name, unit, (first, last) in (
+        ("TTFT cold / short prompt", "", found.cold),
+        ("TTFT reload / short prompt", "", found.reload),
+        ("host memory", "MiB", found.memory),
+    ):
+        figures.interval(f"{name}, first minutes", first, unit)
+        figures.interval(f"{name}, last minutes", last, unit, better="lower")
+    assert not found.lost, (
+        f"expected every repeat to be loaded, {len(found.lost)} cycles lost some, first {found.lost[0]}"
+    )
+    assert not found.changed, f"expected the last minutes to be like the first, got {'; '.join(found.changed)}"
+    found.check_decided()
 
 
 @requirement("RES-01")
@@ -52,25 +133,3 @@ def test_clients_that_disconnect_do_not_affect_others(
             f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded afterwards, got {again.sources}"
         )
         control.assert_same(again, prompt, own, ANSWER_TOKENS)
-
-
-@requirement("RES-09")
-@pytest.mark.exclusive_host
-def test_an_hour_of_mixed_use_changes_nothing(
-    stack: Stack, prompts: Prompts, host_memory: HostMemory, soak_s: float, figures: Figures
-) -> None:
-    """In the last minutes of a soak everything is still loaded, as quickly and in as much host memory as in the first."""
-    found = soak(stack, prompts, host_memory, soak_s)
-    figures("cycles of the soak", found.cycles, "")
-    for name, unit, (first, last) in (
-        ("TTFT cold / short prompt", "", found.cold),
-        ("TTFT reload / short prompt", "", found.reload),
-        ("host memory", "MiB", found.memory),
-    ):
-        figures.interval(f"{name}, first minutes", first, unit)
-        figures.interval(f"{name}, last minutes", last, unit, better="lower")
-    assert not found.lost, (
-        f"expected every repeat to be loaded, {len(found.lost)} cycles lost some, first {found.lost[0]}"
-    )
-    assert not found.changed, f"expected the last minutes to be like the first, got {'; '.join(found.changed)}"
-    found.check_decided()

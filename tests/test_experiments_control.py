@@ -297,6 +297,29 @@ def test_where_tokens_are_computed_anew_the_answer_is_near_and_no_more(
             control(stack).assert_near(again, prompt, expected, witness)
 
 
+@pytest.mark.parametrize(
+    ("device", "anew", "verdict"),
+    [
+        ("cpu", exchange({"a": -1.0}), "holds"),
+        ("cpu", exchange({"a": -1.4}), "differs"),
+        ("cpu", exchange({"a": -1.0}, HIT), "not judged"),
+        ("cuda", exchange({"a": -9.0}), "holds"),
+    ],
+)
+def test_a_reload_is_near_to_what_another_tenant_computes(
+    prompts: Prompts, device: str, anew: Exchange, verdict: str
+) -> None:
+    witness = exchange({"a": -2.0})
+    stack = FakeStack(lambda number, prompt: anew if number == 1 else witness, device=device)
+    prompt, again = prompts.unique(chunks=4), exchange({"a": -1.0})
+    if verdict == "holds":
+        control(stack).assert_near_anew(again, prompts, prompt, 4)
+    else:
+        with pytest.raises(AssertionError if verdict == "differs" else NotJudged, match="rounding|cache salt"):
+            control(stack).assert_near_anew(again, prompts, prompt, 4)
+    assert not stack.asked or str(stack.asked[0][1]["cache_salt"]).startswith("anew-")
+
+
 def test_sources_that_do_not_add_up_are_for_their_own_requirement(prompts: Prompts) -> None:
     stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1})), prompts.unique(chunks=4)
     control(stack).check_total(TokenSources(65, 0, 0), prompt)

@@ -126,6 +126,8 @@ def _scatter(original: Any) -> Any:
             busy = _memory.get("in-flight", 1)
             number = _memory["loads"] = _memory.get("loads", 0) + 1
             enough = tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1)
+            if wanted.get("replayed"):  # only of requests that have stored something themselves: they were preempted
+                enough = enough and _memory.get("replay", False)
             if wanted.get("again"):  # only what has been loaded before
                 last = bytes(chunks[-1].reshape(-1)[-1024:].float().numpy()) if chunks else b""
                 enough = enough and last in _memory.setdefault("loaded", set())
@@ -181,6 +183,8 @@ def _submit_store(original: Any) -> Any:
             if chunks >= wanted["after"]:
                 fired(f"ended the engine when {chunks} chunks had been stored")
                 os.kill(os.getpid(), signal.SIGKILL)
+        elif params("corrupt-load"):
+            _memory.setdefault("stores", set()).add(request_id)
         elif wanted := params("slow-store"):
             last, _memory["store"] = _memory.get("store", 0.0), time.monotonic()
             # ``crowded``: only where others store at the same time.
@@ -211,6 +215,8 @@ def _submit_retrieve(original: Any) -> Any:
             ):
                 _hold_load(wanted, key.end - key.start)
                 _memory["load"] = time.monotonic()
+        elif params("corrupt-load"):
+            _memory["replay"] = request_id in _memory.get("stores", set())
         elif params("drop-store"):
             _memory.setdefault("loading", set()).add(request_id)
         elif wanted := params("leak-files"):
@@ -315,6 +321,14 @@ def _check_lookup_result(original: Any) -> Any:
         chunk = self.lmcache_tokens_per_chunk
         if not found:
             return found
+        if wanted := params("die-at-hit"):
+            same = _memory["hit"] = (
+                _memory.get("hit", set()) | {request_id} if _memory.get("size") == found else {request_id}
+            )
+            _memory["size"] = found
+            if len(same) >= wanted["number"]:
+                fired(f"the engine core ended at hit {len(same)} in a row of {found} tokens")
+                os._exit(1)
         if params("ignore-hit"):
             fired(f"ignored a hit of {found} tokens")
             return 0
@@ -536,6 +550,43 @@ def _free_blocks(original: Any) -> Any:
     return free_blocks
 
 
+def _finish_requests(original: Any) -> Any:
+    @functools.wraps(original)
+    def finish_requests(self: Any, request_ids: Any, finished_status: Any) -> Any:
+        found = original(self, request_ids, finished_status)
+        if params("lose-after-abort") and found and finished_status.name == "FINISHED_ABORTED":
+            _memory["aborted"] = True
+        return found
+
+    return finish_requests
+
+
+def _add_request(original: Any) -> Any:
+    @functools.wraps(original)
+    def add_request(self: Any, request: Any) -> Any:
+        if params("lose-after-abort") and _memory.pop("aborted", False):
+            fired("the request after an aborted one was never scheduled")
+            return None
+        return original(self, request)
+
+    return add_request
+
+
+def _allocate_slots(original: Any) -> Any:
+    @functools.wraps(original)
+    def allocate_slots(self: Any, request: Any, *args: Any, **options: Any) -> Any:
+        loads = options.get("num_external_computed_tokens", 0)
+        if params("lock-loads") and loads and _memory.get("locked"):
+            return None
+        blocks = original(self, request, *args, **options)
+        if params("lock-loads") and loads and blocks is None:
+            _memory["locked"] = True
+            fired("a load that found no room keeps all later ones waiting for ever")
+        return blocks
+
+    return allocate_slots
+
+
 def _free_blocks_of(original: Any) -> Any:
     """A request that has finished gives its blocks back, perhaps only when its last store or load has ended."""
 
@@ -660,6 +711,12 @@ def _block_pool(module: Any) -> None:
 
 def _scheduler(module: Any) -> None:
     _wrap(module.Scheduler, "_free_blocks", _free_blocks_of)
+    _wrap(module.Scheduler, "finish_requests", _finish_requests)
+    _wrap(module.Scheduler, "add_request", _add_request)
+
+
+def _kv_cache_manager(module: Any) -> None:
+    _wrap(module.KVCacheManager, "allocate_slots", _allocate_slots)
 
 
 def _stats(module: Any) -> None:
@@ -687,6 +744,7 @@ TARGETS = {
     "vllm.v1.metrics.stats": _stats,
     "vllm.v1.core.block_pool": _block_pool,
     "vllm.v1.core.sched.scheduler": _scheduler,
+    "vllm.v1.core.kv_cache_manager": _kv_cache_manager,
     "vllm.distributed.device_communicators.shm_broadcast": _shm_broadcast,
 }
 
@@ -731,6 +789,9 @@ HOOKS = frozenset(
         "keep-aborted",
         "count-gpu-only",
         "count-hit-as-loaded",
+        "lose-after-abort",
+        "lock-loads",
+        "die-at-hit",
         "log-full",
         "ignore-sigterm",
     }
