@@ -315,7 +315,7 @@ def test_a_reload_is_near_to_what_another_tenant_computes(
     if verdict == "holds":
         control(stack).assert_near_anew(again, prompts, prompt, 4)
     else:
-        with pytest.raises(AssertionError if verdict == "differs" else NotJudged, match="rounding|cache salt"):
+        with pytest.raises(AssertionError if verdict == "differs" else NotJudged, match=r"rounding|cache salt"):
             control(stack).assert_near_anew(again, prompts, prompt, 4)
     assert not stack.asked or str(stack.asked[0][1]["cache_salt"]).startswith("anew-")
 
