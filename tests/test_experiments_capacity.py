@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,7 @@ class FakeStack:
     tier: FakeTier = field(default_factory=FakeTier)
     clears: bool = True
     counts: bool = True
+    counted: Callable[[CacheCounters], CacheCounters] = lambda counters: counters
     after: Callable[[FakeStack], None] = lambda _: None
     """Called after each prompt."""
     record: StackRecord = field(
@@ -134,11 +135,13 @@ class FakeStack:
         def counters() -> CacheCounters:
             if not self.counts:
                 raise SubjectFault("no counters")
-            return CacheCounters(
-                flavour="multi-process",
-                stored_tokens=self.tier.stored * CHUNK,
-                evicted=self.tier.evicted or None,
-                usage_ratio=len(self.tier.keys) / self.tier.chunks,
+            return self.counted(
+                CacheCounters(
+                    flavour="multi-process",
+                    stored_tokens=self.tier.stored * CHUNK,
+                    evicted=self.tier.evicted or None,
+                    usage_ratio=len(self.tier.keys) / self.tier.chunks,
+                )
             )
 
         def before(_: Any) -> CacheCounters | Exception:
@@ -324,6 +327,38 @@ def test_others_that_store_in_the_same_tier_explain_what_is_missing() -> None:
     assert half.sources.loaded < half.expected
     with pytest.raises(NotJudged, match=r"others have stored \d+ tokens in the same tier meanwhile"):
         half.check_decided()
+
+
+def test_what_a_late_counter_adds_is_not_the_doing_of_others() -> None:
+    """Inside of an engine LMCache counts every 10 s: what an earlier test stored comes while this one runs."""
+    read = 0
+
+    def late(counters: CacheCounters) -> CacheCounters:
+        nonlocal read
+        read += 1
+        return replace(counters, flavour="in-process", usage_ratio=None, stored_tokens=0 if read == 1 else 320)
+
+    tier = FakeTier(chunks=24)
+    tier.capacity_tokens = lambda: SIZE  # type: ignore[method-assign]
+    half = capacity_of(FakeStack(tier, counted=late)).half()
+    half.check_decided()
+    assert half.sources.loaded < half.expected
+
+
+@pytest.mark.parametrize(("usage_ratio", "explained"), [(None, True), (0.5, False)])
+def test_a_tier_that_was_given_no_time_to_evict_explains_what_is_missing(
+    usage_ratio: float | None, explained: bool
+) -> None:
+    refused = iter(range(10**6))
+
+    def count(counters: CacheCounters) -> CacheCounters:
+        return replace(counters, usage_ratio=usage_ratio, store_failures=next(refused))
+
+    half = capacity_of(FakeStack(FakeTier(chunks=24), counted=count))
+    half._stack.tier.capacity_tokens = lambda: SIZE  # type: ignore[method-assign]
+    found = half.half()
+    assert found.sources.loaded < found.expected
+    assert found.explained.startswith("the tier had no room for") == explained
 
 
 def test_the_copy_on_the_gpu_is_not_the_tier() -> None:
