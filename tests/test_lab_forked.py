@@ -24,6 +24,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_it_has_its_own_words_folder_variables_and_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "says.py").write_text(SAYS)
     (tmp_path / "site").mkdir()
@@ -37,6 +38,7 @@ def test_it_has_its_own_words_folder_variables_and_output(tmp_path: Path, monkey
         assert result.errlines == ["error"]
 
 
+@pytest.mark.long
 def test_workers_of_xdist_find_what_it_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/only_here.py").touch()

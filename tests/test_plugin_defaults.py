@@ -58,6 +58,7 @@ def test_a_test_of_a_requirement_has_a_timeout(
     assert said in result.stdout.str()
 
 
+@pytest.mark.long
 def test_a_hang_ends_and_the_time_of_its_stack_does_not_count(run: Any) -> None:
     run("--timeout=1").assert_outcomes(passed=1)
     result = run("--timeout=1", body="time.sleep(60)")

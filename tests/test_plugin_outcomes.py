@@ -554,6 +554,7 @@ def test_ctrl_c_leaves_an_incomplete_report(run: Run, project: pytest.Pytester, 
     assert ">interrupted<" in (project.path / "reports/badge-core.svg").read_text()
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_an_error(run: Run, project: pytest.Pytester) -> None:
     source = """
     import os

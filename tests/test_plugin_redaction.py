@@ -77,7 +77,7 @@ def leaks(text: str) -> list[str]:
     return [kind for kind, (secret, _) in PLANTED.items() if secret in text]
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_no_file_of_a_run_holds_a_secret(project: pytest.Pytester, run: Run, workers: int) -> None:
     result = run(SOURCE, "--junit-xml=reports/junit.xml", "-rA", "-n1" if workers else "-v", apart=bool(workers))
     assert result.ret == 1

@@ -363,6 +363,7 @@ def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureF
     result.stderr.fnmatch_lines(["*fake-0, fake-0-tier of stack * no longer run; start a new one with --keep-stack*"])
 
 
+@pytest.mark.long
 def test_configurations_run_one_after_the_other(project: Project) -> None:
     fakes.make_config(project.path / "second")
     project.suite(
@@ -403,7 +404,7 @@ ENDS: dict[str, tuple[str, tuple[str, ...], int]] = {
 
 @pytest.mark.parametrize(
     "how",
-    [how if how in {"a fixture errs", "pytest.exit"} else pytest.param(how, marks=pytest.mark.long) for how in ENDS],
+    [how if how == "a fixture errs" else pytest.param(how, marks=pytest.mark.long) for how in ENDS],
 )
 def test_nothing_runs_after_a_run_however_it_ends(project: Project, how: str) -> None:
     code, args, status = ENDS[how]
@@ -431,7 +432,7 @@ def test_nothing_runs_after_a_run_however_it_ends(project: Project, how: str) ->
     assert {entry["id"] for entry in report["requirements"]} >= {"CFG-01", "CFG-02"}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, workers: int) -> None:
     project.fake.behave(engine="dies")
     project.suite(PASSES + PASSES.replace("test_request", "test_two").replace("CFG-01", "CFG-02"))
@@ -616,6 +617,7 @@ def test_workers_share_one_stack_and_take_turns(project: Project) -> None:
     assert project.registered() == []
 
 
+@pytest.mark.long
 def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     project.suite(SHARED)
     result = project.run(*project.subject, "--keep-stack", "-k", "last or together")
@@ -628,6 +630,7 @@ def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     assert teardown.tear_down(record, project.path / "cache" / "stacks").left_running == ()
 
 
+@pytest.mark.long
 def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) -> None:
     project.suite(
         """

@@ -324,6 +324,7 @@ def test_a_port_that_stays_taken_is_named(place: Place, monkeypatch: pytest.Monk
     assert place.left() == NOTHING
 
 
+@pytest.mark.long
 def test_a_stranger_on_our_port_is_not_taken_for_ours(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first = place.up("first")
     free = launch._free_port

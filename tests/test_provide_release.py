@@ -496,6 +496,7 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
         describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="none")
 
 
+@pytest.mark.long
 def test_a_cache_server_of_other_owners_is_found_by_the_service_that_the_engines_name(site4: Site) -> None:
     site4.install()
     (engine,) = [one for one in site4.cluster.pods("mine") if "vllm" in one["metadata"]["name"]]

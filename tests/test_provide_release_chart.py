@@ -243,6 +243,7 @@ def test_installed_judged_and_gone(project: Project) -> None:
         assert phase in shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("project", [pytest.param(3, marks=pytest.mark.long), 4], indirect=True)
 def test_the_rights_that_are_documented_are_enough(project: Project) -> None:
     rules = [rule for one in documented() if one["kind"] == "ClusterRole" for rule in one["rules"]]
@@ -290,6 +291,7 @@ def test_workers_share_one_release(project: Project) -> None:
     assert project.namespaces() == []
 
 
+@pytest.mark.long
 def test_kept_then_judged_again_then_stopped(project: Project) -> None:
     result = project.apart("--keep-stack")
     result.assert_outcomes(passed=7)
@@ -357,6 +359,7 @@ def crds(project: Project) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_what_a_killed_run_left_is_removed_by_the_next_one(project: Project) -> None:
     path = killed(project)
     (left,) = project.namespaces()
@@ -461,6 +464,7 @@ def test_what_is_missing_is_told_before_anything_is_made(project: Project) -> No
     assert not any(one.startswith("POST /api/v1/namespaces") for one in project.cluster.requests)
 
 
+@pytest.mark.long
 def test_a_release_that_crashes_is_an_error_with_a_bundle(project: Project) -> None:
     project.cluster.fates["vllm"] = "crash"
     project.values["servingEngineSpec"]["vllmApiKey"] = KEY
@@ -543,6 +547,7 @@ def test_the_scheduler_has_the_last_word_on_room(project: Project) -> None:
     result.stdout.fnmatch_lines(["*Unschedulable*Insufficient nvidia.com/gpu*"])
 
 
+@pytest.mark.long
 def test_refused_objects_are_all_told(project: Project) -> None:
     project.cluster.refuses = {"vllm-m-deployment-vllm": "must not contain dots", "vllm-secrets": "too long"}
     result = project.run("-k", "test_engine")
@@ -604,6 +609,7 @@ def test_a_known_defect_points_to_its_ready_waiver(project: Project) -> None:
 # --- adopting ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
     project.install()
     before = json.dumps([*project.cluster.objects.values()], sort_keys=True, default=str)
@@ -704,6 +710,7 @@ def kind_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
+@pytest.mark.long
 def test_a_kind_cluster_lives_for_one_run(project: Project, kind_log: Path) -> None:
     project.apart("--cluster=kind", "-k", "test_engine").assert_outcomes(passed=1)
     assert kind_log.read_text().split() == ["create", "delete"]
@@ -723,6 +730,7 @@ def test_the_kind_cluster_of_a_killed_run_is_deleted_by_the_next_one(project: Pr
     assert not path.exists(), "what was on it is gone with it"
 
 
+@pytest.mark.long
 def test_a_kind_cluster_that_does_not_pass_the_preflight_is_deleted(project: Project, kind_log: Path) -> None:
     project.values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
     result = project.apart("--cluster=kind")
