@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import gain, load_cost, requirement
+from . import cost_beyond_tier, gain, load_cost, requirement
 
 if TYPE_CHECKING:
     from fixtures.core.record import Baseline
     from fixtures.experiments.load import Served
     from fixtures.instruments.prompts import Prompts
-    from fixtures.plugin.recording import Figures
+    from fixtures.plugin.recording import AddEvidence, Figures
     from fixtures.subject.stack import Stack
 
 pytestmark = pytest.mark.exclusive_host
@@ -62,7 +62,7 @@ def test_nothing_fails_under_that_load(stack: Stack, beyond_pool: tuple[Served, 
 
 @requirement("THR-03")
 def test_offload_is_cheap_where_it_cannot_help(
-    stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures
+    stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures, evidence: AddEvidence
 ) -> None:
     """Conversations that fit the KV pool take at most 1.05 x their time without a connector, 2 x on a CPU."""
     cost = load_cost(stack, prompts, baseline)
@@ -74,3 +74,7 @@ def test_offload_is_cheap_where_it_cannot_help(
         f"expected conversations that fit the KV pool within {cost.allowed} x their time without a connector, "
         f"got {cost.duration}"
     )
+    beyond, sent = cost_beyond_tier(stack, prompts, baseline)
+    evidence("conversations beyond the CPU tier", sent)
+    if beyond is not None:
+        figures.interval("time of a conversation beyond the CPU tier, with / without", beyond, "", better="lower")

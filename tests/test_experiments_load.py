@@ -14,7 +14,7 @@ from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.core.record import Baseline, Load
 from fixtures.evidence.metrics import EngineCounters
-from fixtures.experiments import load
+from fixtures.experiments import load, load_cost
 from fixtures.instruments.conversations import Conversation, Conversations
 from fixtures.instruments.prompts import Prompts
 from fixtures.instruments.response import Response
@@ -231,10 +231,10 @@ def test_requests_that_fail_are_for_thr_02_to_say() -> None:
     assert stack.context.incidents.of("THR-02")
 
 
-def cost(monkeypatch: pytest.MonkeyPatch, latency_s: float, slower: float = 1.0) -> load.LoadCost:
-    monkeypatch.setattr(load, "serve", lambda *_: served(latency_s=latency_s))
-    monkeypatch.setattr(load, "slower_now", lambda *_: slower)
-    return load.load_cost(FakeStack(), prompts(), baseline())  # type: ignore[arg-type]
+def cost(monkeypatch: pytest.MonkeyPatch, latency_s: float, slower: float = 1.0) -> load_cost.LoadCost:
+    monkeypatch.setattr(load_cost, "serve", lambda *_: served(latency_s=latency_s))
+    monkeypatch.setattr(load_cost, "slower_now", lambda *_: slower)
+    return load_cost.load_cost(FakeStack(), prompts(), baseline())  # type: ignore[arg-type]
 
 
 def test_conversations_that_fit_the_pool_may_take_a_twentieth_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,12 +246,46 @@ def test_conversations_that_fit_the_pool_may_take_a_twentieth_longer(monkeypatch
 
 def test_on_a_cpu_the_copies_take_the_cores_that_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     for latency_s, too_slow in ((2.4, False), (4.2, True)):
-        monkeypatch.setattr(load, "serve", lambda *_, seconds=latency_s: served(latency_s=seconds))
-        monkeypatch.setattr(load, "slower_now", lambda *_: 1.0)
+        monkeypatch.setattr(load_cost, "serve", lambda *_, seconds=latency_s: served(latency_s=seconds))
+        monkeypatch.setattr(load_cost, "slower_now", lambda *_: 1.0)
         stack = FakeStack(record=SimpleNamespace(baseline=None, device="cpu"))
-        assert load.load_cost(stack, prompts(), baseline()).too_slow is too_slow  # type: ignore[arg-type]
+        assert load_cost.load_cost(stack, prompts(), baseline()).too_slow is too_slow  # type: ignore[arg-type]
 
 
 def test_a_machine_that_is_slower_now_is_not_the_cost_of_offload(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotJudged, match="nothing else uses the machine"):
         cost(monkeypatch, 2.4, slower=1.3).check_decided()
+
+
+def beyond(monkeypatch: pytest.MonkeyPatch, stack: FakeStack, **changes: Any) -> tuple[Any, str, list[Any]]:
+    sent: list[Any] = []
+
+    def serve(_: Any, __: Any, shape: Conversation) -> load.Served:
+        sent.append(shape)
+        return served(latency_s=2.2, users=shape.users, **changes)
+
+    monkeypatch.setattr(load_cost, "serve", serve)
+    return *load_cost.cost_beyond_tier(stack, prompts(), baseline()), sent  # type: ignore[arg-type]
+
+
+def test_conversations_beyond_the_tier_are_compared_user_by_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = FakeStack(tier_tokens=POOL * 2)
+    found, said, (shape,) = beyond(monkeypatch, stack)
+    assert shape.working_set_tokens > stack.tier_tokens
+    assert (round(found.median, 3), found.n) == (1.1, 8)
+    assert f"{shape.users} conversations" in said
+
+
+def test_a_tier_that_takes_long_to_exceed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said, sent = beyond(monkeypatch, FakeStack(tier_tokens=10_000 * POOL))
+    assert found is None
+    assert not sent
+    assert "--deadline beyond_tier=" in said
+
+
+def test_requests_that_fail_beyond_the_tier_are_for_thr_02_to_say_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = FakeStack(tier_tokens=POOL * 2)
+    found, said, _ = beyond(monkeypatch, stack, failures=("HTTP 503",))
+    assert found is None
+    assert "THR-02" in said
+    assert stack.context.incidents.of("THR-02")
