@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import NotJudged
-from fixtures.core.units import MIB, seconds_of
+from fixtures.core.units import MIB, parse_duration
 from fixtures.experiments import soak as module
 from fixtures.experiments.soak import Cycle, Soak, soak
 from fixtures.instruments.prompts import Prompts
@@ -108,10 +108,10 @@ def test_the_first_and_the_last_minutes_are_kept(
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5h", 5400), ("60", 60)])
 def test_durations(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0s", "1d", "-1h", "h", "1 hour", "1e3"])
+@pytest.mark.parametrize("text", ["", "0s", "1d", "-1h", "h", "1 hour", "1e3", "\u0663m", "9" * 400, "721h"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="no duration such as 90s"):
-        seconds_of(text)
+    with pytest.raises(ValueError, match="not a duration such as 90s"):
+        parse_duration(text)

@@ -421,7 +421,7 @@ def test_some_profiles_are_judged_on_request_only(
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44'; did you mean COR-04?*"),
         (("--requirement=",), "*--requirement is empty; give at least one name, or omit the option"),
         (("--profiles= ,",), "*--profiles is empty; give at least one name, or omit the option"),
-        (("--soak=1d",), "*--soak: '1d' is no duration such as 90s, 15m or 1h*"),
+        (("--soak=1d",), "*--soak: '1d' is not a duration such as 90s, 15m or 1h*"),
         ((f"--requirement={PLANNED}",), f"*--requirement: {PLANNED} is planned: no test checks it yet*"),
         (
             ("--requirement=API-01", "--profile=core"),

@@ -100,6 +100,7 @@ def test_deadlines_are_set_by_name() -> None:
         ("answer=0", "give a number of seconds above 0"),
         ("answer=inf", "give a number of seconds above 0"),
         ("answer=nan", "give a number of seconds above 0"),
+        ("answer=1e20", "above 0, and at most 30 days"),
         ("tokens_per=3", "give NAME=SECONDS"),
     ],
 )
