@@ -819,10 +819,13 @@ def test_json_is_read_wherever_it_begins_and_whatever_stands_before(before: str,
         json.dumps({"message": "Put task failed for key x", "level": 40, "logger": "lmcache.v1"}),
         json.dumps({"message": "something new", "levelno": "40", "logger": "lmcache.v1"}, separators=(",", ":")),
         json.dumps({"message": "something new", "level": 20, "logger": "lmcache.v1"}),
+        json.dumps({"log.level": "error", "message": "new, too", "log": {"logger": "lmcache.v1"}}),
+        json.dumps({"message": "new again", "log": {"level": "error", "logger": "lmcache.v1", "origin": {}}}),
+        json.dumps({"message": "an answer", "log": {"level": "info", "logger": "lmcache.v1"}}),
     ]
     text = before + "".join(f"{prefix}{line}\n" for line in lines)
     facts = read_log(text)
-    assert [found.signature.id for found in facts.findings] == ["write-expired", "put-failed", "unknown-error"]
+    assert [found.signature.id for found in facts.findings] == ["write-expired", "put-failed", *("unknown-error",) * 3]
     assert (facts.stored_tokens("cmpl-1"), facts.speaks, facts.format_known) == (2048, True, True)
     reader = LogReader()
     for line in text.encode().splitlines(keepends=True):
