@@ -94,6 +94,8 @@ def pod(env: dict[str, Any], args: list[Any] | None = None, **spec: Any) -> list
     [
         ({"LMCACHE_REMOTE_URL": "lm://x-cache-server-service:81"}, ["x-cache-server-service"]),
         ({"LMCACHE_REMOTE_URL": "redis://:pw@store:6379/0"}, ["store"]),
+        ({"LMCACHE_REMOTE_URL": "redis://:p@w@store:6379/0"}, ["store"]),
+        ({"LMCACHE_REMOTE_URL": "nats://u:p@a:4222,nats://u:p@b:4222"}, ["a", "b"]),
         ({"LMCACHE_REMOTE_URL": "redis://store.n.svc.cluster.local:6379"}, ["store"]),
         ({"LMCACHE_REMOTE_URL": "redis://store.n.svc:6379"}, ["store"]),
         ({"LMCACHE_REMOTE_URL": "redis://store.svc"}, ["store"]),
