@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fixtures import plugin
+from fixtures.core.deadlines import SETTABLE
 from fixtures.plugin import options
 from fixtures.plugin.option_docs import DOCUMENT, README, document, main, readme
 from fixtures.plugin.option_table import TABLE
@@ -34,6 +35,7 @@ def test_the_documents_are_current() -> None:
     assert DOCUMENT.read_text() == document(), "run: python -m fixtures options"
     assert README.read_text() == readme(README.read_text()), "run: python -m fixtures options"
     assert all(f"`--{option.name}" in document() for option in TABLE)
+    assert all(re.search(rf"^\| `{name}` \| [\d.]+ \| \w.*\. \|$", document(), re.MULTILINE) for name in SETTABLE)
 
 
 def test_a_readme_without_a_place_for_a_table_is_refused() -> None:
