@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.__main__ import COMMANDS
+from fixtures.catalogue.profiles import ON_REQUEST
+from fixtures.catalogue.requirements import REQUIREMENTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -69,6 +71,16 @@ def test_the_readme_has_a_table_of_contents() -> None:
     text = (ROOT / "README.md").read_text()
     heads = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
     assert re.findall(r"^- \[(.+)\]\(#", text, flags=re.MULTILINE) == heads
+
+
+def test_the_readme_counts_the_requirements_of_a_default_run() -> None:
+    text = (ROOT / "README.md").read_text()
+    by_default = [one for one in REQUIREMENTS.values() if not one.planned and not ON_REQUEST.intersection(one.profiles)]
+    on_request = sum(not one.planned for one in REQUIREMENTS.values()) - len(by_default)
+    told = re.search(r"^conformance: (.*) not applicable; (\d+) not run$", text, flags=re.MULTILINE)
+    assert told
+    assert (sum(map(int, re.findall(r"\d+", told[1]))), int(told[2])) == (len(by_default), on_request)
+    assert f"judges {len(by_default) - int(told[1].split()[-1])} requirements" in text
 
 
 def commands(page: Path) -> list[str]:
