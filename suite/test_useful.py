@@ -124,14 +124,14 @@ def test_offload_does_not_slow_decoding(stack: Stack, prompts: Prompts, baseline
 
 @requirement("LAT-07")
 def test_running_answers_are_not_held_up(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
-    """While other requests store and load, gaps between tokens of running answers are at most 1.5 x the baseline + 20 ms."""
+    """While others store and load, gaps between the tokens of running answers grow by at most half + 20 ms."""
     cost = disturbance(stack, prompts, baseline)
     figures.interval("95 of 100 gaps, without offload", cost.without.ms, "ms")
     figures.interval("95 of 100 gaps, with offload", cost.with_connector.ms, "ms", better="lower")
     cost.check_decided()
     assert not cost.too_slow, (
-        f"expected running answers to wait at most {cost.allowed_s * 1e3:.0f} ms for a token ({cost.without.median * 1e3:.0f} "
-        f"ms without a connector), got {cost.with_connector.median * 1e3:.0f} ms"
+        f"expected running answers to wait at most {cost.allowed_ms:.0f} ms for a token ({cost.without.ms.median:.0f} "
+        f"ms without a connector), got {cost.with_connector.ms.median:.0f} ms"
     )
 
 
