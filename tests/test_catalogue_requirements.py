@@ -91,7 +91,7 @@ def test_profiles_follow_the_section_except_where_marked() -> None:
 
 
 def test_the_nearest_name_is_offered() -> None:
-    assert nearest("acc-2", REQUIREMENTS) == "; did you mean ACC-02?"
+    assert nearest("acc-2", REQUIREMENTS) == " (did you mean ACC-02?)"
     assert nearest("zzz", REQUIREMENTS) == ""
 
 
