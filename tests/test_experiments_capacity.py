@@ -275,7 +275,7 @@ def test_a_tier_that_is_smaller_than_it_says_loses_a_part_of_the_half() -> None:
     half.check_decided()
     assert half.sources.loaded < half.expected
     assert half.short.startswith("prompts 1 to 4 of 32: ")
-    with pytest.raises(NotJudged, match="did not come back whole"):
+    with pytest.raises(NotJudged, match="was not reloaded completely"):
         capacity.order()
     assert capacity.overfilled().evicted, "the rest is judged all the same"
 
@@ -382,7 +382,7 @@ def test_where_nothing_is_gone_no_order_is_seen() -> None:
     stack = FakeStack(FakeTier(chunks=1000))
     stack.tier.capacity_tokens = lambda: SIZE  # type: ignore[method-assign]
     capacity = capacity_of(stack)
-    with pytest.raises(NotJudged, match=r"nothing of the \d+ prompts that were read had been evicted"):
+    with pytest.raises(NotJudged, match=r"none of the \d+ prompts that were repeated had been evicted"):
         capacity.order().check_decided()
     assert capacity.overfilled().evicted is None, "more was stored than it holds: it does not count, or is larger"
     with pytest.raises(NotJudged, match="no eviction is counted"):
@@ -391,7 +391,7 @@ def test_where_nothing_is_gone_no_order_is_seen() -> None:
 
 def test_where_everything_is_gone_no_order_is_seen() -> None:
     sent = Sent(Prompts(1, "x", CHUNK, 4000).unique(1), 1)
-    with pytest.raises(NotJudged, match="everything of the 1 prompts"):
+    with pytest.raises(NotJudged, match="all of the 1 prompts"):
         Order((), (sent,)).check_decided()
 
 

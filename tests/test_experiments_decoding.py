@@ -152,7 +152,7 @@ def test_gaps_around_what_is_allowed_do_not_decide() -> None:
 
 def test_a_baseline_of_an_earlier_version_is_none() -> None:
     for judge in (decoding.decode_cost, decoding.disturbance):
-        with pytest.raises(NotJudged, match="stand it up again"):
+        with pytest.raises(NotJudged, match="let the run start the stack"):
             judge(FakeStack(), source(), baseline())  # type: ignore[arg-type]
 
 

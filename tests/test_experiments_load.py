@@ -220,7 +220,7 @@ def test_a_gain_needs_a_tier_that_holds_them_and_an_engine_that_was_loaded_so() 
     both = served(), served()
     with pytest.raises(NotJudged, match="larger buffer"):
         load.gain(FakeStack(tier_tokens=100), both, baseline())  # type: ignore[arg-type]
-    with pytest.raises(NotJudged, match="stand it up again"):
+    with pytest.raises(NotJudged, match="let the run start the stack"):
         load.gain(FakeStack(), both, baseline(beyond_pool=None))  # type: ignore[arg-type]
 
 

@@ -247,7 +247,7 @@ def test_copies_on_the_gpu_count_where_they_are_whole(on_gpu: int, compared: int
     )
     stack: Any = FakeStack()
     if not compared:
-        with pytest.raises(NotJudged, match="whole copy on the GPU"):
+        with pytest.raises(NotJudged, match="complete copy left on the GPU"):
             preemption.answers_afterwards(stack, control, [prompt], 4)
         return
     (found,) = preemption.answers_afterwards(stack, control, [prompt], 4)
