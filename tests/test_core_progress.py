@@ -34,8 +34,10 @@ def test_many_updates_make_few_plain_lines_and_the_latest_text_is_shown() -> Non
 
 def test_a_plain_phase_shows_itself_even_while_its_owner_is_blocked() -> None:
     out = io.StringIO()
+    until = time.monotonic() + 10
     with Progress(out, live=False, every_s=0.05).phase("engine"):
-        time.sleep(0.2)
+        while len(out.getvalue().splitlines()) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
     assert len(out.getvalue().splitlines()) >= 3
 
 
