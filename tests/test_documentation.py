@@ -6,6 +6,8 @@ import configparser
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fixtures.catalogue.profiles import ON_REQUEST
 from fixtures.catalogue.requirements import REQUIREMENTS
 
 ROOT = Path(__file__).parents[1]
+EMBEDDED = "configs/embedded/values.yaml"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 REPORTS = {path for path in PAGES if path.read_text().startswith("# KV-cache offload conformance\n\n**")}
 """Written by runs, as they were."""
@@ -128,6 +131,22 @@ def test_commands_of_the_pages_exist(page: Path, pytestconfig: pytest.Config) ->
     foreign = [one for one in found if OTHER_PROGRAMS.match(one)]
     said = NOT_RUN_HERE.get(str(page.relative_to(ROOT)))
     assert not foreign or (said is not None and said in page.read_text()), f"say where these were run: {foreign}"
+
+
+EXAMPLES = {"NS": "ns", "R": "r", "values.yaml": EMBEDDED, "path/to/values.yaml": EMBEDDED}
+"""What stands for a word that the reader replaces; commands with ``...`` are left out."""
+SUITE_COMMANDS = sorted(
+    {one for page in PAGES if page not in REPORTS for one in commands(page) if one.startswith("pytest suite ")}
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [one for one in SUITE_COMMANDS if "..." not in one])
+def test_a_command_of_the_pages_selects_tests(command: str) -> None:
+    words = [EXAMPLES.get(word, word) for word in shlex.split(command)]
+    call = [sys.executable, "-m", *words, "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr
 
 
 @pytest.mark.parametrize(
