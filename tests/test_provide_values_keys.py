@@ -238,8 +238,14 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
             {"servingEngineSpec": {"modelSpec": [MODEL, MODEL]}},
             "modelSpec[1].name is 'm', as that of modelSpec[0], and Helm installs no two objects of one name; give each",
         ),
-        ({"model": {"replicaCount": "abc"}}, "modelSpec[0].replicaCount holds the text 'abc'; write a whole number."),
-        ({"model": {"replicaCount": 1.5}}, "modelSpec[0].replicaCount holds the number 1.5; write a whole number."),
+        (
+            {"model": {"replicaCount": "abc"}},
+            "modelSpec[0].replicaCount holds the text 'abc'; write a whole number, 0 or more",
+        ),
+        (
+            {"model": {"replicaCount": 1.5}},
+            "modelSpec[0].replicaCount holds the number 1.5; write a whole number, 0 or more.",
+        ),
         (
             {"routerSpec": {"servicePort": "http"}},
             "routerSpec.servicePort holds the text 'http'; write the number of a port",
@@ -258,7 +264,10 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
         ),
         ({"servingEngineSpec": {"enableEngine": False}}, "enableEngine switches all engines off; set it to true."),
         ({"model": {"enabled": False}}, "enabled is false and no other model is enabled, so no engine is started"),
-        ({"routerSpec": {"replicaCount": -1}}, "routerSpec.replicaCount holds the number -1; write a whole number."),
+        (
+            {"routerSpec": {"replicaCount": -1}},
+            "routerSpec.replicaCount holds the number -1; write a whole number, 0 or more.",
+        ),
     ],
 )
 def test_a_value_that_starts_nothing_or_too_much_is_refused(load: Load, over: Any, sentence: str) -> None:
@@ -397,7 +406,7 @@ def test_an_overlay_is_merged_as_helm_does_it(load: Load, tmp_path: Path) -> Non
         (
             "servingEngineSpec.modelSpec[0].replicaCount=abc",
             "--set servingEngineSpec.modelSpec[0].replicaCount: servingEngineSpec.modelSpec[0].replicaCount holds the text "
-            "'abc'; write a whole number.",
+            "'abc'; write a whole number, 0 or more.",
         ),
         (
             "routerSpec.routingLogc=a",
