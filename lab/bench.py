@@ -153,17 +153,19 @@ class Bench:
 
     @contextlib.contextmanager
     def proxied(self, proxy: Proxy) -> Iterator[Path]:
-        """Put a proxy in front of the first engine for a while; yields the record that leads through it.
+        """Put a proxy in front of the router, or of the first engine, for a while; yields the record that leads through it.
 
         Raises:
             LabError: its fault never acted.
         """
-        engine = self.record.engines[0]
-        with FaultProxy(engine.url, PROXY_FAULTS[proxy.name](**proxy.params)) as running:
+        front = (*self.record.routers, *self.record.engines)[0]
+        fault = PROXY_FAULTS[proxy.name](**proxy.params)
+        fault.engines = tuple(engine.url for engine in self.record.engines)
+        with FaultProxy(front.url, fault) as running:
             folder = self.folder / "proxied"
             folder.mkdir(exist_ok=True)
             record = self.record.model_copy(deep=True, update={"id": f"{self.record.id}-proxied", "folder": folder})
-            record.engines[0].url = running.url
+            (*record.routers, *record.engines)[0].url = running.url
             path = record.save(folder)
             try:
                 yield path
@@ -239,7 +241,9 @@ def stand_up(
     )
     bench = Bench(folder, record, registry)
     time.sleep(0.5)  # the last lines of the start
-    bench.start_of_logs = {server.log: server.log.read_bytes() for server in record.servers if server.log is not None}
+    bench.start_of_logs = {
+        server.log: server.log.read_bytes() for server in record.everything if server.log is not None
+    }
     return bench
 
 
@@ -270,6 +274,8 @@ def _replace(path: Path, text: str) -> None:
 
 def changed_config(name: str, subject: Subject, values: Values | None, folder: Path) -> Config:
     """The subject's configuration with other values, written in the chart's own format."""
+    if values is not None and values.configuration:
+        subject = dataclasses.replace(subject, config=values.configuration)
     original = subject.load()
     folder = (folder / name).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -287,6 +293,8 @@ def changed_config(name: str, subject: Subject, values: Values | None, folder: P
                 node[last] = value
         model["env"] += [{"name": key, "value": value.replace("{folder}", str(folder))} for key, value in values.env]
         model["vllmConfig"]["extraArgs"] += list(values.extra_args)
+    if values is not None and values.router:
+        body["routerSpec"] |= values.router
     for file, text in values.files.items() if values is not None else ():
         (folder / file).write_text(text)
     (folder / "values.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
@@ -303,9 +311,9 @@ def check_values(record: StackRecord, values: Values) -> None:
 
     if not values.shows:
         return
-    servers = list(record.servers)
+    servers = list(record.everything)
     text = {
-        "command": "\n".join(" ".join(_cmdline(server.process)) for server in record.engines),
+        "command": "\n".join(" ".join(_cmdline(server.process)) for server in (*record.engines, *record.routers)),
         "environment": "\n".join(f"{name}={value}" for server in servers for name, value in _environ(server.process)),
         "log": "\n".join(server.log.read_text(errors="replace") for server in servers if server.log),
         "record": record.model_dump_json(indent=2),

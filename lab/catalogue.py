@@ -46,6 +46,10 @@ class Values:
     """Another model that is made locally (``fixtures/provide/process/model.py``), which brings its own tokenizer."""
     files: dict[str, str] = field(default_factory=dict)
     """Files that are written beside the values; ``{folder}`` in ``env`` names their folder."""
+    configuration: str = ""
+    """Name of another configuration that is changed, in place of the embedded one."""
+    router: dict[str, Any] = field(default_factory=dict)
+    """Other values of ``routerSpec``."""
     where: Literal["command", "environment", "log", "record"] = "record"
     shows: str = ""
     absent: bool = False
@@ -79,6 +83,19 @@ CAPACITY = ("CFG-01", "CAP-01", "CAP-02", "CAP-03", "API-06")
 
 NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="command", shows="--no-enable-prefix-caching")
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
+ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
+"""Two engines behind a router, and one cache server for both."""
+BROKEN_BY_THE_ROUTER = (
+    "API-09",
+    *(
+        f"RTR-07:{name}"
+        for name in ("malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt")
+    ),
+    *(f"RTR-07:{name}" for name in ("prompt-of-wrong-type", "max-tokens-of-wrong-type", "negative-max-tokens")),
+    *(f"RTR-07:chat-{name}" for name in ("without-messages", "messages-of-wrong-type", "negative-max-tokens")),
+)
+"""What vllm-router 0.1.17 answers with plain text, without any fault (configs/two-engines/waivers.yaml)."""
+ROUTING = ("RTR-01", "RTR-02", "RTR-04", "RTR-06", "CFG-01", "CFG-06")
 
 
 @dataclass(frozen=True)
@@ -98,10 +115,12 @@ class Hook:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A fault between clients and engine (``proxy.py``); the proof is its own count."""
+    """A fault between clients and engine, or router (``proxy.py``); the proof is its own count."""
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
+    values: Values | None = None
+    """It needs a stack with other values; one with a router has the fault in front of that."""
 
 
 @dataclass(frozen=True)
@@ -590,6 +609,109 @@ HOOK_FAULTS = (
         Hook("corrupt-load", {"every": 12, "last": 1}),
         ids("COR-03"),
         allowed=CORRECT,
+    ),
+    Fault(
+        "engine-with-keys-of-its-own",
+        "inactive",
+        "of two engines that share a tier, the second one makes keys that the first one never finds",
+        "LM#1095, LM#2136 (PYTHONHASHSEED)",
+        Hook("own-keys", {"engine": 1}, values=ROUTED),
+        ids("RTR-04"),
+        tests=("RTR-04", "CFG-06", "CFG-01", "ACC-02", "RTR-01"),
+    ),
+    Fault(
+        "engine-with-another-dtype",
+        "configuration",
+        "of two engines that share a tier, the second one computes in bfloat16 although both were told float32",
+        "LM#1139 (engines of one tier that are not alike)",
+        Hook("other-dtype", {"instance": "-1", "dtype": "bfloat16"}, at_start=True, values=ROUTED),
+        ids("CFG-06"),
+        tests=("CFG-06", "CFG-01", "RTR-01"),
+    ),
+    Fault(
+        "router-takes-turns",
+        "serving",
+        "the router sends requests to the engines in turn, whatever session they belong to",
+        "PS#818, PS#990 (affinity lost)",
+        Proxy("astray", values=ROUTED),
+        ids("RTR-02"),
+        allowed=ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-sends-one-repeat-astray",
+        "serving",
+        "one repeat of five goes to the next engine",
+        "PS#1055 (hash ring rebuilt on every scrape)",
+        Proxy("astray", {"every": 5, "repeats": True}, values=ROUTED),
+        ids("RTR-02"),
+        allowed=ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-loses-the-session-header",
+        "serving",
+        "the router loses the header that tells sessions apart, and goes by the whole prompt",
+        "PS#201 (headers lost in the router)",
+        Proxy("without-header", {"name": "x-user-id"}, values=ROUTED),
+        ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-is-slow",
+        "latency",
+        "the router takes 100 ms for every request",
+        "PS#448 (a router that starves)",
+        Proxy("delay", {"seconds": 0.1}, values=ROUTED),
+        ids("RTR-05"),
+        tests=("RTR-05", "RTR-01", "RTR-02"),
+    ),
+    Fault(
+        "router-collects-streams",
+        "serving",
+        "the router collects a stream and sends it at its end",
+        "PS#706 (streams)",
+        Proxy("hold-first-event", {"seconds": 0.2}, values=ROUTED),
+        ids("RTR-05"),
+        tests=("RTR-05", "RTR-01", "RTR-02"),
+    ),
+    Fault(
+        "router-refuses-in-text",
+        "serving",
+        "the router answers what it refuses with an error that is a text",
+        'cluster: production-stack\'s router answers {"error": "text"}',
+        Proxy("bad-requests", {"body": '{"error": "no such model"}'}, values=ROUTED),
+        ids("RTR-07"),
+        tests=("RTR-07", "RTR-01", "CFG-01"),
+        without=BROKEN_BY_THE_ROUTER,
+    ),
+    Fault(
+        "router-refuses-as-its-own-fault",
+        "serving",
+        "the router answers what the engine refuses with a server error",
+        "PS#201 (statuses lost in the router)",
+        Proxy("bad-requests", {"status": 500}, values=ROUTED),
+        ids("RTR-07"),
+        tests=("RTR-07", "RTR-01", "CFG-01"),
+        without=BROKEN_BY_THE_ROUTER,
+    ),
+    Fault(
+        "router-lists-a-model-that-is-gone",
+        "serving",
+        "the router lists the model of an engine that is gone",
+        "PS#490 (models of removed pods)",
+        Proxy("list-models", values=ROUTED),
+        ids("RTR-01"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-lists-no-model",
+        "serving",
+        "the router answers, and lists nothing",
+        "PS#490 (empty model list)",
+        Proxy("list-models", {"none": True}, values=ROUTED),
+        ids("RTR-01"),
+        tests=ROUTING,
     ),
     Fault(
         "second-engine-only",
@@ -1417,6 +1539,12 @@ HEALTHY: tuple[Healthy, ...] = (
         "two-engines",
         "replicaCount: 2",
         TWO_ENGINES,
+    ),
+    Healthy(
+        "two-engines-behind-a-router",
+        "two engines behind a router, and one cache server for both",
+        ROUTED,
+        without=BROKEN_BY_THE_ROUTER,
     ),
     Healthy(
         "log-level-debug",

@@ -42,6 +42,8 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    to: str | None = None
+    """Base URL of whom to ask; None: the upstream of the proxy."""
 
     @property
     def generates(self) -> bool:
@@ -90,6 +92,8 @@ class Fault:
 
     def __init__(self, **params: Any) -> None:
         self.params = params
+        self.engines: tuple[str, ...] = ()
+        """Base URLs of the engines behind a router, for a fault that passes it by."""
         self.fired = 0
         self.lock = threading.Lock()
 
@@ -517,6 +521,55 @@ class Models(Fault):
         return answer
 
 
+class ListModels(Fault):
+    """``/v1/models`` lists one more model, that of an engine that is gone; with ``none``, it lists nothing."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Another list."""
+        answer = forward(request)
+        if request.path == "/v1/models" and answer.status == 200:
+            self.acts()
+            if self.params.get("none"):
+                answer.with_json(lambda body: body | {"data": []})
+            else:
+                answer.with_json(lambda body: body | {"data": [*body["data"], body["data"][0] | {"id": "gone"}]})
+        return answer
+
+
+class Astray(Fault):
+    """A router that sends requests to the engines as it likes: with ``every``, every so many-th request, in turn.
+
+    ``by``: ``turns``, or the ``hash`` of the whole ``prompt``, or ``one`` for always the same engine.
+    With ``repeats``, only what was asked before.
+    """
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Asks an engine itself."""
+        if not request.generates:
+            return forward(request)
+        key = hashlib.sha256(str(request.json.get("prompt")).encode()).digest()
+        with self.lock:
+            seen = self.params.setdefault("seen", {})
+            again, seen[key] = key in seen, seen.get(key, len(seen))
+            number = self.params["number"] = self.params.get("number", 0) + 1
+        if number % self.params.get("every", 1) or (self.params.get("repeats") and not again):
+            return forward(request)
+        self.acts()
+        chosen = key[0] if self.params.get("by") == "hash" else number
+        request.to = self.engines[chosen % len(self.engines)]
+        return forward(request)
+
+
+class WithoutHeader(Fault):
+    """A router that loses the header ``name`` of every request on the way."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Passed on without it."""
+        if request.headers.pop(self.params["name"], None) is not None:
+            self.acts()
+        return forward(request)
+
+
 class Metrics(Fault):
     """``/metrics`` says something else: ``rename`` is (old, new), ``double`` a series whose value is doubled.
 
@@ -589,6 +642,9 @@ FAULTS: dict[str, type[Fault]] = {
     "drop-last-token": DropLastToken,
     "edge-cache": EdgeCache,
     "models": Models,
+    "list-models": ListModels,
+    "astray": Astray,
+    "without-header": WithoutHeader,
     "metrics": Metrics,
     "delay": Delay,
 }
@@ -692,7 +748,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _forward(upstream: str, request: Request, client: socket.socket) -> Answer:
     """Ask the engine; hang up on it when the client has hung up."""
-    parts = urlsplit(upstream)
+    parts = urlsplit(request.to or upstream)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=600)
     headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
     connection.request(request.method, request.path, body=request.body or None, headers=headers)

@@ -307,7 +307,8 @@ class Lane:
         self.drop()
         hooks = benches.copy_hooks(self.runner.folder / f"{id_}-hooks")
         benches.write_control(hooks, id_, hook)
-        found = judge(folder, [], cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
+        named = [f"--config={hook.values.configuration}"] if hook.values is not None else []
+        found = judge(folder, named, cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
         if not benches.acted(hooks, id_):
             raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
         return found
@@ -372,6 +373,8 @@ def needs_of(entry: Entry) -> Needs:
         return Needs(injection.values, harms=False, own=injection.at_start)
     if isinstance(injection, Process):
         return Needs(injection.values, harms=isinstance(entry, Fault), own=False)
+    if isinstance(injection, Proxy):
+        return Needs(injection.values, harms=False, own=False)
     return Needs(None, harms=False, own=False)
 
 

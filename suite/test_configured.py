@@ -64,6 +64,14 @@ def test_the_manifests_are_accepted_and_complete(stack: Stack) -> None:
     assert not dangling, f"expected every reference to resolve, got {'; '.join(dangling)}"
 
 
+@requirement("CFG-06")
+def test_engines_that_share_a_tier_hash_alike(stack: Stack) -> None:
+    """Engines that share a tier have the same model, data types, chunk, hash algorithm and hash seed."""
+    for engines in stack.sharing():
+        different = stack.unlike(engines)
+        assert not different, f"expected engines that share a tier to be alike, got {'; '.join(different)}"
+
+
 @requirement("CFG-07")
 def test_the_host_buffer_fits_the_memory_limit(stack: Stack, figures: Figures) -> None:
     """The buffers of all workers and the engine itself fit within the memory limit."""

@@ -81,6 +81,7 @@ class FakeStack:
         self.context = SimpleNamespace(permit=lambda _: None, deadlines=Deadlines(counted_s=0.1), step=nullcontext)
         self.tier = SimpleNamespace(expect_kept=lambda _, sources: self.kept.append(sources))
         self.accounting = SimpleNamespace(hit_tokens=lambda exchange: exchange.prompt.whole_chunk_tokens)
+        self.health = SimpleNamespace(known_gone=frozenset())
         self.traffic = SimpleNamespace(idle=lambda engine: engine.counters(), settled=self.settled)
 
     @property
@@ -109,7 +110,8 @@ class FakeStack:
         step = "fresh" if len(self.asked) == 1 else "reloaded" if self.cleared else "repeated"
         return Exchange(None, payload, self.answer(SOURCES[step]), "e", None, SOURCES[step])
 
-    def route(self, path: str, payload: dict[str, Any]) -> Response:
+    def route(self, path: str, payload: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+        assert not headers
         self.asked.append((path, payload))
         if self.routes_to < len(self.engines):
             self.engines[self.routes_to].finished += 1

@@ -180,7 +180,7 @@ def test_values_are_written_in_the_format_of_the_chart(tmp_path: Path) -> None:
     ("shows", "absent", "good"), [("abc", False, True), ("xyz", False, False), ("abc", True, False)]
 )
 def test_a_change_of_values_has_to_show(shows: str, absent: bool, good: bool) -> None:
-    record = SimpleNamespace(engines=[], servers=[], model_dump_json=lambda indent: "abc")
+    record = SimpleNamespace(engines=[], routers=[], everything=[], model_dump_json=lambda indent: "abc")
     values = Values({}, where="record", shows=shows, absent=absent)
     if good:
         check_values(record, values)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from fixtures.catalogue.selection import musts
 from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
 from fixtures.plugin import locks, subject, teardown
 from fixtures.plugin.judgement import STATE_KEY, Judgement
-from fixtures.provide.process.commands import commands_of
+from fixtures.provide.process.commands import commands_of, router_command
 from fixtures.provide.process_provider import ProcessProvider
 from fixtures.provide.release import sessions
 from fixtures.provide.release_provider import ReleaseProvider
@@ -44,6 +44,7 @@ CONFIGS = ROOT / "configs"
 GPU = ("cpu-offload", "gpu-small", "gpu-multi-process")
 SUBJECTS = [
     ("embedded", "process"),
+    ("two-engines", "process"),
     ("cpu-cluster", "chart"),
     *((name, kind) for name in GPU for kind in ("process", "chart")),
 ]
@@ -95,13 +96,14 @@ def record_of(run: Run, name: str) -> StackRecord:
         requested=requested(command, explicit),
         engines=[
             EngineServer(
-                name="engine-0",
+                name=f"engine-{index}",
                 url="http://127.0.0.1:9",
                 argv=tuple(command.argv),
                 env=dict(command.env),
                 log=run.context.folder / "engine.log",
                 cache_server="kv-0" if of_server else None,
             )
+            for index in range(command.replicas)
         ],
         cache_servers=[Server(name="kv-0", url="http://127.0.0.1:9")] if of_server else [],
         ready_after_s=1.0,
@@ -117,8 +119,9 @@ def record_of(run: Run, name: str) -> StackRecord:
             own=True,
             chart="vllm-stack-0.1.12",
         )
+    if run.provider.name == "chart" or router_command(config) is not None:
         record.routers = [Server(name="router", url="http://127.0.0.1:9")]
-    else:
+    if run.provider.name != "chart":
         record.baseline = Baseline(pool_tokens=1, prompt_tokens=1, cold_s=(1.0,))
     return record
 
@@ -219,13 +222,13 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
     assert sum(report["not_run"].values()) == len(on_request)
 
     absent = {id_ for id_, verdict in verdicts.items() if verdict == "not applicable"}
-    on_a_cluster = {id_ for id_, each in REQUIREMENTS.items() if "release" in each.needs and not each.planned} | {
-        "API-09"
-    }
+    lacks = {"release"} if kind == "process" else set()
+    if name != "two-engines":
+        lacks |= {"several-engines", *(["router"] if kind == "process" else [])}
     assert absent == {
-        *(on_a_cluster if kind == "process" else ()),
+        *(id_ for id_, each in judged.items() if lacks & each.needs),
         *(() if name in GPU else ("MEM-01", "MEM-02")),
-        *(() if name == "embedded" or kind == "chart" else ("API-08",)),
+        *(() if name in ("embedded", "two-engines") or kind == "chart" else ("API-08",)),
     }
     (subject,) = report["subjects"]
     assert ("gpu" in subject["features"]["supported"]) == (name in GPU)

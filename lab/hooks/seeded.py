@@ -527,6 +527,9 @@ def _no_salt(original: Any) -> Any:
         if params("no-salt") and options.get("cache_salt"):
             fired("left the cache salt out of the key")
             options["cache_salt"] = ""
+        elif params("own-keys"):
+            fired("made keys that no other engine has")
+            options["cache_salt"] = f"{options.get('cache_salt') or ''}own"
         return original(self, *args, **options)
 
     return create
@@ -785,6 +788,8 @@ HOOKS = frozenset(
         "reseed",
         "weak-hash",
         "no-salt",
+        "own-keys",
+        "other-dtype",
         "keep-blocks",
         "keep-aborted",
         "count-gpu-only",
@@ -829,6 +834,15 @@ def install() -> None:
     _wrap(logging.StreamHandler, "emit", _emit)
     if params("ignore-sigterm"):
         _ignore_sigterm()
+    _other_dtype()
+
+
+def _other_dtype() -> None:
+    """One engine of several computes in another data type than it was told to."""
+    instance = os.environ.get("LMCACHE_LMCACHE_INSTANCE_ID", "")
+    if (wanted := params("other-dtype")) and instance.endswith(wanted["instance"]) and "--dtype" in sys.argv:
+        sys.argv[sys.argv.index("--dtype") + 1] = wanted["dtype"]
+        fired(f"computes in {wanted['dtype']}")
 
 
 def _ignore_sigterm() -> None:

@@ -77,6 +77,26 @@ def make(folder: Path, *, device: str = "cpu") -> Fake:
     return fake
 
 
+def make_router(folder: Path, *, program: str = "vllm-router") -> Path:
+    """Make an environment with a stand-in for a router in ``folder``; returns its interpreter."""
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    module = "launch_router" if program == "vllm-router" else "app"
+    files = {
+        folder / "pyvenv.cfg": f"home = {Path(sys.base_prefix) / 'bin'}\ninclude-system-site-packages = false\n",
+        folder / "behaviour.json": json.dumps({"router": []}),
+        site / "vllm_router/__init__.py": "",
+        site / f"vllm_router/{module}.py": _main("router"),
+        site / "vllm_router-0.1.17.dist-info/METADATA": "Metadata-Version: 2.1\nName: vllm-router\nVersion: 0.1.17\n",
+    }
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(os.path.realpath(sys.executable))
+    return python
+
+
 def _main(what: str) -> str:
     return f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport servers\nservers.{what}()\n"
 

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -272,3 +273,33 @@ def _registrations(refuses: bool) -> None:
                 else:
                     lmcache_says("Registered KV cache for GPU ID 1 with 2 layers")
                     connection.sendall(b"ok")
+
+
+def router() -> None:
+    """``python -m vllm_router.launch_router``, or production-stack's ``vllm_router.app``: asks the workers in turn."""
+    say("Starting router", process="Router")
+    if "dies" in behaviour("router"):
+        say("no policy of that name", level="ERROR", process="Router")
+        os._exit(1)
+    given = argument("--static-backends").split(",")
+    workers = [word for word in (*given, *sys.argv) if word.startswith("http")]
+    asked: list[int] = []
+
+    def to_worker(path: str) -> Any:
+        def ask(payload: Any) -> tuple[int, Any]:
+            asked.append(1)
+            request = urllib.request.Request(workers[len(asked) % len(workers)] + path)
+            if payload is not None:
+                request.data = json.dumps(payload).encode()
+                request.add_header("Content-Type", "application/json")
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+
+        return ask
+
+    Handler.routes = {
+        "GET /health": lambda _: (200, ""),
+        "GET /v1/models": to_worker("/v1/models"),
+        "POST /v1/completions": to_worker("/v1/completions"),
+    }
+    serve(int(argument("--port")))

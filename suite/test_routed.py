@@ -1,0 +1,146 @@
+"""Router: does all of this also hold through the router and with several engines?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from . import (
+    BAD_REQUESTS,
+    Conversations,
+    astray,
+    bad_request,
+    limits,
+    models_of_engines,
+    recomputed,
+    requirement,
+    router_cost,
+)
+
+if TYPE_CHECKING:
+    from fixtures.experiments.control import Control
+    from fixtures.instruments.api import Api
+    from fixtures.instruments.prompts import Prompts
+    from fixtures.instruments.text_requests import TextRequests
+    from fixtures.plugin.recording import Figures
+    from fixtures.subject.stack import Stack
+
+ANSWER_TOKENS = 4
+BAD = [pytest.param(bad.name, marks=pytest.mark.impact(bad.impact)) for bad in BAD_REQUESTS]
+
+
+@requirement("RTR-01")
+@pytest.mark.shared_stack
+def test_the_router_lists_the_models_of_the_live_engines(stack: Stack) -> None:
+    """Every router lists the models that the engines serve, and no others."""
+    served = models_of_engines(stack)
+    for router in stack.routers:
+        listed = router.models()
+        assert listed == served, (
+            f"expected {router.name} to list {', '.join(sorted(served))}, got {', '.join(sorted(listed)) or 'no model'}"
+        )
+
+
+@requirement("RTR-02")
+def test_a_repeat_goes_to_the_engine_that_holds_its_kv(
+    stack: Stack, text_requests: TextRequests, figures: Figures
+) -> None:
+    """Each of several conversations, asked again in another order, is answered by the engine that computed it, from its KV."""
+    conversations = Conversations(stack, text_requests)
+    conversations.begin()
+    figures("engines that hold KV of a conversation", conversations.engines, "engines", better="higher")
+    repeats = conversations.repeat()
+    lost = astray(repeats)
+    assert not lost, f"expected every repeat on the engine that holds its KV, got {'; '.join(lost)}"
+    computed = recomputed(repeats)
+    assert not computed, f"expected every repeat to reuse KV, got {'; '.join(computed)}"
+
+
+@requirement("RTR-06")
+@pytest.mark.impact("asks")
+def test_a_conversation_that_goes_on_stays_where_its_kv_is(stack: Stack, text_requests: TextRequests) -> None:
+    """Conversations that have become longer are answered by the engine that computed their beginnings, from its KV."""
+    conversations = Conversations(stack, text_requests)
+    conversations.begin()
+    repeats = conversations.repeat(longer=True)
+    lost = astray(repeats)
+    assert not lost, f"expected longer conversations on the engine that holds their KV, got {'; '.join(lost)}"
+    computed = recomputed(repeats)
+    assert not computed, f"expected longer conversations to reuse KV, got {'; '.join(computed)}"
+
+
+@requirement("RTR-06")
+@pytest.mark.impact("evicts")
+def test_conversations_stay_when_the_gpu_copies_are_gone(stack: Stack, text_requests: TextRequests) -> None:
+    """Repeats go to the same engine also if no engine has a GPU copy of them any more."""
+    conversations = Conversations(stack, text_requests)
+    conversations.begin()
+    for engine in stack.engines:
+        stack.clear_prefix_cache(engine=engine)
+    lost = astray(conversations.repeat())
+    assert not lost, f"expected repeats on the same engine without a GPU copy, got {'; '.join(lost)}"
+
+
+@requirement("RTR-06")
+@pytest.mark.impact("asks")
+def test_every_router_replica_keeps_conversations_on_the_same_engine(stack: Stack, text_requests: TextRequests) -> None:
+    """Conversations that began through one router replica are continued through another one on the same engine."""
+    conversations = Conversations(stack, text_requests)
+    conversations.require_replicas()
+    conversations.begin()
+    lost = astray(conversations.repeat(through=1))
+    assert not lost, f"expected every router replica to find the engine that holds the KV, got {'; '.join(lost)}"
+
+
+@requirement("RTR-04")
+def test_kv_that_one_engine_stored_is_loaded_by_the_others(stack: Stack, prompts: Prompts, control: Control) -> None:
+    """A prompt that one engine has stored is loaded by the next one that shares its tier, and gives the same answer."""
+    for giver, taker in stack.neighbours():
+        prompt = prompts.unique(chunks=8)
+        expected = control.answer(prompt, ANSWER_TOKENS, engine=giver)
+        control.require_input_sensitivity(prompts, prompt, expected, ANSWER_TOKENS)
+        stack.clear_prefix_cache(engine=giver)
+        control.check_reloaded(control.complete(prompt, ANSWER_TOKENS, engine=giver), prompt)
+        again = control.complete(prompt, ANSWER_TOKENS, engine=taker)
+        assert again.sources.loaded == prompt.whole_chunk_tokens, (
+            f"expected {taker.name} to load {prompt.whole_chunk_tokens} tokens stored by {giver.name}, got {again.sources}"
+        )
+        control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=taker)
+
+
+@requirement("RTR-05")
+@pytest.mark.exclusive_host
+def test_the_router_adds_little_latency(stack: Stack, text_requests: TextRequests, figures: Figures) -> None:
+    """The first token of a GPU hit comes through the router hardly later than from the engine itself."""
+    cost = router_cost(stack, text_requests)
+    figures("TTFT that the router adds, median", cost.median_s, "s")
+    figures("TTFT that the router adds, 95 of 100", cost.most_s, "s")
+    cost.check_quiet()
+    assert cost.median_s <= limits.ROUTER_MEDIAN_S, (
+        f"expected the router to add at most {limits.ROUTER_MEDIAN_S} s to the TTFT, got {cost.median_s:.3f} s in the median"
+    )
+    assert cost.most_s <= limits.ROUTER_MOST_S, (
+        f"expected the router to add at most {limits.ROUTER_MOST_S} s in 95 of 100 cases, got {cost.most_s:.3f} s"
+    )
+
+
+@requirement("RTR-07")
+@pytest.mark.shared_stack
+@pytest.mark.parametrize("body", BAD)
+def test_an_error_of_the_router_is_an_error_object(router_api: Api, body: str) -> None:
+    """An invalid request through the router gets a 4xx with an OpenAI error object."""
+    response = router_api.send_bad(bad_request(body))
+    assert 400 <= response.status < 500, f"expected a 4xx for {body}, got {response.status}: {response.text[:200]}"
+    assert router_api.error_message(response), f"expected an error object with a message, got {response.text[:200]}"
+
+
+@requirement("RTR-07")
+@pytest.mark.shared_stack
+@pytest.mark.impact("asks")
+@pytest.mark.parametrize("body", ["unknown-model", "prompt-too-long"])
+def test_an_error_is_no_stream_although_one_was_asked_for(router_api: Api, body: str) -> None:
+    """A request for a stream that is refused gets the same status and error object as a plain one, not a stream."""
+    response = router_api.send_bad(bad_request(body, stream=True))
+    assert 400 <= response.status < 500, f"expected a 4xx for {body}, got {response.status}: {response.text[:200]}"
+    assert router_api.error_message(response), f"expected an error object with a message, got {response.text[:200]}"

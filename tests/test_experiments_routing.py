@@ -1,0 +1,172 @@
+"""Where a router sends requests, on stand-ins whose counters say which engine answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.core.deadlines import Deadlines
+from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
+from fixtures.evidence.metrics import EngineCounters
+from fixtures.experiments.routing import Conversations, ask, astray, models_of_engines, recomputed
+from fixtures.instruments.response import Response
+from fixtures.instruments.text_requests import TextRequests
+from fixtures.subject.router import AFFINITY_OF, Router
+
+
+@dataclass
+class FakeEngine:
+    name: str
+    finished: int = 0
+    known: set[str] = field(default_factory=set)
+    last: int = 0
+    models: tuple[str, ...] = ("m",)
+
+    def counters(self) -> EngineCounters:
+        return EngineCounters(requests_finished=self.finished)
+
+    def answer(self, prompt: str) -> None:
+        self.finished += 1
+        self.last = max((len(one) for one in self.known if prompt.startswith(one)), default=0)
+        self.known.add(prompt)
+
+    @property
+    def client(self) -> Any:
+        body = json.dumps({"data": [{"id": model} for model in self.models]})
+        return SimpleNamespace(get=lambda _: Response(200, {}, body, total_s=0.0))
+
+
+class FakeStack:
+    """``choose`` gives the index of the engine by the number of the request, its session and its prompt."""
+
+    def __init__(self, choose: Any, argv: tuple[str, ...] = ("--routing-logic", "session"), routers: int = 1) -> None:
+        self.choose, self.sent, self.status = choose, 0, 200
+        self.seen: list[dict[str, str] | None] = []
+        self.engines = [FakeEngine("a"), FakeEngine("b")]
+        self.health = SimpleNamespace(known_gone=frozenset())
+        self.context = SimpleNamespace(permit=lambda _: None, deadlines=Deadlines(counted_s=0.05))
+        self.traffic = SimpleNamespace(idle=lambda engine: engine.counters(), settled=self.settled)
+        self.routers = [self.router(f"router-{number}", argv) for number in range(routers)]
+
+    def router(self, name: str, argv: tuple[str, ...]) -> Router:
+        found = Router.__new__(Router)
+        found.name, found.server = name, SimpleNamespace(argv=argv)  # type: ignore[assignment]
+        found.client = SimpleNamespace(post=self.post)  # type: ignore[assignment]
+        return found
+
+    def post(self, path: str, payload: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+        assert path == "/v1/completions"
+        self.seen.append(headers)
+        self.sent += 1
+        chosen = self.choose(self.sent, (headers or {}).get("x-user-id"), payload["prompt"])
+        for at in chosen if isinstance(chosen, list) else [chosen]:
+            self.engines[at].answer(payload["prompt"])
+        return Response(self.status, {}, "{}", total_s=0.1)
+
+    def settled(self, engine: FakeEngine, before: EngineCounters, count: int, others: Any) -> EngineCounters:
+        assert (count, others) == (1, {})
+        assert engine.finished == (before.requests_finished or 0) + 1
+        return EngineCounters(computed=1, gpu_hit=engine.last, loaded=0)
+
+
+def source() -> TextRequests:
+    return TextRequests("m", 1, "test")
+
+
+def conversations(stack: FakeStack) -> Conversations:
+    found = Conversations(stack, source())  # type: ignore[arg-type]
+    found.begin()
+    return found
+
+
+def by_session(_number: int, session: str | None, _prompt: str) -> int:
+    return hash(session) % 2
+
+
+def by_beginning(_number: int, _session: str | None, prompt: str) -> int:
+    return len(prompt.split()[0]) % 2
+
+
+def in_turn(number: int, _session: str | None, _prompt: str) -> int:
+    return number % 2
+
+
+def by_whole_prompt(_number: int, _session: str | None, prompt: str) -> int:
+    return sum(map(ord, prompt)) % 2
+
+
+def test_a_router_that_keeps_sessions_together_loses_none() -> None:
+    stack = FakeStack(by_session)
+    found = conversations(stack)
+    repeats = found.repeat()
+    assert (astray(repeats), recomputed(repeats)) == ([], [])
+    assert found.engines in (1, 2)
+    sessions = [(headers or {})["x-user-id"] for headers in stack.seen]
+    assert sessions[7:] == sessions[6::-1], "the repeats come in reverse order"
+    assert len(set(sessions)) == 7
+
+
+def test_a_policy_that_goes_by_the_prompt_is_told_no_session() -> None:
+    stack = FakeStack(by_beginning, ("--policy", "cache_aware"))
+    assert astray(conversations(stack).repeat()) == []
+    assert stack.seen == [None] * 14
+
+
+def test_a_router_that_takes_turns_is_found_though_half_of_the_repeats_are_lucky() -> None:
+    repeats = conversations(FakeStack(in_turn)).repeat()
+    assert len(astray(repeats)) >= 3
+    assert "KV on" in astray(repeats)[0]
+    assert recomputed(repeats)
+
+
+def test_a_router_that_goes_by_the_whole_prompt_loses_what_goes_on() -> None:
+    found = conversations(FakeStack(by_whole_prompt))
+    assert astray(found.repeat()) == []
+    assert astray(found.repeat(longer=True))
+
+
+def test_a_longer_conversation_reuses_the_kv_of_the_shorter_one() -> None:
+    found = conversations(FakeStack(by_session))
+    assert recomputed(found.repeat(longer=True)) == []
+
+
+def test_another_replica_is_asked_where_it_is_named() -> None:
+    found = conversations(FakeStack(by_session, routers=2))
+    assert astray(found.repeat(through=1)) == []
+
+
+def test_what_is_not_answered_or_not_known_is_told() -> None:
+    stack = FakeStack(lambda *_: [0, 1])
+    with pytest.raises(NotJudged, match="a, b each finished a request"):
+        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+    stack = FakeStack(lambda *_: [])
+    with pytest.raises(NotJudged, match="an engine that is not known here"):
+        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+    stack.status = 503
+    with pytest.raises(SubjectFault, match="expected HTTP 200, got 503"):
+        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", sorted(name for name, keeps in AFFINITY_OF.items() if keeps is None))
+def test_a_policy_that_keeps_nothing_together_has_no_affinity(policy: str) -> None:
+    with pytest.raises(NotApplicable, match="keeps nothing on one engine"):
+        Conversations(FakeStack(in_turn, ("--policy", policy)), source())  # type: ignore[arg-type]
+
+
+def test_a_policy_that_is_not_known_is_not_judged() -> None:
+    with pytest.raises(NotJudged, match="command line of router-0 is not known"):
+        Conversations(FakeStack(in_turn, ()), source())  # type: ignore[arg-type]
+    with pytest.raises(NotJudged, match="does not know what the policy magic"):
+        Conversations(FakeStack(in_turn, ("--routing-logic", "magic")), source())  # type: ignore[arg-type]
+
+
+def test_the_models_of_live_engines_are_those_that_they_list() -> None:
+    stack = FakeStack(in_turn)
+    stack.engines[1].models = ("m", "other")
+    assert models_of_engines(stack) == {"m", "other"}  # type: ignore[arg-type]
+    stack.health.known_gone = frozenset({"b"})
+    assert models_of_engines(stack) == {"m"}  # type: ignore[arg-type]

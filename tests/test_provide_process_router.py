@@ -1,0 +1,214 @@
+"""Local routers: what the values ask for, their environment, their command, and that they come and go with their stack."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.progress import Progress
+from fixtures.core.record import StackRecord
+from fixtures.provide.process import probe, router_environment
+from fixtures.provide.process.launch import stand_up
+from fixtures.provide.process.router import POLICY_OF, router_argv, substitutions
+from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
+from fixtures.provide.process.teardown import tear_down
+from fixtures.provide.values.config import load_config
+from fixtures.provide.values.ignored import ignored
+from fixtures.provide.values.load import load_values
+from fixtures.provide.values.router import POLICIES, RouterCommand, router_of
+from fixtures.subject.stack import Stack
+from tests import fakes
+
+ENGINES = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+PYPI = RouterEnv(Path("/env/bin/python"), "vllm-router", "0.1.17")
+OWN = RouterEnv(Path("/env/bin/python"), "production-stack", "0.1.12")
+CONFIG = Path(__file__).parents[1] / "configs" / "two-engines" / "values.yaml"
+
+
+def asked(tmp_path: Path, text: str) -> RouterCommand | None:
+    path = tmp_path / "values.yaml"
+    path.write_text(CONFIG.read_text().split("routerSpec:")[0] + text)
+    return router_of(load_values(path))
+
+
+def argv(command: RouterCommand, env: RouterEnv) -> list[str]:
+    return list(router_argv(command, env, ENGINES, "m", host="127.0.0.1", port=9, metrics_port=10))
+
+
+# --- what the values ask for ------------------------------------------------------------------------------------------
+
+
+def test_a_router_is_what_router_spec_asks_for(tmp_path: Path) -> None:
+    assert asked(tmp_path, "") is None, "the chart would start one, but nobody asked for it"
+    assert asked(tmp_path, "routerSpec: {enableRouter: false, routingLogic: session}") is None
+    assert asked(tmp_path, "routerSpec: {replicaCount: 2}") == RouterCommand("roundrobin", None, 2)
+    assert asked(tmp_path, "routerSpec: {routingLogic: session}") == RouterCommand("session", "x-user-id", 1)
+    assert asked(tmp_path, "routerSpec: {routingLogic: session, sessionKey: who, extraArgs: [--log-stats]}") == (
+        RouterCommand("session", "who", 1, ("--log-stats",))
+    )
+
+
+def test_a_policy_without_a_local_counterpart_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"disaggregated_prefill.*enableRouter to false"):
+        asked(tmp_path, "routerSpec: {routingLogic: disaggregated_prefill}")
+    assert set(POLICY_OF) == set(POLICIES)
+
+
+def test_keys_of_the_router_that_mean_nothing_here_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text(CONFIG.read_text().replace("  replicaCount: 1\n  routing", "  tag: v1\n  routing"))
+    assert "routerSpec.tag: no image is pulled; a local Python environment takes its place" in ignored(
+        load_values(path)
+    )
+    path.write_text(CONFIG.read_text().replace("enableRouter: true", "enableRouter: false"))
+    assert "routerSpec: no router is started" in ignored(load_values(path))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_of_the_router_from_pypi() -> None:
+    words = argv(RouterCommand("session", "x-user-id", 1), PYPI)
+    assert words[:3] == ["/env/bin/python", "-m", "vllm_router.launch_router"]
+    assert words[words.index("--worker-urls") + 1 :][:2] == ENGINES
+    assert words[words.index("--policy") + 1] == "consistent_hash"
+    said = "\n".join(substitutions(RouterCommand("session", "x-user-id", 1), PYPI))
+    assert "routing logic: session -> consistent_hash" in said
+    assert "session key" not in said
+    said = "\n".join(substitutions(RouterCommand("session", "who", 1, ("--log-stats",)), PYPI))
+    assert "session key: who -> x-session-id, x-user-id, x-tenant-id" in said
+    assert "options of the router: --log-stats -> (none)" in said
+
+
+def test_the_command_of_production_stacks_own_router() -> None:
+    words = argv(RouterCommand("session", "who", 1, ("--log-stats",)), OWN)
+    assert words[:3] == ["/env/bin/python", "-m", "vllm_router.app"]
+    assert words[words.index("--static-backends") + 1] == ",".join(ENGINES)
+    assert words[words.index("--static-models") + 1] == "m,m"
+    assert words[words.index("--routing-logic") + 1] == "session"
+    assert words[words.index("--session-key") + 1] == "who"
+    assert "--log-stats" in words
+    assert "routing logic" not in "\n".join(substitutions(RouterCommand("session", "who", 1), OWN))
+
+
+# --- the environment --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", ["vllm-router", "production-stack"])
+def test_a_router_of_the_user_is_recognised(tmp_path: Path, program: str) -> None:
+    python = fakes.make_router(tmp_path / "router", program=program)
+    assert adopt(python) == RouterEnv(python, program, "0.1.17")  # type: ignore[arg-type]
+
+
+def test_an_interpreter_without_a_router_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no router.*--router-python"):
+        adopt(fakes.make(tmp_path / "env").python)
+    with pytest.raises(ConfigurationError, match="does not run as a Python interpreter"):
+        adopt(tmp_path / "nowhere" / "python")
+
+
+def test_the_environment_is_made_once_and_made_again_where_it_is_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
+    calls: list[list[str]] = []
+
+    def run(step: list[str], **_: object) -> None:
+        calls.append(step)
+        if step[1] == "venv":
+            fakes.make_router(Path(step[-1]))
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(router_environment, "for_uv", lambda _: ({}, []))
+    monkeypatch.setattr(router_environment, "adopt", lambda python: RouterEnv(python, "vllm-router", "0.1.17"))
+    said: list[str] = []
+    env = ensure(report=said.append)
+    assert (env.program, env.version, len(calls), len(said)) == ("vllm-router", "0.1.17", 2, 1)
+    assert "--require-hashes" in calls[1]
+    assert ensure(report=said.append) == env
+    assert len(calls) == 2, "it is there already"
+    (env.python.parents[1] / router_environment.MARKER).unlink()
+    assert ensure(report=said.append) == env
+    assert len(calls) == 4
+
+
+def test_an_installation_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("uv.find_uv_bin", lambda: sys.executable)
+    monkeypatch.setattr(router_environment, "for_uv", lambda _: ({}, []))
+    with pytest.raises(StackError, match=r"router's environment could not be made: .*--router-python"):
+        ensure(report=lambda _: None)
+
+
+# --- its processes ----------------------------------------------------------------------------------------------------
+
+
+class Place:
+    """Two stand-ins for engines, and routers in front of them."""
+
+    def __init__(self, folder: Path, routers: int = 1) -> None:
+        self.folder, self.registry = folder, folder / "cache" / "stacks"
+        self.config = fakes.make_config(folder / "fakes", replicas=2)
+        values = yaml.safe_load((self.config / "values.yaml").read_text())
+        values["routerSpec"] = {"routingLogic": "roundrobin", "replicaCount": routers}
+        (self.config / "values.yaml").write_text(yaml.safe_dump(values))
+        self.env = probe.adopt(fakes.make(folder / "env").python)
+        self.router = fakes.make_router(folder / "router")
+
+    def up(self) -> StackRecord:
+        return stand_up(
+            load_config(str(self.config), self.folder),
+            self.env,
+            folder=self.folder / "run",
+            cache=self.folder / "cache",
+            registry=self.registry,
+            progress=Progress(io.StringIO(), live=False),
+            device="cpu",
+            router_python=self.router,
+        )
+
+
+def test_routers_come_and_go_with_their_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
+    place = Place(tmp_path, routers=2)
+    record = place.up()
+    try:
+        assert [one.name for one in record.routers] == ["router-0", "router-1"]
+        assert StackRecord.load(place.registry / f"{record.id}.json") == record
+        assert record.versions["vllm-router"] == "0.1.17"
+        assert any(text.startswith("routing logic: roundrobin -> round_robin") for text in record.substitutions)
+        assert [one.name for one in record.everything] == [
+            "fake-0",
+            "fake-1",
+            "fake-0-tier",
+            "fake-1-tier",
+            "router-0",
+            "router-1",
+        ]
+        processes = [one.process for one in record.routers]
+        assert all(one is not None and one.alive for one in processes)
+        stack = Stack(record)
+        assert [one.models() for one in stack.routers] == [frozenset({record.model})] * 2
+        assert stack.routers[0].log is not None
+    finally:
+        report = tear_down(record, place.registry)
+    assert report.left_running == ()
+    assert not any(one is not None and one.alive for one in processes)
+    assert not any(one.tmp is not None and one.tmp.exists() for one in record.routers)
+
+
+def test_a_router_that_dies_says_why_and_takes_everything_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
+    place = Place(tmp_path)
+    (place.router.parents[1] / "behaviour.json").write_text(json.dumps({"router": ["dies"]}))
+    with pytest.raises(StackError, match=r"router-0 ended while it was starting: .*no policy of that name"):
+        place.up()
+    assert not list(place.registry.glob("*"))
