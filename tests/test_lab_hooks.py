@@ -113,3 +113,17 @@ def test_sigterm_is_ignored_when_asked(hooks: Path) -> None:
     """
     assert run(hooks, script) == "still here\n"
     assert acted(hooks, "stays")
+
+
+DTYPE = "import sys; print(sys.argv[1:])"
+
+
+@pytest.mark.parametrize(("instance", "expected"), [("mistral-1", "bfloat16"), ("mistral-0", "float32")])
+def test_one_engine_of_several_is_told_another_data_type(hooks: Path, instance: str, expected: str) -> None:
+    write_control(hooks, "fault-1", Hook("other-dtype", {"instance": "-1", "dtype": "bfloat16"}))
+    (hooks.parent / "engine.py").write_text(DTYPE)
+    environment = os.environ | {"PYTHONPATH": str(hooks), "LMCACHE_LMCACHE_INSTANCE_ID": instance}
+    command = [sys.executable, "-m", "engine", "--dtype", "float32", "--port", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=hooks.parent)
+    assert done.stdout.strip() == str(["--dtype", expected, "--port", "1"])
+    assert acted(hooks, "fault-1") == (expected == "bfloat16")

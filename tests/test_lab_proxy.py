@@ -348,3 +348,60 @@ def test_delay_of_one_path(through: Any) -> None:
 def test_an_engine_that_is_gone_breaks_the_connection() -> None:
     with Proxy("http://127.0.0.1:9", Fault()) as proxy, pytest.raises(SubjectFault):
         Client(proxy.url).get("/health")
+
+
+# --- in front of a router ---------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_models_gets_one_that_is_gone_or_loses_all(through: Any) -> None:
+    client, proxy = through("list-models")
+    assert [one["id"] for one in client.get("/v1/models").json["data"]] == ["m", "gone"]
+    assert proxy.fired == 1
+    client, _ = through("list-models", none=True)
+    assert client.get("/v1/models").json["data"] == []
+
+
+@pytest.fixture
+def others() -> Iterator[list[ThreadingHTTPServer]]:
+    servers = [
+        ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Engine,), {"seen": [], "gone": threading.Event()}))
+        for _ in range(2)
+    ]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield servers
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def behind(proxy: Proxy, others: list[ThreadingHTTPServer]) -> list[list[Any]]:
+    """What each of the other engines was asked, which the fault may send requests to from now on."""
+    proxy.fault.engines = tuple(f"http://127.0.0.1:{one.server_address[1]}" for one in others)
+    return [one.RequestHandlerClass.seen for one in others]  # type: ignore[attr-defined]
+
+
+def test_requests_go_astray_in_turn(through: Any, others: list[ThreadingHTTPServer]) -> None:
+    client, proxy = through("astray")
+    first, second = behind(proxy, others)
+    for prompt in "abcd":
+        assert ask(client, prompt).status == 200
+    assert ([one["prompt"] for one in first], [one["prompt"] for one in second]) == (["b", "d"], ["a", "c"])
+    assert client.get("/v1/models").status == 200, "what generates nothing takes its way"
+    assert proxy.fired == 4
+
+
+def test_only_some_repeats_go_astray(engine: Any, through: Any, others: list[ThreadingHTTPServer]) -> None:
+    client, proxy = through("astray", every=2, repeats=True)
+    astray = behind(proxy, others)
+    for prompt in "abab":
+        ask(client, prompt)
+    assert [one["prompt"] for one in engine.RequestHandlerClass.seen] == ["a", "b", "a"]
+    assert sorted(map(len, astray)) == [0, 1]
+    assert proxy.fired == 1
+
+
+def test_a_header_is_lost_on_the_way(through: Any) -> None:
+    client, proxy = through("without-header", name="authorization")
+    assert client.post("/v1/completions", {"prompt": "x", "key": "k"}, headers=bearer("k")).status == 401
+    assert proxy.fired == 1

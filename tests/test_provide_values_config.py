@@ -38,7 +38,8 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
 
 
 def test_the_shipped_configurations() -> None:
-    assert available(CONFIGS) == ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small")
+    shipped = ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small", "two-engines")
+    assert available(CONFIGS) == shipped
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"

@@ -463,14 +463,13 @@ def test_an_extra_object_that_is_no_text_of_yaml_says_why(load: Load, text: str,
 
 def test_what_a_local_process_leaves_out_is_listed_by_path(load: Load) -> None:
     assert ignored(load("requestGPU: 1\npvcStorage: 50Gi\naffinity: {}", tail="routerSpec: {tag: x}\n")) == [
-        "routerSpec: read only when a router is started",
         "servingEngineSpec.modelSpec[0].requestGPU: a local process is neither limited nor given a share",
-        "servingEngineSpec.modelSpec[0].repository: no image is pulled; the engine is the one of the local Python "
-        "environment",
-        "servingEngineSpec.modelSpec[0].tag: no image is pulled; the engine is the one of the local Python environment",
+        "servingEngineSpec.modelSpec[0].repository: no image is pulled; a local Python environment takes its place",
+        "servingEngineSpec.modelSpec[0].tag: no image is pulled; a local Python environment takes its place",
         "servingEngineSpec.modelSpec[0].requestCPU: a local process is neither limited nor given a share",
         "servingEngineSpec.modelSpec[0].requestMemory: a local process is neither limited nor given a share",
         "servingEngineSpec.modelSpec[0].pvcStorage: no volume is mounted; the Hugging Face cache of the user is used",
+        "routerSpec.tag: no image is pulled; a local Python environment takes its place",
     ]
 
 
