@@ -71,6 +71,18 @@ SHORT_DEADLINES = Values(
 """The connector gives the cache server up after 1 s. Its default is 300 s, and until then every request hangs."""
 
 
+FAILED_LOADS_COMPUTED = Values(
+    OWN_CONNECTOR,
+    extra_args=(
+        "--kv-transfer-config",
+        '{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both","kv_load_failure_policy":"recompute"}',
+    ),
+    where="command",
+    shows='"kv_load_failure_policy": "recompute"',
+)
+"""With vLLM's default (fail), the first load that fails ends the engine of the pair."""
+
+
 SMALL_TIER = Values(
     {"lmcacheConfig.cpuOffloadingBufferSize": None},
     env=(("LMCACHE_MAX_LOCAL_CPU_SIZE", "0.25"),),
@@ -147,7 +159,7 @@ class Process:
 
 KEPT_S = 0.1
 """How long a prompt that was stored early is kept waiting: what forgets it later has a fault of its own."""
-KNOWN_DEFECTS = ("RES-01:load",)
+KNOWN_DEFECTS = ("RES-01:load", "RES-04", "RES-07", "COR-06")
 """Cases that vLLM 0.32 with LMCache 0.5.6 does not meet without any fault; faults of the catalogue show them."""
 Injection = Values | Hook | Proxy | Process
 
@@ -512,6 +524,46 @@ HOOK_FAULTS = (
         ids("RES-08"),
         allowed=ids("ACT-04 ACC-02"),
         tests=("CFG-01", "ACC-05", "API-06", "RES-08"),
+    ),
+    Fault(
+        "restarted-engine-loads-nothing",
+        "inactive",
+        "an engine that was started again stores, and ignores every hit",
+        "LM#2876 (a tier that is not found again after a restart)",
+        Hook("deaf-when-restarted"),
+        ids("RES-03"),
+        tests=("CFG-01", "ACC-02", "API-06", "RES-03"),
+    ),
+    Fault(
+        "cache-server-never-used-again",
+        "inactive",
+        "a cache server that was away is not taken into use again",
+        "LM#5270 (after an outage)",
+        Hook("never-recovers", values=SHORT_DEADLINES),
+        ids("RES-04"),
+        tests=("CFG-01", "ACC-02", "API-06", "RES-04"),
+        without=(),
+    ),
+    Fault(
+        "cache-server-given-up-over-a-bad-network",
+        "inactive",
+        "a cache server that was away twice, the second time behind a bad network, is not taken into use again",
+        "LM#5270 (after an outage)",
+        Hook("never-recovers", {"after": 1}, values=SHORT_DEADLINES),
+        ids("RES-07"),
+        tests=("CFG-01", "ACC-02", "API-06", "RES-07"),
+        without=(),
+    ),
+    Fault(
+        "failed-load-hidden",
+        "wrong answer",
+        "a load that fails is reported as done, and the blocks hold what was there before",
+        "V#20063",
+        Hook("hide-failed-load", values=FAILED_LOADS_COMPUTED),
+        ids("COR-06"),
+        allowed=ids("ACC-02 ACC-03 ACC-04"),
+        tests=("CFG-01", "ACC-02", "API-06", "COR-06"),
+        without=(),
     ),
     Fault(
         "replay-damaged",
@@ -1508,6 +1560,8 @@ HEALTHY: tuple[Healthy, ...] = (
     ),
     Healthy("under-load", "the same under conversations", None, tests=("THR",)),
     Healthy("under-disruption", "the same with clients that disconnect", None, tests=("RES",), without=KNOWN_DEFECTS),
+    Healthy("failed-loads-computed", "a failed load is computed anew", FAILED_LOADS_COMPUTED, tests=("COR-06",)),
+    Healthy("short-deadlines", "a cache server is given up after 1 s", SHORT_DEADLINES, tests=("RES-04", "RES-07")),
     Healthy("busy-network", "50 ms more on every request", Proxy("delay", {"seconds": 0.05})),
     Healthy(
         "metrics-slow",

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fixtures.core.errors import StackError
 from fixtures.core.files import cache_dir
 from fixtures.core.progress import Progress
+from fixtures.core.record import StackRecord
 from fixtures.instruments import cards
 from fixtures.plugin.locks import machine
 from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
@@ -348,7 +349,8 @@ class Lane:
             for other in self._bench.others:
                 other.kill()
                 other.wait()
-            teardown.tear_down(self._bench.record, self.runner.cache / "stacks")
+            # The suite may have started a server again, in a process that only the saved record knows.
+            teardown.tear_down(StackRecord.load(self._bench.record_path), self.runner.cache / "stacks")
             self._bench = None
 
 
@@ -386,10 +388,12 @@ COMPARED = ids("LAT-04 LAT-07 LAT-09 MEM-05 THR-01 THR-03")
 
 def compared(entry: Entry) -> frozenset[str]:
     """Requirements that an entry needs the engine without its connector for; LAT-04 also for the fault's own pace."""
-    if isinstance(entry, Healthy):
+    if isinstance(entry, Healthy) and not entry.tests:
         return COMPARED - set(entry.without)
-    in_prefills = isinstance(entry.injection, Hook) and "prefills" in entry.injection.params
-    asked = set(entry.scope)
+    in_prefills = (
+        isinstance(entry, Fault) and isinstance(entry.injection, Hook) and "prefills" in entry.injection.params
+    )
+    asked = set(entry.tests if isinstance(entry, Healthy) else entry.scope)
     return frozenset(
         id_ for id_ in COMPARED if asked & {id_, id_.partition("-")[0]} or (in_prefills and id_ == "LAT-04")
     )

@@ -9,19 +9,38 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import Storm, answers_afterwards, crowd, preempt, repeat, requirement, send_everything, soak
+from . import (
+    Storm,
+    answers_afterwards,
+    crowd,
+    frozen,
+    killed,
+    limits,
+    lose_during_loads,
+    outage,
+    outages_of_network,
+    preempt,
+    repeat,
+    requirement,
+    restart_engine,
+    restarted,
+    send_everything,
+    soak,
+)
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
     from fixtures.experiments.hang_ups import Phase
     from fixtures.instruments.host_memory import HostMemory
     from fixtures.instruments.prompts import Prompts
-    from fixtures.plugin.recording import Figures
+    from fixtures.plugin.recording import AddEvidence, Figures
     from fixtures.subject.stack import Stack
 
 pytestmark = pytest.mark.run_disruptive
 
 ANSWER_TOKENS = 4
+PATIENCE = "lmcache.mp.mq_timeout in kv_connector_extra_config is how long LMCache's connector waits (300 s by default)"
+OUTAGES = {"dead": killed, "restarted": restarted, "frozen": frozen}
 
 
 @requirement("RES-02")
@@ -133,3 +152,83 @@ def test_clients_that_disconnect_do_not_affect_others(
             f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens loaded afterwards, got {again.sources}"
         )
         control.assert_same(again, prompt, own, ANSWER_TOKENS)
+
+
+@requirement("RES-03")
+def test_offload_works_again_after_an_engine_restart(
+    stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
+) -> None:
+    """An engine that ends in the middle of its work serves again, loads again, and a tier that outlives it has kept its KV."""
+    found = restart_engine(stack, prompts, control)
+    evidence("timeline of the restart", found.timeline)
+    figures("time until service", found.service_s, "s", better="lower")
+    figures("requests lost", found.lost, "", n=found.in_flight)
+    assert found.reload_s is not None, (
+        f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the engine was started again"
+    )
+    figures("time until the first reload", found.reload_s, "s", better="lower")
+    assert found.again.sources.loaded in found.loaded_counts, (
+        f"expected {max(found.loaded_counts)} tokens loaded that the engine had stored before it ended, got "
+        f"{found.again.sources}: its tier is in a process of its own, which has run all the time"
+    )
+    control.assert_near_anew(found.again, prompts, found.kept, ANSWER_TOKENS)
+
+
+@requirement("RES-04")
+@pytest.mark.parametrize("state", list(OUTAGES))
+def test_a_cache_server_that_fails_costs_no_answer(
+    stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence, state: str
+) -> None:
+    """While the cache server is away, every prompt is answered in time and correctly; once it is back, KV is loaded again."""
+    found = outage(stack, prompts, control, OUTAGES[state])
+    evidence("timeline of the outage", found.timeline)
+    figures(f"longest request, cache server {state}", found.slowest_s, "s", better="lower")
+    figures(f"requests lost, cache server {state}", found.lost, "", n=found.asked)
+    assert not found.late, (
+        f"expected an answer within {limits.DEGRADED_S:.0f} s while the cache server is {state}, got {found.late[0]}; "
+        f"{PATIENCE}"
+    )
+    assert not found.failed, f"expected an answer while the cache server is {state}, got {found.failed[0]}"
+    for one in found.compared:
+        control.assert_own(one.answer, one.prompt, one.expected, one.other)
+    assert found.recovered_s is not None, (
+        f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the cache server was back"
+    )
+    figures(f"time until the first reload, cache server {state}", found.recovered_s, "s", better="lower")
+
+
+@requirement("RES-07")
+def test_a_bad_network_costs_no_answer(
+    stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
+) -> None:
+    """While the network to the cache server is slow, cut or silent, prompts are answered in time and correctly."""
+    for network, found in outages_of_network(stack, prompts, control, ("slow", "cut", "silent")).items():
+        evidence(f"timeline, network {network}", found.timeline)
+        figures(f"longest request, network {network}", found.slowest_s, "s", better="lower")
+        figures(f"requests lost, network {network}", found.lost, "", n=found.asked)
+        assert not found.late, (
+            f"expected an answer within {limits.DEGRADED_S:.0f} s while the network is {network}, got {found.late[0]}; "
+            f"{PATIENCE}"
+        )
+        assert not found.failed, f"expected an answer while the network is {network}, got {found.failed[0]}"
+        for one in found.compared:
+            control.assert_own(one.answer, one.prompt, one.expected, one.other)
+        assert found.recovered_s is not None, (
+            f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the network was good again"
+        )
+        figures(f"time until the first reload, network {network}", found.recovered_s, "s", better="lower")
+
+
+@requirement("COR-06")
+def test_a_load_that_fails_gives_no_wrong_answer(
+    stack: Stack, prompts: Prompts, control: Control, figures: Figures
+) -> None:
+    """Loads whose KV is taken away meanwhile are computed or refused; no answer is wrong, nor any KV that they leave behind."""
+    found = lose_during_loads(stack, prompts, control)
+    figures("loads that failed", found.failed, "", n=found.loads)
+    figures("requests answered", found.answered, "", n=found.loads)
+    assert not found.ended, f"expected loads that fail to be computed or refused, got {'; '.join(found.ended)}"
+    assert not found.strangers, f"expected every answer to be its own, {found.strangers[0]}"
+    for one in found.compared:
+        control.assert_own(one.answer, one.prompt, one.expected, one.other)
+    found.check_failed()

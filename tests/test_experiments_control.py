@@ -298,6 +298,19 @@ def test_where_tokens_are_computed_anew_the_answer_is_near_and_no_more(
 
 
 @pytest.mark.parametrize(
+    ("device", "apart", "right"), [("cpu", 0.02, True), ("cpu", 0.2, False), ("cuda", 0.2, True), ("cuda", 0.3, False)]
+)
+def test_an_answer_is_that_to_its_own_prompt(device: str, apart: float, right: bool, prompts: Prompts) -> None:
+    stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1}), device=device), prompts.unique(chunks=4)
+    again, expected, other = exchange({"a": -1.0 - apart}), exchange({"a": -1.0}), exchange({"a": -1.5}, prompt=prompt)
+    if right:
+        control(stack).assert_own(again, prompt, expected, other)
+    else:
+        with pytest.raises(AssertionError, match=r"by rounding only|nearer to that of"):
+            control(stack).assert_own(again, prompt, expected, other)
+
+
+@pytest.mark.parametrize(
     ("device", "anew", "verdict"),
     [
         ("cpu", exchange({"a": -1.0}), "holds"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import SubjectFault
+from fixtures.core.waiting import poll
 from fixtures.instruments.client import Client, bearer
 from lab.proxy import FAULTS, Fault, Proxy
 
@@ -302,10 +303,8 @@ def test_edge_cache(engine: ThreadingHTTPServer, through: Any, stream: bool, sha
     assert again.text == first.text
     assert again.total_s < 0.9
     assert proxy.fired == 1
-    until = time.monotonic() + 10
-    while len(seen) < (2 if shadow else 1) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert len(seen) == (2 if shadow else 1)
+    wanted = 2 if shadow else 1
+    assert poll(lambda: len(seen), lambda count: count >= wanted, 10.0) == wanted
     ask(client, [1, 2, 3], wait=1.0, stream=stream)
     assert proxy.fired == 1
     assert len(seen) == (3 if shadow else 2)

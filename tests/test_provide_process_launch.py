@@ -21,13 +21,14 @@ from werkzeug import Request, Response
 from fixtures.core import deadlines, files
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.ports import HOST, free_port
 from fixtures.core.processes import ProcessRef, process_tree, runs
 from fixtures.core.progress import Progress
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.process import launch, probe, spawn
+from fixtures.provide.process import launch, probe
 from fixtures.provide.process.launch import stand_up
 from fixtures.provide.process.ready import PortTakenError
 from fixtures.provide.process.teardown import tear_down
@@ -296,16 +297,16 @@ def test_a_second_signal_does_not_stop_the_tear_down(place: Place) -> None:
 def taken() -> Iterator[int]:
     """A port that somebody has bound."""
     with socket.socket() as bound:
-        bound.bind((spawn.HOST, 0))
+        bound.bind((HOST, 0))
         yield bound.getsockname()[1]
 
 
 def test_a_port_that_was_taken_meanwhile_is_changed_once(
     place: Place, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
-    free = spawn.free_port
-    ports = iter([free(), free(), taken])
-    monkeypatch.setattr(launch, "free_port", lambda: next(ports, None) or free())
+    free = free_port
+    given = iter([free(), free(), taken])
+    monkeypatch.setattr(launch, "free_port", lambda: next(given, None) or free())
     record = place.up()
     assert "address already in use" in place.said.getvalue()
     assert "trying once more with other ports" in place.said.getvalue()
@@ -316,9 +317,9 @@ def test_a_port_that_was_taken_meanwhile_is_changed_once(
 
 
 def test_a_port_that_stays_taken_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    free = spawn.free_port
-    ports = iter([free(), free(), taken, free(), free(), taken])
-    monkeypatch.setattr(launch, "free_port", lambda: next(ports))
+    free = free_port
+    given = iter([free(), free(), taken, free(), free(), taken])
+    monkeypatch.setattr(launch, "free_port", lambda: next(given))
     with pytest.raises(PortTakenError, match=r"fake-0 ended while .*address already in use .*fake-0\.log"):
         place.up()
     assert place.left() == NOTHING
@@ -327,10 +328,10 @@ def test_a_port_that_stays_taken_is_named(place: Place, monkeypatch: pytest.Monk
 @pytest.mark.long
 def test_a_stranger_on_our_port_is_not_taken_for_ours(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first = place.up("first")
-    free = spawn.free_port
+    free = free_port
     port = int(first.engines[0].url.rsplit(":", 1)[1])
-    ports = iter([free(), free(), port])
-    monkeypatch.setattr(launch, "free_port", lambda: next(ports, None) or free())
+    given = iter([free(), free(), port])
+    monkeypatch.setattr(launch, "free_port", lambda: next(given, None) or free())
     place.fake.behave(engine="slow")  # while it loads, the other engine answers on its port, with the same model
     second = place.up("second")
     assert second.engines[0].url != first.engines[0].url

@@ -31,7 +31,7 @@ FOLDER = Path(__file__).resolve().parent
 CONTROL = FOLDER / "control.json"
 FIRED = FOLDER / "fired.jsonl"
 
-_state: dict[str, Any] = {"stamp": None, "fault": {}}
+_state: dict[str, Any] = {"stamp": None, "fault": {}, "deaf": False}
 _memory: dict[str, Any] = {}
 """What a fault keeps between two calls (another request's chunk, leaked bytes); emptied when the fault changes."""
 _lock = threading.Lock()
@@ -274,6 +274,35 @@ def _take_gpu_memory(wanted: dict[str, Any]) -> None:
         fired(f"took {wanted['bytes']} bytes of GPU memory")
 
 
+def _reregister(original: Any) -> Any:
+    """Called when a cache server that was away answers again."""
+
+    @functools.wraps(original)
+    def reregister(self: Any) -> Any:
+        if wanted := params("never-recovers"):
+            if _memory.get("recovered", 0) >= wanted.get("after", 0):
+                fired("a cache server that is back was not taken into use again")
+                return False
+            _memory["recovered"] = _memory.get("recovered", 0) + 1
+        return original(self)
+
+    return reregister
+
+
+def _load_errors(original: Any) -> Any:
+    """What the connector tells vLLM of loads that have failed: blocks, or requests."""
+
+    @functools.wraps(original)
+    def errors(self: Any, *args: Any, **options: Any) -> Any:
+        found = original(self, *args, **options)
+        if found and params("hide-failed-load"):
+            fired(f"loads that failed were reported as done: {len(found)} blocks or requests")
+            return type(found)()
+        return found
+
+    return errors
+
+
 def _batched_retrieves(original: Any) -> Any:
     @functools.wraps(original)
     def batched(self: Any, request_ids: Any, *args: Any, **options: Any) -> Any:
@@ -321,6 +350,9 @@ def _check_lookup_result(original: Any) -> Any:
         chunk = self.lmcache_tokens_per_chunk
         if not found:
             return found
+        if _state["deaf"] and params("deaf-when-restarted"):
+            fired(f"an engine that was started again ignored a hit of {found} tokens")
+            return 0
         if wanted := params("die-at-hit"):
             same = _memory["hit"] = (
                 _memory.get("hit", set()) | {request_id} if _memory.get("size") == found else {request_id}
@@ -683,6 +715,9 @@ def _adapter(module: Any) -> None:
     _wrap(module.LMCacheMPWorkerAdapter, "_create_key", _no_salt)
     _wrap(module.LMCacheMPWorkerAdapter, "batched_submit_retrieve_requests", _batched_retrieves)
     _wrap(module.LMCacheMPWorkerAdapter, "get_finished", _worker_get_finished)
+    _wrap(module.LMCacheMPWorkerAdapter, "_reregister_kv_caches_callback", _reregister)
+    for name in ("get_block_ids_with_load_errors", "get_failed_request_ids"):
+        _wrap(module.LMCacheMPWorkerAdapter, name, _load_errors)
 
 
 def _lookup_module(module: Any) -> None:
@@ -797,6 +832,9 @@ HOOKS = frozenset(
         "lose-after-abort",
         "lock-loads",
         "die-at-hit",
+        "deaf-when-restarted",
+        "never-recovers",
+        "hide-failed-load",
         "log-full",
         "ignore-sigterm",
     }
@@ -832,6 +870,7 @@ def install() -> None:
     """Make ready to act; nothing is changed until the control file says so."""
     sys.meta_path.insert(0, _Finder())
     _wrap(logging.StreamHandler, "emit", _emit)
+    _state["deaf"] = params("deaf-when-restarted") is not None  # it was started while the fault was on
     if params("ignore-sigterm"):
         _ignore_sigterm()
     _other_dtype()

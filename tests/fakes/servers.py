@@ -81,7 +81,9 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(port: int) -> None:
     """Serve until the process ends."""
-    ThreadingHTTPServer.allow_reuse_address = False
+    ThreadingHTTPServer.allow_reuse_address = (
+        True  # as uvicorn: a port is free again at once, though not beside a listener
+    )
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
@@ -187,7 +189,8 @@ class Engine:
         """A completion: one token, the same for the same prompt."""
         if self.fails:
             return 500, {"error": {"message": "the engine core is gone"}}
-        prompt = tuple(request["prompt"])
+        text = request["prompt"]
+        prompt = tuple(map(ord, text) if isinstance(text, str) else text)
         with self.lock:
             if self.left == 0:
                 say("Traceback (most recent call last):\nRuntimeError: out of luck", level="ERROR")
