@@ -33,7 +33,7 @@ shapes = st.builds(
 def test_every_round_begins_with_the_whole_of_the_one_before(shape: Conversation) -> None:
     load = Conversations(source(), shape)
     for user in range(shape.users):
-        turns = list(load.of_user(user))
+        turns = [load.turn(user, number) for number in range(shape.rounds)]
         assert [turn.prompt.tokens for turn in turns] == [shape.prompt_tokens(number) for number in range(shape.rounds)]
         for earlier, later in itertools.pairwise(turns):
             assert later.prompt.ids[: earlier.prompt.tokens] == earlier.prompt.ids
