@@ -12,7 +12,7 @@ from . import (
     astray,
     bad_request,
     limits,
-    models_of_engines,
+    listing,
     recomputed,
     requirement,
     router_cost,
@@ -33,13 +33,11 @@ BAD = [pytest.param(bad.name, marks=pytest.mark.impact(bad.impact)) for bad in B
 @requirement("RTR-01")
 @pytest.mark.shared_stack
 def test_the_router_lists_the_models_of_the_live_engines(stack: Stack) -> None:
-    """Every router lists the models that the engines serve, and no others."""
-    served = models_of_engines(stack)
+    """Every router lists the models that the engines serve, and no model that nobody serves."""
     for router in stack.routers:
-        listed = router.models()
-        assert listed == served, (
-            f"expected {router.name} to list {', '.join(sorted(served))}, got {', '.join(sorted(listed)) or 'no model'}"
-        )
+        found = listing(stack, router)
+        assert not found.missing, f"expected {router.name} to list {', '.join(found.missing)}, got a list without"
+        assert not found.dead, f"expected {router.name} to list what is served, got also {', '.join(found.dead)}"
 
 
 @requirement("RTR-02")

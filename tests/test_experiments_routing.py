@@ -12,7 +12,7 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters
-from fixtures.experiments.routing import Conversations, ask, astray, models_of_engines, recomputed
+from fixtures.experiments.routing import Conversations, Listing, ask, astray, listing, models_of_engines, recomputed
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
 from fixtures.subject.router import AFFINITY_OF, Router
@@ -170,3 +170,24 @@ def test_the_models_of_live_engines_are_those_that_they_list() -> None:
     assert models_of_engines(stack) == {"m", "other"}  # type: ignore[arg-type]
     stack.health.known_gone = frozenset({"b"})
     assert models_of_engines(stack) == {"m"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "expected"),
+    [
+        ({"m"}, 0, Listing((), ())),
+        (set(), 0, Listing(("m",), ())),
+        ({"m", "elsewhere"}, 200, Listing((), ())),
+        ({"m", "embeds"}, 400, Listing((), ())),
+        ({"m", "gone"}, 404, Listing((), ("gone",))),
+        ({"m", "gone"}, 503, Listing((), ("gone",))),
+    ],
+)
+def test_a_model_is_listed_if_and_only_if_somebody_serves_it(listed: set[str], status: int, expected: Listing) -> None:
+    stack = FakeStack(in_turn)
+    body = json.dumps({"data": [{"id": name} for name in listed]})
+    stack.routers[0].client = SimpleNamespace(  # type: ignore[assignment]
+        get=lambda _: Response(200, {}, body, total_s=0.0),
+        post=lambda *_: Response(status, {}, "{}", total_s=0.0),
+    )
+    assert listing(stack, stack.routers[0]) == expected  # type: ignore[arg-type]

@@ -115,15 +115,17 @@ def test_sigterm_is_ignored_when_asked(hooks: Path) -> None:
     assert acted(hooks, "stays")
 
 
-DTYPE = "import sys; print(sys.argv[1:])"
+ARGUMENTS = "import sys; print(sys.argv[1:])"
 
 
-@pytest.mark.parametrize(("instance", "expected"), [("mistral-1", "bfloat16"), ("mistral-0", "float32")])
-def test_one_engine_of_several_is_told_another_data_type(hooks: Path, instance: str, expected: str) -> None:
-    write_control(hooks, "fault-1", Hook("other-dtype", {"instance": "-1", "dtype": "bfloat16"}))
-    (hooks.parent / "engine.py").write_text(DTYPE)
+@pytest.mark.parametrize(("instance", "linked"), [("mistral-1", True), ("mistral-0", False)])
+def test_one_engine_of_several_serves_from_another_folder(hooks: Path, instance: str, linked: bool) -> None:
+    write_control(hooks, "fault-1", Hook("other-model", {"instance": "-1"}))
+    (hooks.parent / "engine.py").write_text(ARGUMENTS)
     environment = os.environ | {"PYTHONPATH": str(hooks), "LMCACHE_LMCACHE_INSTANCE_ID": instance}
-    command = [sys.executable, "-m", "engine", "--dtype", "float32", "--port", "1"]
+    command = [sys.executable, "-m", "engine", "--model", str(hooks.parent), "--port", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=hooks.parent)
-    assert done.stdout.strip() == str(["--dtype", expected, "--port", "1"])
-    assert acted(hooks, "fault-1") == (expected == "bfloat16")
+    folder = hooks / "other-model" if linked else hooks.parent
+    assert done.stdout.strip() == str(["--model", str(folder), "--port", "1"])
+    assert folder.resolve() == hooks.parent
+    assert acted(hooks, "fault-1") == linked

@@ -824,7 +824,7 @@ HOOKS = frozenset(
         "weak-hash",
         "no-salt",
         "own-keys",
-        "other-dtype",
+        "other-model",
         "keep-blocks",
         "keep-aborted",
         "count-gpu-only",
@@ -873,15 +873,19 @@ def install() -> None:
     _state["deaf"] = params("deaf-when-restarted") is not None  # it was started while the fault was on
     if params("ignore-sigterm"):
         _ignore_sigterm()
-    _other_dtype()
+    _other_model()
 
 
-def _other_dtype() -> None:
-    """One engine of several computes in another data type than it was told to."""
+def _other_model() -> None:
+    """One engine of several serves its model from another folder: a link to the one that it was told."""
     instance = os.environ.get("LMCACHE_LMCACHE_INSTANCE_ID", "")
-    if (wanted := params("other-dtype")) and instance.endswith(wanted["instance"]) and "--dtype" in sys.argv:
-        sys.argv[sys.argv.index("--dtype") + 1] = wanted["dtype"]
-        fired(f"computes in {wanted['dtype']}")
+    if (wanted := params("other-model")) and instance.endswith(wanted["instance"]) and "--model" in sys.argv:
+        at = sys.argv.index("--model") + 1
+        link = FOLDER / "other-model"
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(sys.argv[at])
+        fired(f"serves {link} in place of {sys.argv[at]}")
+        sys.argv[at] = str(link)
 
 
 def _ignore_sigterm() -> None:
