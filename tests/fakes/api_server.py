@@ -26,12 +26,15 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
 from fixtures.provide.kube.paths import PATHS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Json = dict[str, Any]
 FATES: dict[str, Json] = json.loads((Path(__file__).parents[1] / "data/cluster/fates.json").read_text())
@@ -73,8 +76,8 @@ class FakeCluster:
         self.previous: dict[str, list[tuple[str, str]]] = {}
         self.targets: dict[tuple[str, int], tuple[str, int]] = {}
         """By (part of a pod's name, port): where a port-forward leads."""
-        self.programs: dict[str, str] = {}
-        """By a part of a command line, what exec prints."""
+        self.programs: dict[str, str | Callable[[], str | None]] = {}
+        """By a part of a command line, what exec prints, or what it does and prints; None: it ends with its container."""
         self.gone = 0
         """So many continuations are answered with 410."""
         self.requests: list[str] = []
@@ -619,8 +622,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _exec(self, command: list[str]) -> None:
         self._upgrade()
         text = " ".join(command)
-        out = next((printed for part, printed in self.cluster.programs.items() if part in text), None)
-        if out is None:
+        known = next((printed for part, printed in self.cluster.programs.items() if part in text), None)
+        out = known() if callable(known) else known
+        if known is not None and out is None:
+            status = {"status": "Failure", "message": "command terminated with non-zero exit code: 137"}
+        elif out is None:
             told = "error executing command in container: failed to exec in container: failed to start exec"
             runtime = "OCI runtime exec failed: exec failed: unable to start container process"
             why = f'{told} "{uuid.uuid4().hex}": {runtime}: exec: "{command[0]}": executable file not found in $PATH: unknown'
