@@ -16,10 +16,11 @@ from fixtures.core.record import EngineServer, PodRef, StackRecord
 from fixtures.core.waiting import poll
 from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import name_of, uid_of
-from fixtures.experiments.disruption import frozen, killed
+from fixtures.experiments.disruption import detoured, frozen, killed
 from fixtures.provide.release import pod_operator
 from fixtures.provide.release.pod_operator import PodOperator
 from fixtures.provide.release.session import ClusterSession
+from fixtures.subject.cache_server import CacheServer
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES
 from tests.test_provide_release import Site
@@ -217,6 +218,10 @@ def test_start_waits_until_the_pod_is_ready(place: Place) -> None:
 def test_a_pod_has_the_command_of_its_release(place: Place) -> None:
     with pytest.raises(NotApplicable, match="only a server on this machine can be moved"):
         place.operator.start(place.engine, ("vllm", "serve"))
+    server = CacheServer(place.engine)
+    with pytest.raises(NotApplicable, match="no process of this machine"), detoured(place.stack, server):
+        raise AssertionError
+    place.session.check(place.engine)
 
 
 # --- freezing ---------------------------------------------------------------------------------------------------------
