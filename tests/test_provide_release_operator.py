@@ -111,6 +111,7 @@ def test_an_end_on_purpose_is_no_fault_of_the_release(place: Place, tmp_path: Pa
     assert place.stack.health.gone() == {}
     assert not place.stack.context.incidents.found
     assert [one.restarts for one in place.session.release.starts() if one.role == "engine"] == [0]
+    other._endpoints._forwards["engine"]._note("cut")
     assert Stack(other.record, other).health.gone() == {}, "another worker takes it over from the saved record"
     assert [one.restarts for one in other.release.starts() if one.role == "engine"] == [0]
     saved = StackRecord.load(place.registry / f"{place.record.id}.json")
