@@ -27,6 +27,7 @@ import yaml
 
 from fixtures.core.errors import NotJudged, SubjectFault
 from fixtures.core.processes import process_tree
+from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
 from fixtures.experiments.aborts import abort_requests
 from fixtures.instruments.client import Client
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from fixtures.core.progress import Progress
-    from fixtures.core.record import StackRecord
     from fixtures.provide.process.environment import EngineEnv
     from lab.catalogue import Hook, Process, Proxy, Values
 
@@ -170,6 +170,10 @@ class Bench:
             try:
                 yield path
             finally:
+                # The suite may have started a server again, in a process that only the record of the proxy knows.
+                for own, one in zip(self.record.everything, StackRecord.load(path).everything, strict=True):
+                    own.process = one.process
+                self.record.save(self.registry)
                 (self.registry / f"{record.id}.json").unlink(missing_ok=True)
             if not running.fired:
                 raise LabError(f"the proxy fault {proxy.name} never acted: the fault was not seeded")

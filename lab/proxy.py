@@ -560,6 +560,32 @@ class Astray(Fault):
         return forward(request)
 
 
+class KeepsDead(Fault):
+    """A router that goes on sending every second request to the first engine, also when that is gone.
+
+    ``then``: what the client gets of it: ``error`` (a 502), ``hang``, or ``end``, an answer that ends too early.
+    """
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Asks the first engine itself, and does not look for another one."""
+        with self.lock:
+            number = self.params["number"] = self.params.get("number", 0) + request.generates
+        if not request.generates or number % 2:
+            return forward(request)
+        request.to = self.engines[0]
+        try:
+            return super().exchange(request, forward)
+        except (OSError, http.client.HTTPException):
+            self.acts()
+        if self.params["then"] == "hang":
+            time.sleep(120)
+        if self.params["then"] == "end" and not request.streams:
+            choice = {"index": 0, "text": "half an answer", "finish_reason": "length"}
+            body = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}}
+            return Answer(200, {"content-type": "application/json"}, json.dumps(body).encode())
+        return Answer(502, {"content-type": "application/json"}, b'{"error": {"message": "the engine is gone"}}')
+
+
 class WithoutHeader(Fault):
     """A router that loses the header ``name`` of every request on the way."""
 
@@ -644,6 +670,7 @@ FAULTS: dict[str, type[Fault]] = {
     "models": Models,
     "list-models": ListModels,
     "astray": Astray,
+    "keeps-dead": KeepsDead,
     "without-header": WithoutHeader,
     "metrics": Metrics,
     "delay": Delay,

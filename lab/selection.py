@@ -23,8 +23,12 @@ SLOW = {
     *("MEM-01", "MEM-02", "MEM-04"),
     *("CAP-01", "CAP-02", "CAP-03"),
 }
-SLOW_TESTS = {"test_reloads_are_right_once_the_tier_has_evicted"}
-"""Others that send as much as the tier holds."""
+SLOW_TESTS = {
+    "test_reloads_are_right_once_the_tier_has_evicted",
+    "test_the_router_lists_nothing_when_no_engine_lives",
+    "test_without_an_engine_the_router_answers_with_an_error_object",
+}
+"""Others that send as much as the tier holds, or that start every engine again."""
 SIZES = ("chunks", "clients")
 FIRST_ENDPOINT, CHAT = "completions", "chat"
 """The endpoint that is always asked, and what asks for the other one, too, beside the requirements."""

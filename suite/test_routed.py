@@ -8,9 +8,12 @@ import pytest
 
 from . import (
     BAD_REQUESTS,
+    UNAVAILABLE,
     Conversations,
     astray,
     bad_request,
+    failover,
+    killed,
     limits,
     listing,
     recomputed,
@@ -20,10 +23,11 @@ from . import (
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
+    from fixtures.experiments.no_engine import NoEngine
     from fixtures.instruments.api import Api
     from fixtures.instruments.prompts import Prompts
     from fixtures.instruments.text_requests import TextRequests
-    from fixtures.plugin.recording import Figures
+    from fixtures.plugin.recording import AddEvidence, Figures
     from fixtures.subject.stack import Stack
 
 ANSWER_TOKENS = 4
@@ -32,6 +36,7 @@ BAD = [pytest.param(bad.name, marks=pytest.mark.impact(bad.impact)) for bad in B
 
 @requirement("RTR-01")
 @pytest.mark.shared_stack
+@pytest.mark.impact("asks")
 def test_the_router_lists_the_models_of_the_live_engines(stack: Stack) -> None:
     """Every router lists the models that the engines serve, and no model that nobody serves."""
     for router in stack.routers:
@@ -141,4 +146,55 @@ def test_an_error_is_no_stream_although_one_was_asked_for(router_api: Api, body:
     """A request for a stream that is refused gets the same status and error object as a plain one, not a stream."""
     response = router_api.send_bad(bad_request(body, stream=True))
     assert 400 <= response.status < 500, f"expected a 4xx for {body}, got {response.status}: {response.text[:200]}"
+    assert router_api.error_message(response), f"expected an error object with a message, got {response.text[:200]}"
+
+
+@requirement("RTR-01")
+@pytest.mark.run_disruptive
+def test_the_router_lists_nothing_when_no_engine_lives(without_engines: NoEngine) -> None:
+    """While no engine lives, the router lists no model; once the engines are back, it lists and serves theirs again."""
+    listed = without_engines.listed
+    assert not listed, f"expected no model while no engine lives, got {', '.join(sorted(listed))}"
+    assert without_engines.serves_again, (
+        f"expected the router to serve within {limits.RETURNED_S:.0f} s after the engines are back, got no answer"
+    )
+
+
+@requirement("RTR-03")
+@pytest.mark.run_disruptive
+def test_one_failed_engine_blocks_no_request(
+    stack: Stack, text_requests: TextRequests, figures: Figures, evidence: AddEvidence
+) -> None:
+    """If one engine ends under load, every request ends in time, and soon all are answered by the others."""
+    found = failover(stack, text_requests, killed)
+    evidence("timeline of the failover", found.timeline)
+    figures("requests without an answer", found.lost, "", n=found.asked, better="lower")
+    assert not found.late, (
+        f"expected every request to end within {limits.FAILOVER_REQUEST_S:.0f} s, got {found.late[0]}"
+    )
+    assert not found.short, f"expected no answer that breaks off unseen, got {found.short} of {found.asked}"
+    assert found.noticed_s is not None, (
+        f"expected all requests to be answered after {limits.FAILOVER_S:.0f} s, got {found.lost} without an answer"
+    )
+    figures("time until all requests are answered", found.noticed_s, "s", better="lower")
+    assert found.noticed_s <= limits.FAILOVER_S, (
+        f"expected all requests to be answered {limits.FAILOVER_S:.0f} s after an engine ended, got one that failed after "
+        f"{found.noticed_s:.0f} s"
+    )
+    assert found.returned_s is not None, (
+        f"expected the router to use the engine again within {limits.RETURNED_S:.0f} s after its return, got no request there"
+    )
+
+
+@requirement("RTR-07")
+@pytest.mark.run_disruptive
+def test_without_an_engine_the_router_answers_with_an_error_object(router_api: Api, without_engines: NoEngine) -> None:
+    """While no engine lives, a request gets a 404 or a 5xx with an OpenAI error object."""
+    response = without_engines.refusal
+    assert response is not None, (
+        f"expected an error within {limits.FAILOVER_REQUEST_S:.0f} s without an engine, got no answer"
+    )
+    assert response.status in UNAVAILABLE, (
+        f"expected 404, 502, 503 or 504, got {response.status}: {response.text[:200]}"
+    )
     assert router_api.error_message(response), f"expected an error object with a message, got {response.text[:200]}"

@@ -404,3 +404,26 @@ def test_a_header_is_lost_on_the_way(through: Any) -> None:
     client, proxy = through("without-header", name="authorization")
     assert client.post("/v1/completions", {"prompt": "x", "key": "k"}, headers=bearer("k")).status == 401
     assert proxy.fired == 1
+
+
+def gone() -> str:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def test_a_dead_engine_is_kept(engine: Any, through: Any) -> None:
+    client, proxy = through("keeps-dead", then="error")
+    proxy.fault.engines = (f"http://127.0.0.1:{engine.server_address[1]}",)
+    assert [ask(client).status for _ in range(4)] == [200] * 4
+    assert proxy.fired == 0, "nothing is wrong while it lives"
+    proxy.fault.engines = (gone(),)
+    assert sorted(ask(client).status for _ in range(4)) == [200, 200, 502, 502]
+    assert proxy.fired == 2
+
+
+def test_the_end_of_a_dead_engine_looks_like_an_answer(through: Any) -> None:
+    client, proxy = through("keeps-dead", then="end")
+    proxy.fault.engines = (gone(),)
+    ask(client)
+    answer = ask(client)
+    assert (answer.status, answer.usage["completion_tokens"]) == (200, 3)

@@ -1,0 +1,153 @@
+"""Requests through a router while an engine fails, on stand-ins whose router does what a test says."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.catalogue import limits
+from fixtures.catalogue.limits import Limit
+from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged
+from fixtures.evidence.metrics import EngineCounters
+from fixtures.experiments.disruption import Disruption
+from fixtures.experiments.failover import ANSWER_TOKENS, Failover, failover
+from fixtures.instruments.response import Response
+from fixtures.instruments.text_requests import TextRequests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fixtures.evidence.sse import StreamFacts
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": ANSWER_TOKENS, "total_tokens": 3 + ANSWER_TOKENS}
+
+
+class FakeStack:
+    """Two engines and a router that takes turns; ``dead`` answers for the engine that failed, as a test says."""
+
+    def __init__(
+        self, dead: Any, *, notices_after: int = 10**6, engines: int = 2, ignores_victim: bool = False
+    ) -> None:
+        self.engines = [self.fake(name) for name in "ab"[:engines]]
+        self.engine = self.engines[0]
+        self.dead, self.notices_after, self.ignores = dead, notices_after, ignores_victim
+        self.operator = "kills"
+        self.failed, self.hits, self.lock = False, 0, threading.Lock()
+        self.turn = itertools.count()
+        self.routers = [SimpleNamespace(session_key="x-user-id", client=SimpleNamespace(post=self.post))]
+        self.traffic = SimpleNamespace(idle=lambda _: None)
+
+    def fake(self, name: str) -> Any:
+        found = SimpleNamespace(name=name, finished=0)
+        found.counters = lambda: EngineCounters(requests_finished=found.finished)
+        return found
+
+    def post(self, path: str, payload: dict[str, Any], headers: Any, deadline_s: float) -> Response:
+        assert path == "/v1/completions"
+        assert headers["x-user-id"].startswith("session-")
+        time.sleep(0.001)
+        with self.lock:
+            engine = self.engines[next(self.turn) % len(self.engines)]
+            if self.ignores or (self.failed and engine is self.engine and self.hits >= self.notices_after):
+                engine = self.engines[1]
+            dead = self.failed and engine is self.engine
+            self.hits += dead
+            if not dead:
+                engine.finished += 1
+        return self.dead(payload) if dead else whole(payload)
+
+    @contextlib.contextmanager
+    def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
+        assert (stack, part) == (self, self.engine)
+        found = Disruption("a fails")
+        self.failed = True
+        found.acted = found.note("a failed")
+        yield found
+        self.failed = False
+        found.undone = found.note("a is back")
+
+
+def whole(payload: dict[str, Any], tokens: int = ANSWER_TOKENS) -> Response:
+    usage = USAGE | {"completion_tokens": tokens}
+    if not payload["stream"]:
+        return Response(200, {}, json.dumps({"choices": [{"text": "x"}], "usage": usage}), total_s=0.1)
+    return Response(200, {}, "", total_s=0.1, stream=stream_of(usage))
+
+
+def stream_of(usage: dict[str, Any] | None, *, done: bool = True) -> StreamFacts:
+    missing = ("the stream does not end with [DONE]",)
+    return SimpleNamespace(violations=() if done else missing, done=done, usage=usage)  # type: ignore[return-value]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAILOVER_S", Limit("x", "at most", 0.5, "s"))
+    monkeypatch.setattr(limits, "FAILOVER_REQUEST_S", Limit("x", "at most", 1, "s"))
+
+
+def run(stack: FakeStack) -> Failover:
+    return failover(stack, TextRequests("m", 1, "test"), stack.fails)  # type: ignore[arg-type]
+
+
+def refused(_: Any) -> Response:
+    return Response(503, {}, "no engine", total_s=0.1)
+
+
+def test_a_router_that_notices_loses_little() -> None:
+    found = run(FakeStack(refused, notices_after=5))
+    assert 1 <= found.lost <= 8
+    assert found.noticed_s is not None
+    assert (found.late, found.short) == ((), 0)
+    assert found.returned_s is not None
+    assert "not answered: HTTP 503: no engine" in found.timeline
+
+
+def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
+    found = run(FakeStack(whole))
+    assert (found.lost, found.noticed_s) == (0, 0.0)
+
+
+def test_a_router_that_never_notices_is_told() -> None:
+    found = run(FakeStack(refused))
+    assert found.noticed_s is None
+    assert found.lost > 5
+
+
+def test_requests_that_hang_are_late() -> None:
+    def hangs(_: Any) -> Response:
+        raise NoAnswer("POST /v1/completions: no answer within 1 s", overdue=True)
+
+    found = run(FakeStack(hangs, notices_after=3))
+    assert found.late
+    assert "no answer within 1 s" in found.late[0]
+
+
+@pytest.mark.parametrize("answer", ["broken", "cut", "short"])
+def test_answers_that_end_early_are_lost_and_those_that_hide_it_are_short(answer: str) -> None:
+    def dead(payload: dict[str, Any]) -> Response:
+        if answer == "short":
+            return whole(payload, tokens=3)
+        if answer == "cut":
+            return Response(200, {}, "", total_s=0.1, cut="the connection broke")
+        return Response(200, {}, "", total_s=0.1, stream=stream_of(None, done=False))
+
+    found = run(FakeStack(dead, notices_after=4))
+    assert found.lost >= 1
+    assert bool(found.short) == (answer == "short")
+
+
+def test_an_engine_that_is_sent_nothing_shows_nothing() -> None:
+    with pytest.raises(NotJudged, match="the router sent a none of"):
+        run(FakeStack(refused, ignores_victim=True))
+
+
+def test_one_engine_alone_has_nobody_to_take_over() -> None:
+    with pytest.raises(NotApplicable, match="one engine only"):
+        run(FakeStack(refused, engines=1))

@@ -1,0 +1,106 @@
+"""What a router says while no engine serves, on stand-ins that are ended and come back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.catalogue import limits
+from fixtures.catalogue.limits import Limit
+from fixtures.core.errors import NoAnswer
+from fixtures.experiments import no_engine as module
+from fixtures.experiments.disruption import Disruption
+from fixtures.experiments.no_engine import NoEngine, no_engine
+from fixtures.instruments.response import Response
+from fixtures.instruments.text_requests import TextRequests
+from fixtures.subject.router import Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ERROR = {"error": {"message": "no engine", "type": "unavailable"}}
+
+
+class FakeStack:
+    """Two engines; ``dead`` answers a path while both are dead, ``afterwards`` says whether the router works again."""
+
+    def __init__(self, dead: Callable[[str], Response], *, afterwards: bool = True) -> None:
+        self.dead, self.afterwards, self.ended = dead, afterwards, False
+        self.alive = {"a", "b"}
+        self.health = SimpleNamespace(known_gone=frozenset())
+        self.engines = [SimpleNamespace(name=name, client=SimpleNamespace(get=lambda _: models("m"))) for name in "ab"]
+        router = Router.__new__(Router)
+        router.name = "router-0"
+        router.client = SimpleNamespace(get=self.answer, post=lambda path, _, **__: self.answer(path))  # type: ignore[assignment]
+        self.routers = [router]
+
+    def answer(self, path: str) -> Response:
+        if not self.alive or (self.ended and not self.afterwards):
+            return self.dead(path)
+        return models("m") if path == "/v1/models" else Response(200, {}, "{}", total_s=0.1)
+
+    @contextlib.contextmanager
+    def killed(self, _: Any, engine: Any) -> Iterator[Disruption]:
+        self.alive.discard(engine.name)
+        yield Disruption(f"{engine.name} is killed")
+        self.alive.add(engine.name)
+        self.ended = True
+
+
+def models(*names: str) -> Response:
+    return Response(200, {}, json.dumps({"data": [{"id": name} for name in names]}), total_s=0.1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FAILOVER_S", "RETURNED_S"):
+        monkeypatch.setattr(limits, name, Limit("x", "at most", 0.2, "s"))
+
+
+def run(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> NoEngine:
+    monkeypatch.setattr(module, "killed", stack.killed)
+    return no_engine(stack, TextRequests("m", 1, "test"))  # type: ignore[arg-type]
+
+
+def refuses(path: str) -> Response:
+    return models() if path == "/v1/models" else Response(503, {}, json.dumps(ERROR), total_s=0.1)
+
+
+def test_a_router_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = FakeStack(refuses)
+    found = run(stack, monkeypatch)
+    assert found.listed == frozenset()
+    assert found.refusal is not None
+    assert found.refusal.status == 503
+    assert found.serves_again
+    assert stack.alive == {"a", "b"}
+    assert "lists no model, and answers a request: 503" in found.timeline
+
+
+def test_an_error_in_place_of_a_list_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(FakeStack(lambda _: Response(503, {}, json.dumps(ERROR), total_s=0.1)), monkeypatch)
+    assert found.listed == frozenset()
+
+
+def test_a_router_that_goes_on_listing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(FakeStack(lambda path: models("m") if path == "/v1/models" else refuses(path)), monkeypatch)
+    assert found.listed == {"m"}
+
+
+def test_a_request_without_an_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(path: str) -> Response:
+        if path == "/v1/models":
+            return models()
+        raise NoAnswer("no answer", overdue=True)
+
+    found = run(FakeStack(hangs), monkeypatch)
+    assert found.refusal is None
+    assert "answers a request: no answer" in found.timeline
+
+
+def test_a_router_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not run(FakeStack(refuses, afterwards=False), monkeypatch).serves_again
