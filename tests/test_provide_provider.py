@@ -19,8 +19,8 @@ from fixtures.provide.target import Target
 if TYPE_CHECKING:
     from fixtures.provide.provider import Provider
 
-CPU: Any = SimpleNamespace(device="cpu")
-CUDA: Any = SimpleNamespace(device="cuda")
+CPU: Any = SimpleNamespace(configs=(), device="cpu")
+CUDA: Any = SimpleNamespace(configs=(), device="cuda")
 
 
 def test_a_kept_stack_of_another_host_is_refused_in_one_sentence(tmp_path: Path) -> None:
