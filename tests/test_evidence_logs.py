@@ -1215,6 +1215,7 @@ def read_all(text: str, monkeypatch: pytest.MonkeyPatch) -> LogFacts:
         return read_log(text)
 
 
+@pytest.mark.long
 def test_lines_that_are_skipped_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the search skips and what a reader without it finds are the same."""
     dice = random.Random(7)

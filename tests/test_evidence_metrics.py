@@ -298,6 +298,7 @@ TEXT = st.lists(
 ).map(lambda lines: "\n".join(lines) + "\n")
 
 
+@pytest.mark.long
 @given(TEXT)
 @settings(max_examples=300, deadline=None)
 def test_no_text_is_too_strange(text: str) -> None:

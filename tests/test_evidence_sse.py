@@ -109,6 +109,7 @@ BODY = st.lists(
 )
 
 
+@pytest.mark.long
 @given(st.one_of(BODY, st.binary(max_size=60)), st.data())
 @settings(max_examples=400, deadline=None)
 def test_the_cuts_do_not_matter(body: bytes, data: st.DataObject) -> None:
@@ -226,6 +227,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.lists(st.one_of(JSON.map(json.dumps), st.text(max_size=10), st.just(DONE)), max_size=6))
 @settings(max_examples=300, deadline=None)
 def test_no_stream_is_too_strange(texts: list[str]) -> None:

@@ -39,6 +39,7 @@ def test_every_round_begins_with_the_whole_of_the_one_before(shape: Conversation
             assert later.prompt.ids[: earlier.prompt.tokens] == earlier.prompt.ids
 
 
+@pytest.mark.long
 @given(shape=shapes)
 def test_users_share_the_system_prompt_or_nothing(shape: Conversation) -> None:
     load = Conversations(source(), shape)

@@ -293,6 +293,7 @@ def test_slow_repeat(through: Any, stream: bool) -> None:
     assert proxy.fired == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("shadow", [True, False])
 def test_edge_cache(engine: ThreadingHTTPServer, through: Any, stream: bool, shadow: bool) -> None:

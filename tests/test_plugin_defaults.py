@@ -36,6 +36,7 @@ def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "ini", "variable", "seconds"),
     [
@@ -66,12 +67,14 @@ def test_a_hang_ends_and_the_time_of_its_stack_does_not_count(run: Any) -> None:
     result.stdout.fnmatch_lines(["*Timeout (>1.0s) from pytest-timeout*"])
 
 
+@pytest.mark.long
 def test_without_the_plugin_of_timeouts_nothing_is_set(run: Any) -> None:
     result = run("-p", "no:timeout", "--strict-markers")
     result.assert_outcomes(passed=1)
     assert "marker None" in result.stdout.str()
 
 
+@pytest.mark.long
 def test_a_thread_that_dies_fails_its_test(run: Any) -> None:
     result = run(body="thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()")
     result.assert_outcomes(failed=1)

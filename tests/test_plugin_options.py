@@ -68,6 +68,7 @@ def test_a_name_that_another_plugin_owns_is_left_to_it(run: Run, project: pytest
     assert written(project)["run"]["profiles"] == ["api"]
 
 
+@pytest.mark.long
 def test_a_name_of_an_installed_plugin_is_left_to_it_where_the_plugin_is_named_by_an_option(
     pytester: pytest.Pytester,
 ) -> None:

@@ -452,6 +452,7 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
     assert project.registered() == []
 
 
+@pytest.mark.long
 def test_a_tear_down_that_fails_does_not_cost_the_report(
     project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

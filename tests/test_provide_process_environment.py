@@ -222,6 +222,7 @@ print(install.ensure(None, report=print, pair=PAIR))
 """
 
 
+@pytest.mark.long
 def test_two_processes_make_one_environment_and_a_half_made_one_is_made_again(offline: Path, locks: Path) -> None:
     folder = offline / PAIR.folder
     folder.mkdir(parents=True)
@@ -254,6 +255,7 @@ def test_an_environment_in_use_is_not_removed(offline: Path) -> None:
 # -- where from --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_configuration_of_pip_is_that_of_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "pip.conf"
     file.write_text("""

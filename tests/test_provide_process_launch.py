@@ -405,6 +405,7 @@ def test_what_local_processes_cannot_be_is_said_before_anything_starts(place: Pl
 # --- tear-down --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_what_has_to_be_killed_is_reported_with_what_it_leaves(place: Place) -> None:
     place.fake.behave(engine="stubborn", server="stubborn")
     record = place.up()
@@ -440,6 +441,7 @@ def test_the_child_of_a_dead_engine_is_ended_too(place: Place) -> None:
     assert place.left() == NOTHING
 
 
+@pytest.mark.long
 def test_a_frozen_stack_is_taken_down(place: Place) -> None:
     record = place.up()
     for server in record.servers:

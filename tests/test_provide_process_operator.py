@@ -220,6 +220,7 @@ def test_what_has_ended_is_started_again_and_told(place: Place) -> None:
     assert place.stack.revive() == []
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_is_started_again(place: Place) -> None:
     place.stack.health._hung["fake-0"] = "POST /v1/completions: no answer within 120 s"
     place.operator.freeze(place.record.engines[0])

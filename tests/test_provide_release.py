@@ -164,6 +164,7 @@ def test_keys_without_effect_are_found(site4: Site, model: dict[str, Any], idle:
     assert release.keys_without_effect(known) == [f"servingEngineSpec.modelSpec[0].{path}" for path in idle]
 
 
+@pytest.mark.long
 def test_a_value_that_is_the_charts_own_has_an_effect(site4: Site) -> None:
     values = {**VALUES, "routerSpec": {"replicaCount": 1, "nonsense": 1}, "monitoring": {"enabled": False}}
     found = site4.install(values).keys_without_effect(None)
@@ -302,6 +303,7 @@ def test_an_overridden_connector_has_no_effect() -> None:
 # --- REL --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
     release = site.install()
     assert len(site.wait().found) == 2
@@ -703,6 +705,7 @@ def test_what_cannot_come_fails_within_seconds(site4: Site, fate: str, words: st
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.long
 def test_a_deadline_says_what_was_last_seen(site4: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "SLACK_S", -18.5)  # the stand-in's probe allows 20 s
     site4.cluster.fates["vllm"] = "never"
@@ -711,6 +714,7 @@ def test_a_deadline_says_what_was_last_seen(site4: Site, monkeypatch: pytest.Mon
         site4.wait()
 
 
+@pytest.mark.long
 def test_a_restart_of_the_api_server_is_waited_out(site4: Site) -> None:
     site4.cluster.fates["vllm"] = "never"
     site4.install()
@@ -1131,6 +1135,7 @@ def test_the_rights_are_those_of_the_documented_role() -> None:
 # --- cleaning up ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
     site.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "foreign"}})
     site.install(**cleanup.labels("stack-1"))
@@ -1146,6 +1151,7 @@ def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
 CRDS = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
+@pytest.mark.long
 def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
     site.install(**cleanup.labels("stack-1"))
     crd = site.cluster.find(CRDS)[0]
@@ -1169,6 +1175,7 @@ def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
     assert site.cluster.find(CRDS) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whose", ["host", "user", "live run"])
 def test_what_others_made_is_listed_and_left_alone(
     site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, whose: str
@@ -1204,6 +1211,7 @@ def test_what_does_not_go_is_named() -> None:
         cleanup.until_gone(lambda: ["pod a"], "namespace x", lambda _: None, within_s=0.0)
 
 
+@pytest.mark.long
 def test_the_command_lists_and_removes(
     site4: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

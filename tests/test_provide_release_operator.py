@@ -119,6 +119,7 @@ def test_an_end_on_purpose_is_no_fault_of_the_release(place: Place, tmp_path: Pa
     assert saved.engines[0].url == "http://10.0.0.1:8000", "an address of this machine is in no record"
 
 
+@pytest.mark.long
 def test_the_next_end_by_itself_is_one(place: Place) -> None:
     with killed(place.stack, place.stack.engine):
         pass
@@ -208,6 +209,7 @@ def test_a_container_that_does_not_come_back_is_told_with_its_state(
     assert waited == [0.2], "the test has that long"
 
 
+@pytest.mark.long
 def test_start_waits_until_the_pod_is_ready(place: Place) -> None:
     place.is_ready("False")
     back = threading.Timer(0.5, place.is_ready, ("True",))

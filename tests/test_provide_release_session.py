@@ -235,6 +235,7 @@ def test_what_only_looks_inside_follows_nothing(access: ClusterSession, tmp_path
     assert not (tmp_path / "inside").exists() or not list((tmp_path / "inside").glob("*.log"))
 
 
+@pytest.mark.long
 def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: ClusterSession) -> None:
     access._endpoints._forwards["engine"]._note("cut")
     name = engine(access).pod.name  # type: ignore[union-attr]
@@ -250,6 +251,7 @@ def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch:
         access.check(engine(access))
 
 
+@pytest.mark.long
 def test_a_long_absence_is_not_forgotten_over_the_wait(
     site: Site, access: ClusterSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +279,7 @@ def test_memory_is_read_in_the_container(site: Site, access: ClusterSession) -> 
         access.resident_bytes(engine(access))
 
 
+@pytest.mark.long
 def test_gpu_memory_is_read_in_the_container(site: Site, access: ClusterSession) -> None:
     stack = Stack(access.record, access)
     with pytest.raises(NotJudged, match="run on the CPU"):
@@ -304,6 +307,7 @@ def test_gpu_memory_is_read_in_the_container(site: Site, access: ClusterSession)
         pass
 
 
+@pytest.mark.long
 def test_sixty_four_engines_take_one_connection_each(site: Site, tmp_path: Path) -> None:
     count = 64
     site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"

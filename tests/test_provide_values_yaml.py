@@ -184,6 +184,7 @@ def everything(values: Values) -> None:
     digest(values.data)
 
 
+@pytest.mark.long
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
 @settings(max_examples=max(1, INPUTS // (5 * AT_ONCE)), deadline=None, suppress_health_check=list(HealthCheck))

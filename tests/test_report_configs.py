@@ -203,6 +203,7 @@ def test_every_configuration_that_ships_is_tried() -> None:
     assert {name for name, _ in SUBJECTS} == set(available(CONFIGS))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind"), SUBJECTS)
 def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
     pytester: pytest.Pytester, states: list[Judgement], name: str, kind: str

@@ -307,6 +307,7 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path, capsys: pytest.Cap
     assert (new / "conformance.md").exists()
 
 
+@pytest.mark.long
 def test_a_run_is_compared_with_the_one_before(run: Run, project: pytest.Pytester) -> None:
     assert run(PASSING).ret == 0
     first = written(project)

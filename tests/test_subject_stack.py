@@ -365,6 +365,7 @@ def test_a_verified_cold_prompt_shows_the_rate(tmp_path: Path, engine: FakeServe
 # --- metrics that cannot be had -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_slow_metrics_are_told_and_not_stormed(
     tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +383,7 @@ def test_slow_metrics_are_told_and_not_stormed(
     assert Stack(record(tmp_path, engine.url)).cache.slow_metrics() == []
 
 
+@pytest.mark.long
 def test_a_page_of_20_mb_is_read_like_any_other(
     tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1469,6 +1471,7 @@ def test_what_was_logged_before_the_run_is_history(tmp_path: Path, engine: FakeS
 # --- tensor parallel --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_two_ranks_behind_a_server_count_once(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
 ) -> None:
