@@ -24,7 +24,7 @@ from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.files import cache_dir
 from fixtures.provide.process import install
 from fixtures.provide.process.completeness import incompleteness
-from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair
+from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair, base_environment
 from fixtures.provide.process.install import ensure
 from fixtures.provide.process.pip_settings import for_uv
 from fixtures.provide.process.probe import adopt
@@ -517,17 +517,17 @@ def test_the_callers_variables_do_not_reach_the_stack(
     for name in ("PYTHONPATH", "VIRTUAL_ENV", "LMCACHE_CHUNK_SIZE", "VLLM_PORT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "leaks")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    plain = env.base_environment()
+    plain = base_environment(env.python)
     assert "leaks" not in plain.values()
     assert plain["CUDA_VISIBLE_DEVICES"] == "3"
     assert plain["PATH"].split(os.pathsep)[0] == str(env.python.parent)
-    assert env.base_environment(extra_pythonpath=[tmp_path / "hook"])["PYTHONPATH"] == str(tmp_path / "hook")
+    assert base_environment(env.python, extra_pythonpath=[tmp_path / "hook"])["PYTHONPATH"] == str(tmp_path / "hook")
 
 
 def test_a_start_up_hook_runs_in_the_engine(made: Any, tmp_path: Path) -> None:
     _, env, _ = made
     (tmp_path / "sitecustomize.py").write_text("print('hooked')")
-    hooked = env.base_environment(extra_pythonpath=[tmp_path])
+    hooked = base_environment(env.python, extra_pythonpath=[tmp_path])
     out = subprocess.run([env.python, "-c", ""], env=hooked, capture_output=True, text=True, check=True).stdout
     assert out == "hooked\n"
 
