@@ -324,7 +324,7 @@ def test_a_run_is_compared_with_the_one_before(run: Run, project: pytest.Pyteste
     assert "since_last_run=1 worse" in (project.path / "reports/allure-results/environment.properties").read_text()
 
 
-def test_a_run_that_judged_nothing_is_no_baseline(run: Run, project: pytest.Pytester) -> None:
+def test_a_run_that_judged_nothing_is_not_compared_with(run: Run, project: pytest.Pytester) -> None:
     run(PASSING)
     first = written(project)
     result = run('@requirement("API-01")\ndef test_api(): raise StackError("no engine")')
@@ -336,16 +336,18 @@ def test_a_run_that_judged_nothing_is_no_baseline(run: Run, project: pytest.Pyte
         "No requirement was judged, so there is nothing to compare."
         in (project.path / "reports/conformance.md").read_text()
     )
-    nothing, kept = (str(project.path / "reports" / name) for name in ("conformance.json", "baseline.json"))
+    nothing, kept = (str(project.path / "reports" / name) for name in ("conformance.json", "last-judged.json"))
     assert command.main(["compare", nothing, kept]) == 2
     assert command.main(["compare", kept, nothing]) == 1
+    earlier = project.path / "reports/baseline.json"  # as earlier versions called it
+    (project.path / "reports/last-judged.json").rename(earlier)
     run('@requirement("API-01")\ndef test_api(): raise StackError("no engine, again")')
-    result = run(PASSING, "--baseline=reports/conformance.json")
+    result = run(PASSING, "--compare-with=reports/conformance.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert run(PASSING).ret == 0
     changes = written(project)["changes"]
     assert (changes["since"], changes["worse"], changes["better"]) == (first["run"]["started"], [], [])
-    assert not (project.path / "reports/baseline.json").exists()
+    assert not (project.path / "reports/last-judged.json").exists()
 
 
 def test_a_report_of_the_first_schema_is_still_compared_with(tmp_path: Path) -> None:
@@ -389,16 +391,16 @@ def test_choosing_by_id_makes_nothing_worse() -> None:
     assert compare(old, new)["worse"] == []
 
 
-def test_a_named_baseline_has_to_be_one(run: Run, project: pytest.Pytester) -> None:
+def test_a_report_that_is_named_has_to_be_one(run: Run, project: pytest.Pytester) -> None:
     run(PASSING)
     kept = project.path / "kept.json"
     kept.write_text((project.path / "reports/conformance.json").read_text())
     run(FAILING)
-    run(PASSING, "--baseline=kept.json")
+    run(PASSING, "--compare-with=kept.json")
     assert written(project)["changes"]["worse"] == []
     broken = copy.deepcopy(json.loads(kept.read_text()))
     del broken["totals"]
     kept.write_text(json.dumps(broken))
-    result = run(PASSING, "--baseline=kept.json")
+    result = run(PASSING, "--compare-with=kept.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--baseline: *kept.json is not a report of this version of the suite: *"])
+    result.stderr.fnmatch_lines(["*--compare-with: *kept.json is not a report of this version of the suite: *"])
