@@ -7,6 +7,7 @@ hold nothing but its start: else the verdicts of one fault would be those of the
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -283,7 +284,7 @@ def changed_config(name: str, subject: Subject, values: Values | None, folder: P
     original = subject.load()
     folder = (folder / name).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    body: dict[str, Any] = yaml.safe_load(original.values_path.read_text())
+    body: dict[str, Any] = copy.deepcopy(original.values.data)
     model = body["servingEngineSpec"]["modelSpec"][0]
     if values is not None:
         for path, value in values.changes.items():

@@ -11,6 +11,7 @@ from fixtures.core.errors import ConfigurationError
 from fixtures.provide.process.model import RECIPES
 from fixtures.provide.values.config import PROFILES, Model, available, load_config
 from fixtures.provide.values.render import render_engine
+from fixtures.provide.values.router import router_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VALUES = "servingEngineSpec: {modelSpec: [{name: m, repository: r, tag: t, modelURL: u}]}\n"
@@ -38,12 +39,25 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
 
 
 def test_the_shipped_configurations() -> None:
-    shipped = ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small", "two-engines")
-    assert available(CONFIGS) == shipped
+    routed = ("router-kv", "router-prefix", "router-session", "two-engines")
+    assert available(CONFIGS) == ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small", *routed)
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"
     assert load_config("cpu-offload", CONFIGS).expect.model.source == "as-values"
+
+
+def test_values_can_be_laid_over_those_of_another_configuration() -> None:
+    below, above = load_config("two-engines", CONFIGS), load_config("router-prefix", CONFIGS)
+    assert above.files == (below.values_path.resolve(), CONFIGS / "router-prefix/values.yaml")
+    assert router_of(below.values) != router_of(above.values)
+    assert render_engine(below.values) == render_engine(above.values)
+
+
+def test_an_extended_file_that_is_not_there_is_told(folder: Path) -> None:
+    (folder / "mine/expect.yaml").write_text("description: one\nextends: ../other/values.yaml\n")
+    with pytest.raises(ConfigurationError, match=r"extends names '../other/values.yaml', which is no file"):
+        load_config("mine", folder)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -42,9 +42,10 @@ pytest_plugins = ("pytester",)
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 GPU = ("cpu-offload", "gpu-small", "gpu-multi-process")
+ROUTED = ("two-engines", "router-session", "router-prefix", "router-kv")
 SUBJECTS = [
     ("embedded", "process"),
-    ("two-engines", "process"),
+    *((name, "process") for name in ROUTED),
     ("cpu-cluster", "chart"),
     *((name, kind) for name in GPU for kind in ("process", "chart")),
 ]
@@ -224,12 +225,12 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
 
     absent = {id_ for id_, verdict in verdicts.items() if verdict == "not applicable"}
     lacks = {"release"} if kind == "process" else set()
-    if name != "two-engines":
+    if name not in ROUTED:
         lacks |= {"several-engines", *(["router"] if kind == "process" else [])}
     assert absent == {
         *(id_ for id_, each in judged.items() if lacks & each.needs),
         *(() if name in GPU else ("MEM-01", "MEM-02")),
-        *(() if name in ("embedded", "two-engines") or kind == "chart" else ("API-08",)),
+        *(() if name in ("embedded", *ROUTED) or kind == "chart" else ("API-08",)),
     }
     (subject,) = report["subjects"]
     assert ("gpu" in subject["features"]["supported"]) == (name in GPU)
