@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 from fixtures.catalogue.profiles import ON_REQUEST
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
-from fixtures.core.record import Baseline, EngineServer, Release, Server, StackRecord
+from fixtures.core.processes import ProcessRef
+from fixtures.core.record import Baseline, EngineServer, PodRef, Release, Server, StackRecord
 from fixtures.plugin import locks, subject, teardown
 from fixtures.plugin.judgement import STATE_KEY, Judgement
 from fixtures.provide.process.commands import commands_of, router_command
@@ -87,8 +89,11 @@ def record_of(run: Run, name: str) -> StackRecord:
     config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
     command, explicit = commands_of(config)
     of_server = explicit is not None or run.context.device == "cpu"
+    owner = ProcessRef.of(os.getpid())
+    pod = PodRef(namespace="kv", name="p", uid="u", container="vllm", port=8000)
     record = StackRecord(
         id=name,
+        owner=owner,
         kind="chart" if run.provider.name == "chart" else "process",
         config=name,
         device=run.context.device,
@@ -103,6 +108,8 @@ def record_of(run: Run, name: str) -> StackRecord:
                 env=dict(command.env),
                 log=run.context.folder / "engine.log",
                 cache_server="kv-0" if of_server else None,
+                process=None if run.provider.name == "chart" else owner,
+                pod=pod if run.provider.name == "chart" else None,
             )
             for index in range(command.replicas)
         ],

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fixtures.catalogue.features import FEATURES
-from fixtures.core.record import EngineServer, Release, SecretRef, Server, StackRecord
+from fixtures.core.processes import ProcessRef
+from fixtures.core.record import EngineServer, PodRef, Release, SecretRef, Server, StackRecord
 from fixtures.subject.features import features_of, tier_outlives
 
 
@@ -22,6 +23,8 @@ def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str
 IN_PROCESS = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
 ASCEND = connector("LMCacheAscendConnectorV1Dynamic", module="lmcache_ascend.integration.vllm")
 OFFLOAD = ("vllm", "--kv-offloading-size", "8", "--kv-offloading-backend", "lmcache")
+SOMEWHERE = ProcessRef(pid=1, started=1.0)
+POD = PodRef(namespace="n", name="p", uid="u", container="vllm", port=8000)
 TIERS = "disk-tier remote-tier lower-tier"
 
 
@@ -31,8 +34,11 @@ def record(
     server, connector = facts.pop("cache_server", None), facts.pop("connector", IN_PROCESS)
     argv += ("--kv-transfer-config", json.dumps(connector)) if argv and connector else ()
     facts = {"kind": "process"} | facts
+    kinds: dict[str, dict[str, Any]] = {"process": {"process": SOMEWHERE}, "chart": {"pod": POD}, "attach": {}}
+    here = kinds[facts["kind"]]
+    facts |= {"owner": SOMEWHERE if here else None}
     found = [
-        EngineServer(name=f"e{number}", url="http://e", argv=argv, env=env or {}, cache_server=server)
+        EngineServer(name=f"e{number}", url="http://e", argv=argv, env=env or {}, cache_server=server, **here)
         for number in range(engines)
     ]
     servers = [Server(name=server, url="http://s")] if server else []
