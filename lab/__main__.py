@@ -11,12 +11,21 @@ import argparse
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fixtures.core.errors import ConfigurationError
+from fixtures.core.files import cache_dir
+from lab import history
 from lab.bench import ROOT, LabError, Subject
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
-from lab.report import detection, how
-from lab.runner import Entry, Runner, summary
+from lab.report import detection, how, summary
+from lab.runner import Entry, Runner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TRIES = ROOT / "docs" / "evidence" / "lab.jsonl"
+"""Every try that is kept with the project."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", nargs="+", metavar="ID", help="these faults or variants only")
     parser.add_argument("--sample", action="store_true", help="a few faults of several kinds, in some minutes")
     parser.add_argument("--list", action="store_true", help="show the catalogue and end")
+    parser.add_argument(
+        "--page", action="store_true", help="keep the tries of this machine, write the page, run nothing"
+    )
     parser.add_argument("--fresh", action="store_true", help="run again what is known already")
     parser.add_argument("--keep-logs", action="store_true", help="leave logs and reports where they are")
     parser.add_argument("--gpu", action="store_true", help="seed the faults that need an NVIDIA GPU of this host")
@@ -38,6 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--config and --random-weights belong to --gpu; the other faults are seeded into 'embedded'")
     subject = Subject(options.config or "gpu-small", "cuda", options.random_weights) if options.gpu else Subject()
     page = ROOT / "docs" / ("detection-gpu.md" if options.gpu else "detection.md")
+
+    def write_page(tries: Path) -> None:
+        every = history.merge(TRIES, history.read(tries))
+        page.write_text(detection([one for one in every if one.on_gpu == options.gpu], faults, healthy))
+
+    if options.page:
+        write_page(cache_dir() / "lab" / "tries.jsonl")
+        return 0
     if options.list:
         for entry in entries.values():
             print(f"{entry.id:36} {how(getattr(entry, 'injection', getattr(entry, 'setting', None)))}")
@@ -52,16 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     try:
         results = runner.run([entries[id_] for id_ in wanted] if wanted else list(entries.values()))
-        versions = runner.versions
     except (LabError, ConfigurationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         runner.close(keep_logs=options.keep_logs or not results or not all(result.good for result in results))
     minutes = (time.monotonic() - begin) / 60
-    figures = summary(results, faults, healthy)
+    figures = summary((history.Try.of(one, runner.versions, "") for one in results), faults, healthy)
     if not wanted:
-        page.write_text(detection(results, versions, faults, healthy))
+        write_page(runner.tries)
     print(
         f"faults caught: {figures['caught']} of {figures['seeded']}; unrelated: {figures['unrelated']}; "
         f"false alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs; {minutes:.1f} min"

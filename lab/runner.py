@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fixtures.core.errors import StackError
 from fixtures.core.files import cache_dir
@@ -33,7 +33,7 @@ from fixtures.plugin.locks import machine
 from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
 from fixtures.provide.process import baseline, install, probe, teardown
 from lab import bench as benches
-from lab import selection
+from lab import history, selection
 from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
 from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy, Values, ids
 
@@ -138,6 +138,7 @@ class Runner:
                     if self._stopped:
                         return
                     result = lane.run(entry)
+                    history.keep(self.tries, history.Try.of(result, self.versions, self._sources))
                     if result.good:  # what was not is run again next time
                         self._keep(entry, result)
                     self._tell(results, result, len(ordered), f"{result.seconds:.0f} s")
@@ -166,6 +167,11 @@ class Runner:
             minutes = (time.monotonic() - self.begin) / 60
             print(f"[{minutes:5.1f} min] {len(results):2}/{total} {result.id} ({how}): {result}", flush=True)
 
+    @property
+    def tries(self) -> Path:
+        """Where every try is kept on this machine, good or not."""
+        return self.cache / "lab" / "tries.jsonl"
+
     # --- stacks -----------------------------------------------------------------------------------------------------
     def engine_env(self) -> EngineEnv:
         """The environment of the engines; made where there is none."""
@@ -181,7 +187,7 @@ class Runner:
     def versions(self) -> dict[str, str]:
         """Of the engine and the cache that the faults were seeded into, and what they ran on."""
         env = self.engine_env()
-        on = "a CPU" if self.subject.device == "cpu" else cards.cards()[0].name
+        on = history.CPU if self.subject.device == "cpu" else cards.cards()[0].name
         return {"vllm": env.vllm, "lmcache": env.lmcache, "on": on}
 
     @functools.cached_property
@@ -451,17 +457,3 @@ def sources_digest(config: Path) -> str:
     for path in files:
         digest.update("/".join(path.parts[-2:]).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def summary(results: Iterable[Result], faults: Iterable[Fault], healthy: Iterable[Healthy]) -> dict[str, Any]:
-    """The two figures."""
-    by_id = {result.id: result for result in results}
-    seeded = [by_id[fault.id] for fault in faults if fault.id in by_id]
-    quiet = [by_id[variant.id] for variant in healthy if variant.id in by_id]
-    return {
-        "seeded": len(seeded),
-        "caught": sum(1 for result in seeded if not result.missed and not result.unproven),
-        "unrelated": sum(len(result.unrelated) for result in seeded),
-        "healthy": len(quiet),
-        "false_alarms": sum(len(result.fired) for result in quiet),
-    }

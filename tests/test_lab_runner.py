@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.plugin.locks import FINISHED
-from lab import bench, runner, selection
+from lab import bench, history, runner, selection
+from lab.__main__ import TRIES
 from lab.bench import LabError, Subject, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
+from lab.history import Try
 from lab.report import detection, how
 from lab.runner import Result, compare, in_groups, in_queues, needs_of, runs_alone, sources_digest
 
@@ -189,21 +192,64 @@ def test_a_change_of_values_has_to_show(shows: str, absent: bool, good: bool) ->
             check_values(record, values)  # type: ignore[arg-type]
 
 
-def test_the_page_is_the_same_for_the_same_results() -> None:
+VERSIONS = {"vllm": "1", "lmcache": "2", "on": "a CPU"}
+
+
+def tried(result: Result, when: str = "2026-01-02T03:04:05Z") -> Try:
+    return dataclasses.replace(Try.of(result, VERSIONS, "0123456789abcdef"), when=when)
+
+
+def all_good() -> list[Try]:
     results = [
         compare(fault, Verdicts(dict.fromkeys(fault.expected, "r"), frozenset(), fault.not_judged, {}), 1.0)
         for fault in FAULTS
     ]
     results += [compare(variant, Verdicts({}, frozenset(), frozenset(), {}), 2.0) for variant in HEALTHY]
-    versions = {"vllm": "1", "lmcache": "2", "on": "a CPU"}
-    page = detection(results, versions, FAULTS, HEALTHY)
-    assert page == detection([Result(**{**vars(one), "seconds": 9.0}) for one in results], versions, FAULTS, HEALTHY)
-    assert (
-        f"**Faults caught: {len(FAULTS)} of {len(FAULTS)} seeded. False alarms: 0 in {len(HEALTHY)} healthy runs.**"
-        in page
-    )
+    return [tried(one) for one in results]
+
+
+def test_the_page_is_the_same_for_the_same_tries() -> None:
+    page = detection(all_good(), FAULTS, HEALTHY)
+    assert page == detection(all_good(), FAULTS, HEALTHY)
+    total = len(FAULTS) + len(HEALTHY)
+    assert f"**Faults caught at the last try: {len(FAULTS)} of {len(FAULTS)} seeded ({len(FAULTS)} are in the" in page
+    assert f"False alarms: 0 in {len(HEALTHY)} healthy runs. All tries that are kept: {total} of {total} as" in page
     assert all(f"`{id_}`" in page for id_ in IDS)
-    assert page.count("| caught |") == len(FAULTS)
+    assert page.count("| caught | 1 of 1, 2026-01-02 |") == len(FAULTS)
+
+
+def test_the_page_shows_the_last_try_and_counts_all_of_them() -> None:
+    first, *others = FAULTS[:2]
+    missed = tried(Result(first.id, missed=("ACC-01",)), "2026-01-01T00:00:00Z")
+    seen = tried(Result(first.id, fired=dict.fromkeys(first.expected, "r")))
+    page = detection([missed, seen], FAULTS, ())
+    assert "| caught | 1 of 2, 2026-01-02 |" in page
+    assert "Faults caught at the last try: 1 of 1 seeded" in page
+    assert "**missed: ACC-01** | 0 of 1, 2026-01-01 |" in detection([missed], FAULTS, ())
+    assert "| not seeded | 0 of 1" in detection([tried(Result(first.id, unproven="why"))], FAULTS, ())
+    assert f"`{others[0].id}`" in page
+    assert "| not run |  |" in page
+
+
+def test_tries_are_kept_as_lines_and_merged_once(tmp_path: Path) -> None:
+    here, kept = tmp_path / "cache" / "tries.jsonl", tmp_path / "lab.jsonl"
+    tries = [
+        tried(Result("a", {"COR-01": "/a/path"}, seconds=1.0)),
+        tried(Result("b", unproven="why"), "2026-01-01T00:00:00Z"),
+    ]
+    for one in tries:
+        history.keep(here, one)
+    assert history.read(here) == tries
+    assert history.merge(kept, history.read(here)) == tries[::-1]
+    assert history.merge(kept, history.read(here)) == history.read(kept) == tries[::-1]
+    assert "/a/path" not in kept.read_text()
+    assert history.read(tmp_path / "none") == []
+
+
+def test_the_tries_that_the_project_keeps_can_be_read() -> None:
+    tries = history.read(TRIES)
+    assert {one.id for one in tries} >= {"store-dropped", "as-published"}
+    assert any(one.on_gpu for one in tries)
 
 
 def test_every_injection_has_words() -> None:
@@ -228,7 +274,9 @@ def test_the_digest_of_the_sources_is_stable(tmp_path: Path) -> None:
     assert sources_digest(tmp_path) == sources_digest(tmp_path)
 
 
-def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ran: list[tuple[str, str]] = []
 
     def run(self: Any, entry: Any) -> Result:
@@ -239,11 +287,14 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(monkeypatch: 
     kept: list[str] = []
     monkeypatch.setattr(runner.Lane, "run", run)
     monkeypatch.setattr(runner.Runner, "compared_with", None)
+    monkeypatch.setattr(runner.Runner, "versions", VERSIONS)
+    monkeypatch.setattr(runner.Runner, "tries", tmp_path / "tries.jsonl")
     monkeypatch.setattr(runner.Runner, "_known", lambda _, entry: Result(entry.id) if entry.id == "pins-kept" else None)
     monkeypatch.setattr(runner.Runner, "_keep", lambda _, entry, result: kept.append(entry.id))
     lab = runner.Runner(Subject())
     results = lab.run([*FAULTS, *HEALTHY])
     lab.close(keep_logs=False)
+    assert sorted(one.id for one in history.read(tmp_path / "tries.jsonl")) == sorted(IDS - {"pins-kept"})
     assert sorted(result.id for result in results) == sorted(IDS)
     assert sorted(id_ for _, id_ in ran) == sorted(IDS - {"pins-kept"}), "what is known is not run again"
     assert IDS - set(kept) == {"pins-kept", "stream-cut"}, "what was not good is run again next time"

@@ -1,0 +1,108 @@
+"""What every try of a fault or a healthy variant gave, kept as JSON lines; `lab.report` shows them.
+
+``python -m lab`` appends each try to a file of the user's cache, good or not. ``python -m lab --page`` (and a complete run)
+adds what is new there to ``docs/evidence/lab.jsonl``, which is committed, and writes ``docs/detection.md`` from it. A line
+holds the ids of requirements only: reasons may name paths of a machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from fixtures.core.files import PUBLIC, append, make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from lab.runner import Result
+
+CPU = "a CPU"
+"""What `Try.on` says where the engine ran on no card."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try of one entry of the catalogue."""
+
+    id: str
+    when: str
+    """UTC, ISO 8601, in whole seconds."""
+    suite: str
+    """The first twelve digits of the digest of suite, fixtures, configuration and lab (`lab.runner.sources_digest`)."""
+    vllm: str
+    lmcache: str
+    on: str
+    cores: int
+    seconds: float
+    fired: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
+    unrelated: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    seeded: bool = True
+
+    @classmethod
+    def of(cls, result: Result, versions: Mapping[str, str], suite: str) -> Self:
+        """A result of now."""
+        return cls(
+            id=result.id,
+            when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            suite=suite[:12],
+            vllm=versions["vllm"],
+            lmcache=versions["lmcache"],
+            on=versions["on"],
+            cores=os.cpu_count() or 1,
+            seconds=round(result.seconds, 1),
+            fired=tuple(sorted(result.fired)),
+            missed=result.missed,
+            unrelated=result.unrelated,
+            errors=tuple(sorted(result.errors)),
+            seeded=not result.unproven,
+        )
+
+    @property
+    def good(self) -> bool:
+        """Whether everything was as it should be."""
+        return self.seeded and not (self.missed or self.unrelated or self.errors)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engine ran on a card."""
+        return self.on != CPU
+
+    @property
+    def line(self) -> str:
+        """As one line of JSON, without the lists that are empty."""
+        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != ()})
+
+
+def read(path: Path) -> list[Try]:
+    """Every try in a file, the oldest first; none where there is no file."""
+    if not path.exists():
+        return []
+    tries = []
+    for line in path.read_text().splitlines():
+        row: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in json.loads(line).items()}
+        tries.append(Try(**row))
+    return tries
+
+
+def keep(path: Path, one: Try) -> None:
+    """Append a try to a file that several labs may write at once."""
+    make_folder(path.parent)
+    with append(path, buffering=0) as file:
+        file.write(f"{one.line}\n".encode())
+
+
+def merge(into: Path, new: Iterable[Try]) -> list[Try]:
+    """Every try of both, each once, the oldest first; ``into`` is written anew where something is new."""
+    known = read(into)
+    both = sorted({*known, *new}, key=lambda one: (one.when, one.id))
+    if both != known:
+        write_atomically(into, "".join(f"{one.line}\n" for one in both), mode=PUBLIC)
+    return both
