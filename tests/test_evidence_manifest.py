@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fixtures.evidence.connector import BOTH, LMCACHE_CONNECTORS, Connector, connector_of
 from fixtures.evidence.flags import flag_positions, flag_value
 from fixtures.evidence.manifest import effective, references, unresolved
-from fixtures.evidence.options import TRANSFER_FLAG
+from fixtures.evidence.vllm_options import TRANSFER_FLAG
 
 V1 = json.dumps({"kv_connector": "LMCacheConnectorV1", "kv_role": BOTH})
 MP = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_producer"})

@@ -13,7 +13,7 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters
-from fixtures.evidence.options import parse_options
+from fixtures.evidence.vllm_options import parse_options
 from fixtures.experiments import reported
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response

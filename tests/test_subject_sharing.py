@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fixtures.core.errors import NotApplicable, NotJudged
-from fixtures.evidence.options import parse_options
+from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments.response import Response
 from fixtures.subject import sharing
 

@@ -21,7 +21,7 @@ from fixtures.evidence.connector import (
     lmcache_file,
     lmcache_settings,
 )
-from fixtures.evidence.options import Options, parallel_of, parse_options, with_transfer_config, without_connector
+from fixtures.evidence.vllm_options import Options, parallel_of, parse_options, with_transfer_config, without_connector
 from fixtures.provide.kv_size import kv_bytes_per_token
 
 FLAG = "--kv-transfer-config"
