@@ -16,7 +16,7 @@ from fixtures.provide.values.chart_reader import of_chart
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.keys import NEWEST, ROWS, VERSIONS, of_version, order_of, rows, since
 from fixtures.provide.values.layers import merged, parse_set
-from fixtures.provide.values.load import load_values
+from fixtures.provide.values.loading import load_values
 from fixtures.provide.values.render import render_engine
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from fixtures.evidence.flags import flag_value
 from fixtures.provide.process import command as local
 from fixtures.provide.values.go import go_int, go_text
 from fixtures.provide.values.ignored import ignored
-from fixtures.provide.values.load import load_values
+from fixtures.provide.values.loading import load_values
 from fixtures.provide.values.render import render_engine, secrets
 from fixtures.provide.values.schema import Values
 from fixtures.provide.values.tiers import cache_servers

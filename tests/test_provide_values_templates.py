@@ -18,7 +18,7 @@ from fixtures.provide.values.config import load_config
 from fixtures.provide.values.key_check import check
 from fixtures.provide.values.keys import VERSIONS, of_version
 from fixtures.provide.values.layers import Layer
-from fixtures.provide.values.load import values_of
+from fixtures.provide.values.loading import values_of
 from fixtures.provide.values.render import render_engine
 from fixtures.provide.values.templates import RULES_SINCE, engine_of, rendered
 from fixtures.provide.values.yaml import load_all, read_yaml

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fixtures.core.errors import ConfigurationError
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.keys import ROWS
-from fixtures.provide.values.load import load_values, values_of
+from fixtures.provide.values.loading import load_values, values_of
 from fixtures.provide.values.render import render_engine, secrets
 from fixtures.provide.values.tiers import cache_servers
 from fixtures.provide.values.yaml import digest, load_all, read_yaml
