@@ -21,7 +21,7 @@ from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values
-from fixtures.provide.values.router import POLICIES, RouterCommand, router_of
+from fixtures.provide.values.router_command import POLICIES, RouterCommand, router_of
 from fixtures.subject.stack import Stack
 from tests import fakes
 

@@ -11,7 +11,7 @@ from fixtures.core.errors import ConfigurationError
 from fixtures.provide.process.model import RECIPES
 from fixtures.provide.values.config import PROFILES, Model, available, load_config
 from fixtures.provide.values.render import render_engine
-from fixtures.provide.values.router import router_of
+from fixtures.provide.values.router_command import router_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VALUES = "servingEngineSpec: {modelSpec: [{name: m, repository: r, tag: t, modelURL: u}]}\n"

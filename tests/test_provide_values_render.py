@@ -28,7 +28,7 @@ from fixtures.provide.values.yaml import digest, read_yaml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fixtures.provide.values.engine import EngineCommand
+    from fixtures.provide.values.engine_command import EngineCommand
 
     Load = Callable[..., Values]
     Render = Callable[..., EngineCommand]

@@ -25,7 +25,7 @@ from fixtures.provide.values.yaml import load_all, read_yaml
 from tests.helm_binaries import helm as binary
 
 if TYPE_CHECKING:
-    from fixtures.provide.values.engine import EngineCommand
+    from fixtures.provide.values.engine_command import EngineCommand
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data/values/rendered.json").read_text(encoding="utf-8"))["cases"]
