@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fixtures.core.errors import ConfigurationError
 from fixtures.core.record import RequestedConfig
 from fixtures.evidence.flags import flag_value
-from fixtures.provide.process import command as local
+from fixtures.provide.process import local_command as local
 from fixtures.provide.values.go import go_int, go_text
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values
