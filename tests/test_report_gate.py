@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.catalogue.selection import musts
 from fixtures.core.errors import ConfigurationError
-from fixtures.report import command, schema, waivers
+from fixtures.report import cli, schema, waivers
 from fixtures.report import report as reporting
 from fixtures.report.cases import Case, Figure, Phase
 from fixtures.report.comparison import compare, lines, moved
@@ -297,13 +297,13 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path, capsys: pytest.Cap
     reporting.write(report(), old)
     reporting.write(report(**{"ACC-01": "failed"}), new)
     paths = [str(folder / "conformance.json") for folder in (old, new)]
-    assert command.main(["compare", *paths]) == 1
+    assert cli.main(["compare", *paths]) == 1
     assert "WORSE      ACC-01 verdict: conformant -> non-conformant: why" in capsys.readouterr().out
-    assert command.main(["compare", paths[1], paths[0]]) == 0
-    assert command.main(["compare", paths[0], str(tmp_path / "gone")]) == 2
-    assert command.main(["validate", *paths]) == 0
+    assert cli.main(["compare", paths[1], paths[0]]) == 0
+    assert cli.main(["compare", paths[0], str(tmp_path / "gone")]) == 2
+    assert cli.main(["validate", *paths]) == 0
     (new / "conformance.md").unlink()
-    assert command.main(["render", paths[1]]) == 0
+    assert cli.main(["render", paths[1]]) == 0
     assert (new / "conformance.md").exists()
 
 
@@ -337,8 +337,8 @@ def test_a_run_that_judged_nothing_is_not_compared_with(run: Run, project: pytes
         in (project.path / "reports/conformance.md").read_text()
     )
     nothing, kept = (str(project.path / "reports" / name) for name in ("conformance.json", "last-judged.json"))
-    assert command.main(["compare", nothing, kept]) == 2
-    assert command.main(["compare", kept, nothing]) == 1
+    assert cli.main(["compare", nothing, kept]) == 2
+    assert cli.main(["compare", kept, nothing]) == 1
     earlier = project.path / "reports/baseline.json"  # as earlier versions called it
     (project.path / "reports/last-judged.json").rename(earlier)
     run('@requirement("API-01")\ndef test_api(): raise StackError("no engine, again")')
@@ -370,8 +370,8 @@ def test_a_report_of_the_first_schema_is_still_compared_with(tmp_path: Path) -> 
     found = compare(reporting.load(path), report(**{"API-08": "not applicable"}))
     assert [each["id"] for each in found["worse"]] == []
     assert [each["id"] for each in found["better"]] == ["API-08"]
-    assert command.main(["validate", str(path)]) == 0
-    assert command.main(["render", str(path)]) == 1
+    assert cli.main(["validate", str(path)]) == 0
+    assert cli.main(["render", str(path)]) == 1
 
 
 def test_a_report_of_the_second_schema_is_still_compared_with(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_report_of_the_second_schema_is_still_compared_with(tmp_path: Path) ->
     path = tmp_path / "conformance.json"
     path.write_text(json.dumps(old))
     assert compare(reporting.load(path), report(**{"API-08": "passed"}))["better"]
-    assert command.main(["validate", str(path)]) == 0
+    assert cli.main(["validate", str(path)]) == 0
 
 
 def test_choosing_by_id_makes_nothing_worse() -> None:
