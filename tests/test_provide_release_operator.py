@@ -18,8 +18,8 @@ from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import name_of, uid_of
 from fixtures.experiments.disruption import detoured, frozen, killed
 from fixtures.provide.release import pod_operator
+from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.pod_operator import PodOperator
-from fixtures.provide.release.session import ClusterSession
 from fixtures.subject.cache_server import CacheServer
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES

@@ -25,7 +25,7 @@ from fixtures.plugin import locks, subject, teardown
 from fixtures.plugin.judgement import STATE_KEY, Judgement
 from fixtures.provide.process.commands import commands_of, router_command
 from fixtures.provide.process_provider import ProcessProvider
-from fixtures.provide.release import sessions
+from fixtures.provide.release import open_sessions
 from fixtures.provide.release_provider import ReleaseProvider
 from fixtures.provide.requested import requested
 from fixtures.provide.values.config import available, load_config
@@ -170,7 +170,7 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[J
     )
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setattr(subject, "record_of", lambda run, name, *, compared: record_of(run, name))
-    monkeypatch.setattr(sessions, "ClusterSession", Pods)
+    monkeypatch.setattr(open_sessions, "ClusterSession", Pods)
     for module, name in (
         *((subject, "_say_slow"), (subject, "end"), (subject, "diagnose"), (teardown, "end"), (teardown, "diagnose")),
         *((ReleaseProvider, "check"), (ProcessProvider, "check")),

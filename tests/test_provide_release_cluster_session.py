@@ -22,10 +22,10 @@ from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import is_ready, name_of, uid_of
 from fixtures.instruments.client import Client
 from fixtures.provide.kube import port_forward
-from fixtures.provide.release import session
+from fixtures.provide.release import cluster_session
 from fixtures.provide.release.adopt import adopt
-from fixtures.provide.release.session import ClusterSession
-from fixtures.provide.release.sessions import metrics_of
+from fixtures.provide.release.cluster_session import ClusterSession
+from fixtures.provide.release.open_sessions import metrics_of
 from fixtures.provide.target import Target
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES
@@ -245,7 +245,7 @@ def test_a_death_that_cuts_a_connection_is_still_a_death(site: Site, access: Clu
 
 
 def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "END_SHOWS_S", 0.2)
+    monkeypatch.setattr(cluster_session, "END_SHOWS_S", 0.2)
     access._endpoints._forwards["engine"]._note("cut")
     with pytest.raises(StackError, match="does not prove a fault of the pod"):
         access.check(engine(access))
@@ -255,8 +255,8 @@ def test_a_cut_alone_is_an_error_of_the_run(access: ClusterSession, monkeypatch:
 def test_a_long_absence_is_not_forgotten_over_the_wait(
     site: Site, access: ClusterSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "END_SHOWS_S", 0.2)
-    monkeypatch.setattr(session, "AWAY_S", 0.5)
+    monkeypatch.setattr(cluster_session, "END_SHOWS_S", 0.2)
+    monkeypatch.setattr(cluster_session, "AWAY_S", 0.5)
     monkeypatch.setattr(port_forward, "RECENT_S", 0.1)
     client = Client(engine(access).url)
     client.on_trouble = lambda: access.check(engine(access))
