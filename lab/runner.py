@@ -31,7 +31,7 @@ from fixtures.core.record import StackRecord
 from fixtures.instruments import cards
 from fixtures.plugin.locks import machine
 from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
-from fixtures.provide.process import baseline, install, probe, teardown
+from fixtures.provide.process import baseline_engine, install, probe, teardown
 from lab import bench as benches
 from lab import history, selection
 from lab.bench import ROOT, Bench, LabError, Subject, Verdicts, judge
@@ -193,7 +193,7 @@ class Runner:
     @functools.cached_property
     def compared_with(self) -> Baseline | None:
         """The engine without its connector, of the values as they are: it is the same for every fault."""
-        return baseline.measure(
+        return baseline_engine.measure(
             self.subject.load(),
             self.engine_env(),
             folder=self.folder / "without-connector",
