@@ -56,7 +56,7 @@ class Try:
             vllm=versions["vllm"],
             lmcache=versions["lmcache"],
             on=versions["on"],
-            cores=os.cpu_count() or 1,
+            cores=len(os.sched_getaffinity(0)),
             seconds=round(result.seconds, 1),
             fired=tuple(sorted(result.fired)),
             missed=result.missed,
