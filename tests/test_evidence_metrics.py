@@ -184,7 +184,6 @@ def test_cold_prompt_on_a_server_of_0_5_6() -> None:
         stored_tokens=2048,
         lookup_tokens=2048,
         hit_tokens=0,
-        used_bytes=16_777_216,
         usage_ratio=0.0078125,
     )
 
@@ -254,9 +253,7 @@ def test_in_process_tokens_are_not_summed_over_ranks() -> None:
         loaded_tokens=1024,
         evicted=5,
         store_failures=0,
-        used_bytes=200,
         pinned=4,
-        healthy=False,
     )
 
 

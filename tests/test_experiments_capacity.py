@@ -115,7 +115,7 @@ class FakeStack:
         )
 
     def complete(self, prompt: Prompt) -> Exchange:
-        return Exchange(prompt, {}, None, "e", None, self.ask(prompt))  # type: ignore[arg-type]
+        return Exchange(prompt, {}, None, "e", self.ask(prompt))  # type: ignore[arg-type]
 
     def ask(self, prompt: Prompt) -> TokenSources:
         self.asked.append(prompt)

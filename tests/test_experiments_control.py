@@ -36,7 +36,7 @@ def exchange(
     }
     choice = {"text": f"{best}b", "finish_reason": "length", "logprobs": probabilities}
     return Exchange(
-        prompt, {}, Response(200, {}, json.dumps({"id": "cmpl-1", "choices": [choice]}), 0.1), "engine-0", None, tokens
+        prompt, {}, Response(200, {}, json.dumps({"id": "cmpl-1", "choices": [choice]}), 0.1), "engine-0", tokens
     )
 
 

@@ -65,7 +65,7 @@ def exchange(prompt: Prompt, gaps: Sequence[float]) -> Exchange:
     times = [0.5]
     for gap in gaps:
         times.append(times[-1] + gap)
-    return Exchange(prompt, {}, Response(200, {}, "", total_s=times[-1], content_s=tuple(times)), "engine-0", None)
+    return Exchange(prompt, {}, Response(200, {}, "", total_s=times[-1], content_s=tuple(times)), "engine-0")
 
 
 def source() -> Prompts:
@@ -185,12 +185,12 @@ class Engine:
     def one_of_several(self, prompt: Prompt, engine: Any, deadline_s: float, **options: Any) -> Exchange:
         if not options.get("stream"):
             time.sleep(self.others_s)
-            return Exchange(prompt, options, Response(200, {}, "", total_s=self.others_s), self.name, None)
+            return Exchange(prompt, options, Response(200, {}, "", total_s=self.others_s), self.name)
         self.answers += 1
         times = tuple(0.05 * number for number in range(1, 11))
         time.sleep(times[-1])
         response = Response(200, {}, "", total_s=times[-1], content_s=times)
-        return Exchange(prompt, options, response, self.name, None)
+        return Exchange(prompt, options, response, self.name)
 
 
 def test_only_gaps_while_others_are_in_flight_count() -> None:

@@ -86,7 +86,7 @@ class FakeStack:
             seconds, sources = self.fixed_s + self.cold_s * prompt.tokens, self.cold_sources(prompt)
         self.asked.append(prompt)
         response = Response(200, {}, "", total_s=seconds, content_s=(seconds,))
-        return Exchange(prompt, {}, response, "engine-0", None, tokens=sources)
+        return Exchange(prompt, {}, response, "engine-0", tokens=sources)
 
     def complete_concurrently(
         self, prompts: list[Prompt], *, at_once: int, stream: bool
@@ -457,7 +457,7 @@ class Together:
         seconds = 1.0 if self.cold else self.ratios[(self.rounds - 1) % len(self.ratios)]
         loaded = 0 if self.cold else sum(prompt.whole_chunk_tokens for prompt in prompts) - self.lost
         response = Response(200, {}, "", total_s=seconds, content_s=(seconds,))
-        return [Exchange(one, {}, response, "engine-0", None) for one in prompts], TokenSources(at_once, 0, loaded)
+        return [Exchange(one, {}, response, "engine-0") for one in prompts], TokenSources(at_once, 0, loaded)
 
 
 def together(stack: Together) -> Interval:

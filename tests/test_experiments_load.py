@@ -63,7 +63,7 @@ class FakeStack:
         return SimpleNamespace(sent=lambda prompts: None, capacity_tokens=lambda: self.tier_tokens)
 
     def complete(self, prompt: Prompt, **_: Any) -> Exchange:
-        return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1, content_s=(0.1,)), "engine-0", None)
+        return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1, content_s=(0.1,)), "engine-0")
 
     def one_of_several(self, prompt: Prompt, engine: Any, deadline_s: float, **options: Any) -> Exchange:
         with self.lock:
@@ -75,7 +75,7 @@ class FakeStack:
             self.in_flight -= 1
         if (fault := self.failing(prompt)) is not None:
             raise fault
-        return Exchange(prompt, {}, Response(200, {}, "{}", total_s=0.2, content_s=(0.1,)), "engine-0", None)
+        return Exchange(prompt, {}, Response(200, {}, "{}", total_s=0.2, content_s=(0.1,)), "engine-0")
 
 
 def prompts() -> Prompts:

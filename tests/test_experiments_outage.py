@@ -27,7 +27,7 @@ CHUNK = 256
 
 def answer(prompt: Prompt, loaded: int = 0) -> Exchange:
     sources = TokenSources(prompt.tokens - loaded, 0, loaded)
-    return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1), "engine-0", None, sources)
+    return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1), "engine-0", sources)
 
 
 @dataclass
@@ -39,7 +39,6 @@ class FakeStack:
     """Attempts to load something after the server is back, until it is loaded."""
     has_server: bool = True
     starts: bool = True
-    is_away: bool = False
     asked_away: int = 0
     attempts: int = 0
     seen: set[tuple[int, ...]] = field(default_factory=set)
@@ -71,12 +70,11 @@ class FakeStack:
         return CacheCounters(hit_tokens=0 if self.count == 1 else self.hits * losing.CHUNKS * CHUNK)
 
     def kill(self, _: Any) -> None:
-        self.is_away = True
+        pass
 
     def start(self, _: Any) -> None:
         if not self.starts:
             raise StackError("engine-0 was not ready within 240 s")
-        self.is_away = False
 
     def clear_prefix_cache(self) -> None:
         self.cleared += 1

@@ -26,7 +26,7 @@ CHUNK, BLOCK = 256, 128
 
 
 def answer(prompt: Prompt, seconds: float = 1.0, sources: TokenSources | None = None) -> Exchange:
-    return Exchange(prompt, {}, Response(200, {}, "", total_s=seconds), "engine-0", None, sources)
+    return Exchange(prompt, {}, Response(200, {}, "", total_s=seconds), "engine-0", sources)
 
 
 @dataclass

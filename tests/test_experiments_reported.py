@@ -108,7 +108,7 @@ class FakeStack:
     def send(self, path: str, payload: dict[str, Any]) -> Exchange:
         self.asked.append(path)
         step = "fresh" if len(self.asked) == 1 else "reloaded" if self.cleared else "repeated"
-        return Exchange(None, payload, self.answer(SOURCES[step]), "e", None, SOURCES[step])
+        return Exchange(None, payload, self.answer(SOURCES[step]), "e", SOURCES[step])
 
     def route(self, path: str, payload: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
         assert not headers
@@ -135,7 +135,7 @@ class FakeStack:
         self.payloads.append(options)
         hit = prompt.whole_chunk_tokens if sources.reused else 0
         given = self.statistics(sources, hit) if options.get("kv_transfer_params") else None
-        return Exchange(prompt, {}, self.answer(sources, kv_transfer_params=given), "e", None, sources)
+        return Exchange(prompt, {}, self.answer(sources, kv_transfer_params=given), "e", sources)
 
     def complete_concurrently(self, prompts: list[Prompt], *, at_once: int) -> tuple[list[Exchange], TokenSources]:
         assert at_once == 16
@@ -143,7 +143,7 @@ class FakeStack:
         if self.cleared and self.lost:
             each[0] = TokenSources(each[0].computed + CHUNK, 0, each[0].loaded - CHUNK)
         told = [each[1], each[0], *each[2:]] if self.swapped and self.cleared else each
-        exchanges = [Exchange(one, {}, self.answer(of), "e", None) for one, of in zip(prompts, told, strict=True)]
+        exchanges = [Exchange(one, {}, self.answer(of), "e") for one, of in zip(prompts, told, strict=True)]
         sums = (sum(getattr(one, name) for one in each) for name in ("computed", "gpu_hit", "loaded"))
         return exchanges, TokenSources(*sums)
 

@@ -78,7 +78,7 @@ class FakeStack:
         assert stream
         self.clock[0] += 1.0
         tokens = TokenSources(prompt.tokens, 0, 0 if self.loses else prompt.whole_chunk_tokens)
-        return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1, content_s=(0.1,)), "engine-0", None, tokens)
+        return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1, content_s=(0.1,)), "engine-0", tokens)
 
     def complete_concurrently(self, prompts: list[Prompt], *, at_once: int) -> tuple[list[Exchange], TokenSources]:
         self.clock[0] += 1.0

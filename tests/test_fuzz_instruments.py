@@ -146,7 +146,7 @@ def read(response: Response) -> None:
 
 
 def exchange(response: Response) -> Exchange:
-    return Exchange(prompt=None, payload={}, response=response, engine="e", engine_pid=None)
+    return Exchange(prompt=None, payload={}, response=response, engine="e")
 
 
 @FUZZ

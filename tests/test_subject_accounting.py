@@ -28,7 +28,7 @@ COLD, WARM = "cmpl-8dd1a70a955e350e", "cmpl-b0c6617d1b8af7f4"
 def exchange(request_id: str = "a", tokens: int = 1080, **fields: Any) -> Exchange:
     prompt = Prompt(tuple(range(1000, 1000 + tokens)), 256, "prompt-1")
     response = Response(200, {}, json.dumps({"id": request_id, "choices": []}), total_s=0.25)
-    return Exchange(prompt, {}, response, "engine-0", None, **fields)
+    return Exchange(prompt, {}, response, "engine-0", **fields)
 
 
 def accounting(

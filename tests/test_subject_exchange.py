@@ -34,7 +34,7 @@ def exchange(body: Any, *, stream: list[Any] | None = None, **fields: Any) -> Ex
     response = Response(
         200, {}, json.dumps(body), total_s=0.25, stream=check_stream(events) if stream is not None else None
     )
-    known: dict[str, Any] = {"prompt": prompt(), "payload": {}, "engine": "engine-0", "engine_pid": None}
+    known: dict[str, Any] = {"prompt": prompt(), "payload": {}, "engine": "engine-0"}
     return Exchange(**(known | fields), response=response)
 
 
