@@ -192,7 +192,7 @@ def test_reload_on_a_server_of_0_5_6() -> None:
     delta = cache(RELOADED).delta(cache(COLD))
     assert (delta.stored_tokens, delta.lookup_tokens, delta.hit_tokens) == (0, 2048, 2048)
     assert (delta.loaded_tokens, delta.read_tokens) == (2048, 2048)
-    assert (delta.evicted, delta.store_failures, delta.pinned, delta.healthy) == (None, None, None, None)
+    assert (delta.evicted, delta.store_failures, delta.pinned) == (None, None, None)
 
 
 def test_a_server_that_serves_engines_without_a_gpu_counts_no_loads() -> None:

@@ -281,7 +281,7 @@ def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts
 
 
 def test_requests_that_this_suite_abandoned_are_its_own(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
-    stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2, at_rest_s=0.1))
+    stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2, drained_s=0.1))
     engine.on_post = lambda _: setattr(engine, "running", 1)
     abort_requests(stack, [prompts.of_length(50)])
     with pytest.raises(
@@ -805,7 +805,7 @@ def test_rest_is_waited_for(tmp_path: Path, engine: FakeServer) -> None:
     threading.Timer(0.1, setattr, [engine, "running", 0]).start()
     threading.Timer(0.2, setattr, [engine, "usage", 0.0]).start()
     assert (stack.traffic.wait_until_idle().running, stack.traffic.wait_until_idle().kv_usage) == (0, 0)
-    stack.context.deadlines = Deadlines(at_rest_s=0.1)
+    stack.context.deadlines = Deadlines(drained_s=0.1)
     engine.usage = 0.25
     assert stack.traffic.wait_until_idle().kv_usage == 0.25, "a block that stays held is shown, for the test to judge"
 
