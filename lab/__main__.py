@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 from fixtures.core.errors import ConfigurationError
 from fixtures.core.files import cache_dir
 from lab import history
-from lab.bench import ROOT, LabError, Subject
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
 from lab.report import detection, how, summary
-from lab.runner import Entry, Runner
+from lab.runner import Runner
+from lab.subject import ROOT, LabError, Subject
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lab.result import Entry
 
 TRIES = ROOT / "docs" / "evidence" / "lab.jsonl"
 """Every try that is kept with the project."""

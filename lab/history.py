@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from lab.runner import Result
+    from lab.result import Result
 
 CPU = "a CPU"
 """What `Try.on` says where the engine ran on no card."""

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.plugin.locks import FINISHED
-from lab import bench, history, runner, selection
+from lab import history, runner, selection, suite_run
 from lab.__main__ import TRIES
-from lab.bench import LabError, Subject, Verdicts, changed_config, check_values, read_verdicts
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
+from lab.changed_values import changed_config, check_values
+from lab.grouping import in_groups, in_queues, needs_of, runs_alone
 from lab.history import Try
+from lab.lane import Lane
 from lab.report import detection, how
-from lab.runner import Result, compare, in_groups, in_queues, needs_of, runs_alone, sources_digest
+from lab.result import Result, compare
+from lab.runner import sources_digest
+from lab.subject import LabError, Subject
+from lab.suite_run import Verdicts, read_verdicts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -285,7 +290,7 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(
         return Result(entry.id, unproven="not kept" if entry.id == "stream-cut" else "")
 
     kept: list[str] = []
-    monkeypatch.setattr(runner.Lane, "run", run)
+    monkeypatch.setattr(Lane, "run", run)
     monkeypatch.setattr(runner.Runner, "compared_with", None)
     monkeypatch.setattr(runner.Runner, "versions", VERSIONS)
     monkeypatch.setattr(runner.Runner, "tries", tmp_path / "tries.jsonl")
@@ -318,7 +323,7 @@ def test_an_event_that_comes_after_the_run_was_not_seeded(tmp_path: Path, finish
     if finished:
         (tmp_path / "runs" / "1" / FINISHED).touch()
     with pytest.raises(LabError, match="was over before"):
-        bench.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
+        suite_run.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
 
 
 def test_an_event_comes_once_a_test_is_over(tmp_path: Path) -> None:
@@ -327,5 +332,5 @@ def test_an_event_comes_once_a_test_is_over(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     later = threading.Timer(0.2, (folder / FINISHED).touch)
     later.start()
-    bench.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
+    suite_run.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
     assert (folder / FINISHED).exists()

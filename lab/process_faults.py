@@ -1,0 +1,160 @@
+"""Faults outside the engine's own code: processes that end or stop, clients that hang up or crowd, a busy machine.
+
+Each proves that it happened, or raises `LabError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from fixtures.core.errors import NotJudged, SubjectFault
+from fixtures.core.processes import process_tree
+from fixtures.core.waiting import poll
+from fixtures.experiments.aborts import abort_requests
+from fixtures.instruments.client import Client
+from fixtures.instruments.prompts import Prompts
+from fixtures.subject.engine import authorization
+from fixtures.subject.stack import Stack
+from lab.subject import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.bench import Bench
+    from lab.catalogue import Process
+
+
+def act(bench: Bench, what: Process) -> str:
+    """Do something to a process of the stack; returns the proof, in words.
+
+    Raises:
+        LabError: it did not happen.
+    """
+    server = bench.record.cache_servers[0]
+    engine = bench.record.engines[0]
+    assert server.process is not None
+    assert engine.process is not None
+    if what.action == "kill-cache-server":
+        for one in process_tree(server.process):
+            one.kill()
+        return _gone(server.process, "the cache server")
+    if what.action == "restart-cache-server":
+        running = server.process.process()
+        assert running is not None
+        assert server.log is not None
+        command, environment, cwd = running.cmdline(), running.environ(), running.cwd()
+        for one in process_tree(server.process):
+            one.kill()
+        _gone(server.process, "the cache server")
+        with server.log.open("ab") as log:
+            again = subprocess.Popen(command, env=environment, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
+        bench.others.append(again)
+        client = Client(server.url, deadline_s=5.0)
+        if not poll(lambda: _answers(client), bool, 60.0):
+            raise LabError("the cache server did not come back")
+        return "the cache server was killed and is back"
+    if what.action == "freeze-cache-server":
+        tree = process_tree(server.process)
+        for one in tree:
+            one.suspend()
+        stopped = poll(lambda: {one.status() for one in tree}, lambda found: found == {psutil.STATUS_STOPPED}, 5.0)
+        threading.Timer(what.seconds, functools.partial(_resume, tree)).start()
+        if stopped != {psutil.STATUS_STOPPED}:
+            raise LabError(f"the cache server could not be stopped: its processes are {', '.join(sorted(stopped))}")
+        return f"the cache server was stopped for {what.seconds:.0f} s"
+    if what.action == "kill-engine":
+        cores = [one for one in process_tree(engine.process) if one.pid != engine.process.pid]
+        for one in cores:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        _, left = psutil.wait_procs(cores, timeout=5.0)
+        if left or not cores:
+            raise LabError("the engine core could not be killed")
+        return f"{len(cores)} processes of the engine were killed"
+    raise LabError(f"no such action: {what.action}")
+
+
+def _resume(tree: list[psutil.Process]) -> None:
+    for one in tree:
+        if one.is_running():
+            one.resume()
+
+
+def _answers(client: Client) -> bool:
+    with contextlib.suppress(SubjectFault, NotJudged, OSError):
+        return client.get("/healthcheck").status == 200
+    return False
+
+
+def _gone(reference: Any, name: str) -> str:
+    if not poll(lambda: reference.alive, lambda alive: not alive, 5.0):
+        return f"{name} was killed"
+    raise LabError(f"{name} still runs")
+
+
+def hang_up(bench: Bench, clients: int = 40) -> str:
+    """Clients that ask and hang up, some at once and some within the answer; returns the proof."""
+    stack = Stack(bench.record)
+    source = Prompts(random.SystemRandom().randrange(2**31), "hang-ups", stack.chunk_tokens, stack.max_model_len - 300)
+    abandoned = 0
+    for _ in range(clients // 10):
+        abandoned += abort_requests(stack, [source.unique(chunks=4) for _ in range(10)])
+    stack.traffic.wait_until_idle()
+    if not abandoned:
+        raise LabError("no client hung up before its answer")
+    return f"{abandoned} of {clients} clients hung up"
+
+
+@contextlib.contextmanager
+def cpu_load(count: int = 1) -> Iterator[None]:
+    """Other programs compute at normal priority."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"]) for _ in range(count)]
+    try:
+        yield
+        if any(program.poll() is not None for program in programs):
+            raise LabError("a program that was to load the machine ended early")
+    finally:
+        for program in programs:
+            program.kill()
+        for program in programs:
+            program.wait()
+
+
+@contextlib.contextmanager
+def other_clients(bench: Bench, every_s: float = 1.0) -> Iterator[None]:
+    """Another client asks the first engine once a second: 50 tokens of prompt, 16 of answer.
+
+    Raises:
+        LabError: it was never answered.
+    """
+    stack = Stack(bench.record)
+    source = Prompts(random.SystemRandom().randrange(2**31), "others", stack.chunk_tokens, 4096)
+    stop, answers = threading.Event(), ["nothing was sent"]
+
+    def ask() -> None:
+        engine = bench.record.engines[0]
+        client = Client(engine.url, headers=authorization(engine))
+        while not stop.wait(every_s):
+            try:
+                payload = {"model": stack.model, "prompt": list(source.of_length(50).ids), "max_tokens": 16}
+                answers.append(f"HTTP {client.post('/v1/completions', payload).status}")
+            except Exception as problem:  # whatever it is, it is why the fault was not seeded
+                answers.append(f"{type(problem).__name__}: {problem}")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+    if "HTTP 200" not in answers:
+        raise LabError(f"the other client was never answered: {answers[-1]}")
