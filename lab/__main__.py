@@ -85,11 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
         write_page(runner.tries)
     print(
         f"faults caught: {figures['caught']} of {figures['seeded']}; unrelated: {figures['unrelated']}; "
-        f"false alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs; {minutes:.1f} min"
+        f"false alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs; "
+        f"not judged: {sum(bool(one.undecided) for one in results)}; {minutes:.1f} min"
     )
     if any(result.unproven for result in results):
         return 2
-    if not all(result.good for result in results):
+    if any(result.failed for result in results):
         return 1
     if options.budget is not None and minutes > options.budget:
         print(f"error: the lab took {minutes:.1f} min, {options.budget:g} are allowed", file=sys.stderr)

@@ -42,6 +42,8 @@ class Try:
     seconds: float
     fired: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    """Not judged: others kept the machine busy."""
     unrelated: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     seeded: bool = True
@@ -60,6 +62,7 @@ class Try:
             seconds=round(result.seconds, 1),
             fired=tuple(sorted(result.fired)),
             missed=result.missed,
+            undecided=result.undecided,
             unrelated=result.unrelated,
             errors=tuple(sorted(result.errors)),
             seeded=not result.unproven,
@@ -68,7 +71,7 @@ class Try:
     @property
     def good(self) -> bool:
         """Whether everything was as it should be."""
-        return self.seeded and not (self.missed or self.unrelated or self.errors)
+        return self.seeded and not (self.missed or self.undecided or self.unrelated or self.errors)
 
     @property
     def on_gpu(self) -> bool:

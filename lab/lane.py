@@ -17,6 +17,7 @@ from lab import process_faults, selection
 from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy
 from lab.changed_values import check_values
 from lab.grouping import needs_of
+from lab.other_load import OtherLoad
 from lab.result import Result, compare
 from lab.subject import LabError
 from lab.suite_run import judge
@@ -46,12 +47,12 @@ class Lane:
 
     def run(self, entry: Entry) -> Result:
         """Seed it, run the suite, compare."""
-        begin = time.monotonic()
+        begin, load = time.monotonic(), OtherLoad()
         try:
             found = self._judge(entry)
         except (LabError, StackError) as error:
             return Result(entry.id, unproven=" ".join(str(error).split())[:400], seconds=time.monotonic() - begin)
-        return compare(entry, found, time.monotonic() - begin)
+        return compare(entry, found, time.monotonic() - begin, others=load.cores())
 
     def _judge(self, entry: Entry) -> Verdicts:
         folder, needs = self.runner.folder / entry.id, needs_of(entry)

@@ -66,8 +66,9 @@ def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[H
         f"Run for real: {'; '.join(on) or 'nothing'}. No part of either is imitated. "
         "Every fault is proven to have acted before its verdicts count. *Expected* requirements must turn; what is marked "
         "with a + may turn with them as a consequence; whatever else fires is unrelated and fails the lab "
-        f"({figures['unrelated']} did at the last tries). The last column: how many of all tries that are kept were as they "
-        "should be, and the day of the last one.",
+        f"({figures['unrelated']} did at the last tries). A fault is tried once. If a measurement is too noisy, and the lab "
+        "measured that other programs used the machine, the fault is *not judged*: neither caught nor missed. The last "
+        "column: how many of all tries that are kept were as they should be, and the day of the last one.",
         "",
         "## Faults",
         "",
@@ -109,7 +110,7 @@ def summary(last: Iterable[Try], faults: Iterable[Fault], healthy: Iterable[Heal
     quiet = [by_id[variant.id] for variant in healthy if variant.id in by_id]
     return {
         "seeded": len(seeded),
-        "caught": sum(1 for one in seeded if one.seeded and not one.missed),
+        "caught": sum(1 for one in seeded if one.seeded and not (one.missed or one.undecided)),
         "unrelated": sum(len(one.unrelated) for one in seeded),
         "healthy": len(quiet),
         "false_alarms": sum(len(one.fired) for one in quiet),
@@ -157,7 +158,12 @@ def _state(tries: Sequence[Try], good: str) -> str:
         return "not seeded"
     if last.good:
         return good
-    named = (("missed", last.missed), ("unrelated", last.unrelated), ("error in", last.errors))
+    named = (
+        ("missed", last.missed),
+        ("too noisy beside others", last.undecided),
+        ("unrelated", last.unrelated),
+        ("error in", last.errors),
+    )
     return "**" + "; ".join(f"{name}: {' '.join(found)}" for name, found in named if found) + "**"
 
 

@@ -184,7 +184,7 @@ class Runner:
             found = json.loads(self._key(entry).read_text())
         except (OSError, ValueError):
             return None
-        found |= {name: tuple(found[name]) for name in ("missed", "unrelated")}
+        found |= {name: tuple(found[name]) for name in ("missed", "undecided", "unrelated")}
         return Result(**found)
 
     def _keep(self, entry: Entry, result: Result) -> None:

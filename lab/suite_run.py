@@ -35,7 +35,8 @@ class Verdicts:
     fired: dict[str, str]
     """Requirement id to its reason: non-conformant or advisory."""
     judged: frozenset[str]
-    not_judged: frozenset[str]
+    not_judged: dict[str, str]
+    """Requirement id to its reason: not judged, or partly."""
     errors: dict[str, str]
     """Requirement id to the error of the run: a fault of the suite, whatever was seeded."""
 
@@ -103,7 +104,7 @@ def read_verdicts(report: dict[str, Any]) -> Verdicts:
     return Verdicts(
         fired={e["id"]: e["reason"] for e in entries if e["verdict"] in {"non-conformant", "advisory"}},
         judged=frozenset(e["id"] for e in entries if e["cases"]["judged"]),
-        not_judged=frozenset(e["id"] for e in entries if e["verdict"] in {"not judged", "partly judged"}),
+        not_judged={e["id"]: e["reason"] for e in entries if e["verdict"] in {"not judged", "partly judged"}},
         errors={e["id"]: e["reason"] for e in entries if e["errored"]},
     )
 

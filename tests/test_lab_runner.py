@@ -9,10 +9,11 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from fixtures.plugin.locks import FINISHED
-from lab import history, runner, selection, suite_run
+from lab import history, other_load, runner, selection, suite_run
 from lab.__main__ import TRIES
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.changed_values import changed_config, check_values
@@ -26,6 +27,7 @@ from lab.subject import LabError, Subject
 from lab.suite_run import Verdicts, read_verdicts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 IDS = {fault.id for fault in FAULTS} | {variant.id for variant in HEALTHY}
@@ -34,9 +36,12 @@ FAULT = Fault(
 )
 
 
-def verdicts(fired: str, not_judged: str = "LAT-01", errors: str = "") -> Verdicts:
+def verdicts(fired: str, not_judged: str = "LAT-01", errors: str = "", reason: str = "no counters") -> Verdicts:
     return Verdicts(
-        dict.fromkeys(fired.split(), "why"), frozenset(), ids(not_judged), dict.fromkeys(errors.split(), "e")
+        dict.fromkeys(fired.split(), "why"),
+        frozenset(),
+        dict.fromkeys(not_judged.split(), reason),
+        dict.fromkeys(errors.split(), "e"),
     )
 
 
@@ -55,6 +60,42 @@ def test_a_fault_is_compared_with_what_fired(fired: str, not_judged: str, missed
     result = compare(FAULT, verdicts(fired, not_judged))
     assert (result.missed, result.unrelated) == (tuple(missed.split()), tuple(unrelated.split()))
     assert result.good == (not missed and not unrelated)
+
+
+@pytest.mark.parametrize(
+    ("reason", "others", "undecided"),
+    [
+        ("0.9 [0.6, 1.3]: too noisy to decide", 1.0, "ACC-02"),
+        ("0.9 [0.6, 1.3]: too noisy to decide", 0.05, ""),
+        ("no counters", 1.0, ""),
+    ],
+)
+def test_a_fault_is_not_judged_where_others_kept_the_machine_busy(reason: str, others: float, undecided: str) -> None:
+    """Only a measurement that others spoiled is no miss: not one that is noisy by itself, nor one that lacks a fact."""
+    result = compare(FAULT, verdicts("ACC-01", "LAT-01 ACC-02", reason=reason), others=others)
+    assert (result.undecided, result.missed) == (tuple(undecided.split()), () if undecided else ("ACC-02",))
+    assert (result.good, result.failed) == (False, not undecided)
+    assert str(result).startswith("NOT JUDGED: " if undecided else "BAD: ")
+
+
+def test_what_the_lab_itself_computes_is_not_the_load_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ten seconds all programs took 8 s, the lab 4 s of them and a child of it 1 s: 0.3 cores are left for others."""
+    clock, machine, own, child = iter((100.0, 110.0)), iter((50.0, 58.0)), iter((10.0, 14.0)), iter((3.0, 4.0))
+
+    def process(times: Iterator[float], *children: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            cpu_times=lambda: SimpleNamespace(user=next(times), system=0.0, children_user=0.0, children_system=0.0),
+            children=lambda recursive: list(children),
+        )
+
+    lab = process(own, process(child))
+    spent = {"nice": 0.0, "system": 0.0, "irq": 0.0, "softirq": 0.0, "steal": 0.0}
+    fake = SimpleNamespace(
+        cpu_times=lambda: SimpleNamespace(user=next(machine), **spent), Process=lambda: lab, Error=psutil.Error
+    )
+    monkeypatch.setattr(other_load, "psutil", fake)
+    monkeypatch.setattr(other_load, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert other_load.OtherLoad().cores() == pytest.approx(0.3)
 
 
 def test_an_error_of_the_suite_is_never_good() -> None:
@@ -89,7 +130,7 @@ def test_verdicts_are_read_from_a_report() -> None:
         }
     )
     assert found.fired == {"ACC-02": "r", "CFG-08": "r"}
-    assert found.not_judged == ids("COR-01 COR-02")
+    assert found.not_judged == {"COR-01": "r", "COR-02": "r"}
     assert found.errors == {"COR-02": "r"}
     assert found.judged == ids("ACC-01 ACC-02 CFG-08")
 
@@ -206,10 +247,14 @@ def tried(result: Result, when: str = "2026-01-02T03:04:05Z") -> Try:
 
 def all_good() -> list[Try]:
     results = [
-        compare(fault, Verdicts(dict.fromkeys(fault.expected, "r"), frozenset(), fault.not_judged, {}), 1.0)
+        compare(
+            fault,
+            Verdicts(dict.fromkeys(fault.expected, "r"), frozenset(), dict.fromkeys(fault.not_judged, "r"), {}),
+            1.0,
+        )
         for fault in FAULTS
     ]
-    results += [compare(variant, Verdicts({}, frozenset(), frozenset(), {}), 2.0) for variant in HEALTHY]
+    results += [compare(variant, Verdicts({}, frozenset(), {}, {}), 2.0) for variant in HEALTHY]
     return [tried(one) for one in results]
 
 
