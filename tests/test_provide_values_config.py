@@ -33,14 +33,18 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
     assert config.name == name
     assert config.values_path == CONFIGS / name / "values.yaml"
     assert render_engine(config.values).connector
-    assert set(PROFILES) <= set(config.expect.profiles)
+    below = {"disk", "remote"} & set(
+        config.expect.profiles
+    )  # judged beside the embedded default, for what that has not
+    assert ({"core"} if below else set(PROFILES)) <= set(config.expect.profiles)
     assert config.describe().startswith(f"{name} (")
     assert "\n" not in config.describe()
 
 
 def test_the_shipped_configurations() -> None:
     routed = ("router-kv", "router-prefix", "router-session", "two-engines")
-    assert available(CONFIGS) == ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small", *routed)
+    single = ("cpu-cluster", "cpu-offload", "disk", "embedded", "gpu-multi-process", "gpu-small", "remote")
+    assert available(CONFIGS) == tuple(sorted(single + routed))
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"
@@ -76,7 +80,10 @@ def test_a_values_file_alone_has_defaults(folder: Path) -> None:
     path.write_text(VALUES, encoding="utf-8")
     config = load_config(str(path), folder)
     assert (config.name, config.expect.device, config.expect.model.source) == ("other", "any", "as-values")
-    assert set(PROFILES) <= set(config.expect.profiles)
+    below = {"disk", "remote"} & set(
+        config.expect.profiles
+    )  # judged beside the embedded default, for what that has not
+    assert ({"core"} if below else set(PROFILES)) <= set(config.expect.profiles)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ ROUTED = ("two-engines", "router-session", "router-prefix", "router-kv")
 SUBJECTS = [
     ("embedded", "process"),
     *((name, "process") for name in ROUTED),
+    ("disk", "process"),
+    ("remote", "process"),
     ("cpu-cluster", "chart"),
     *((name, kind) for name in GPU for kind in ("process", "chart")),
 ]

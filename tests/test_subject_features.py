@@ -174,6 +174,40 @@ def test_what_is_not_known_is_in_neither_list() -> None:
     assert "own" in found.unsupported
 
 
+FS, RESP = '{"type":"fs","base_path":"/d"}', '{"type":"resp","host":"h","port":6379}'
+
+
+@pytest.mark.parametrize(
+    ("argv", "supported", "unsupported"),
+    [
+        ((), "", "disk-tier remote-tier lower-tier persistent-tier"),
+        (("--l2-adapter", FS), "disk-tier lower-tier persistent-tier", "remote-tier"),
+        ((f"--l2-adapter={RESP}",), "remote-tier lower-tier persistent-tier", "disk-tier"),
+        (("--l2-adapter", FS, "--l2-adapter", RESP), "disk-tier remote-tier lower-tier persistent-tier", ""),
+        (("--l2-adapter", '{"type":"mock"}'), "", "disk-tier remote-tier lower-tier persistent-tier"),
+        (("--l2-adapter", '{"type":"plugin"}'), "", ""),
+        (("--l2-adapter", "{"), "", ""),
+    ],
+)
+def test_the_tiers_of_a_cache_server_are_those_of_its_command(
+    argv: tuple[str, ...], supported: str, unsupported: str
+) -> None:
+    found = record(cache_server="kv", connector=connector("LMCacheMPConnector"))
+    found.cache_servers[0].argv = ("/env/bin/lmcache", "server", *argv)
+    tiers = {"disk-tier", "remote-tier", "lower-tier", "persistent-tier"}
+    assert tiers & set(features_of(found).supported) == set(supported.split())
+    assert tiers & set(features_of(found).unsupported) == set(unsupported.split())
+    found.cache_servers[0].argv = ("sh", "-c", "lmcache server")
+    assert not tiers & {*features_of(found).supported, *features_of(found).unsupported}
+
+
+def test_a_disk_in_process_is_forgotten_at_a_restart() -> None:
+    found = features_of(record(env={"LMCACHE_LOCAL_DISK": "file:///d"}))
+    assert "disk-tier" in found.supported
+    assert "persistent-tier" in found.unsupported
+    assert "persistent-tier" in features_of(record(env={"LMCACHE_REMOTE_URL": "redis://r:6379"})).supported
+
+
 def test_a_stack_without_a_connector_lacks_nothing_by_configuration() -> None:
     """A connector that was lost is CFG-01's fault, and no reason to judge less."""
     found = features_of(record(connector=None))

@@ -1,0 +1,100 @@
+"""The client for stores: against a real redis-server where there is one, and against one that breaks off."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.core.errors import NoAnswer, SubjectFault
+from fixtures.core.ports import HOST, free_port
+from fixtures.core.waiting import poll
+from fixtures.instruments.store import StoreClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+REDIS = shutil.which("redis-server")
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    if REDIS is None:
+        pytest.skip("redis-server is not on PATH")
+    port = free_port()
+    words = [
+        REDIS,
+        "--port",
+        str(port),
+        "--bind",
+        HOST,
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+        "--requirepass",
+        "pass-word",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    try:
+        assert poll(StoreClient(HOST, port).serves, bool, 10.0)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_commands_and_their_replies(port: int) -> None:
+    with StoreClient(HOST, port, "pass-word") as store:
+        blob = bytes(range(256)) * 9000
+        assert store.ask("SET", "key", blob) == b"OK"
+        assert store.ask("GET", "key") == blob
+        assert store.ask("GET", "nothing") is None
+        assert store.ask("DBSIZE") == 1
+        assert store.ask("KEYS", "*") == [b"key"]
+        assert int(store.figures("memory")["used_memory"]) > len(blob)
+        with pytest.raises(SubjectFault, match="unknown command"):
+            store.ask("NO-SUCH")
+        assert store.ask("DEL", "key") == 1
+
+
+def test_a_store_with_a_password_serves_who_has_none_nothing(port: int) -> None:
+    with StoreClient(HOST, port) as store:
+        assert store.serves()
+        with pytest.raises(SubjectFault, match="NOAUTH"):
+            store.ask("DBSIZE")
+    with pytest.raises(SubjectFault, match="WRONGPASS") as error:
+        StoreClient(HOST, port, "no-such-word").ask("PING")
+    assert "no-such-word" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", [b"", b"$10\r\nabc", b"?what\r\n"])
+def test_a_reply_that_is_none_is_no_answer(answer: bytes) -> None:
+    with socket.create_server((HOST, 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(1024)
+                peer.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(NoAnswer):
+            StoreClient(HOST, server.getsockname()[1]).ask("PING")
+        thread.join()
+
+
+def test_a_store_that_says_nothing_is_overdue() -> None:
+    with socket.create_server((HOST, 0)) as server:
+        store = StoreClient(HOST, server.getsockname()[1], deadline_s=0.05)
+        with pytest.raises(NoAnswer) as error:
+            store.ask("PING")
+        assert error.value.overdue
+        assert not store.serves()
+    assert not StoreClient(HOST, free_port()).serves()

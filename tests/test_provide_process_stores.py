@@ -1,0 +1,158 @@
+"""The tiers below host memory of a local stack: what they are started with, that they come and go, and who sees a password."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fixtures.core.errors import ConfigurationError
+from fixtures.core.progress import Progress
+from fixtures.core.record import StackRecord
+from fixtures.core.redaction.redact import redact
+from fixtures.evidence.adapters import adapters_of
+from fixtures.instruments.store import StoreClient
+from fixtures.provide.process import lower_tiers, probe
+from fixtures.provide.process.commands import commands_of, stores_of
+from fixtures.provide.process.launch import check_stores, stand_up
+from fixtures.provide.process.lower_tiers import PASSWORD, Stores, local_adapters, program_of
+from fixtures.provide.process.teardown import tear_down
+from fixtures.provide.values.config import load_config
+from fixtures.provide.values.tiers import StoreCommand, stores_among
+from fixtures.subject.features import features_of
+from tests import fakes
+from tests.test_instruments_store import REDIS
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+STORE = StoreCommand(
+    "kv-store", ("redis-server", "--requirepass", "$(WORD)"), (("WORD", "swordfish-9"),), "kv-store", 6379
+)
+
+
+def test_a_store_is_a_container_whose_command_runs_one() -> None:
+    (store,) = stores_of(load_config("remote", CONFIGS))
+    assert (store.name, store.program, store.service, store.port) == ("kv-store", "redis-server", "kv-store", 6379)
+    assert store.env == (("STORE_PASSWORD", "kv-store-not-a-secret"),)
+    assert stores_of(load_config("disk", CONFIGS)) == ()
+    other = {"spec": {"template": {"spec": {"containers": [{"command": ["redis-cli"]}, {}]}}}}
+    assert stores_among([other, {}]) == ()
+
+
+def test_the_folder_of_a_tier_is_one_of_the_stack(tmp_path: Path) -> None:
+    _, server = commands_of(load_config("disk", CONFIGS))
+    assert server is not None
+    twice = (*server.argv, "--l2-adapter", '{"type": "fs_native", "base_path": "/other"}')
+    argv, notes = local_adapters(twice, tmp_path, Stores((), ()))
+    assert [one.path for one in adapters_of(argv)] == [str(tmp_path / "below-0"), str(tmp_path / "below-1")]
+    assert len(notes) == 2
+    assert "base_path of the tier fs: /var/lib/lmcache/kv" in notes[0]
+    nixl = (
+        "lmcache",
+        "server",
+        "--l2-adapter",
+        json.dumps({"type": "nixl_store", "backend_params": {"file_path": "/n"}}),
+    )
+    assert adapters_of(local_adapters(nixl, tmp_path, Stores((), ()))[0])[0].path == str(tmp_path / "below-0")
+    with pytest.raises(ConfigurationError, match="not JSON"):
+        local_adapters(("lmcache", "server", "--l2-adapter", "{"), tmp_path, Stores((), ()))
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "own"),
+    [
+        ("kv-store", 6379, 7),
+        ("kv-store.ns.svc.cluster.local.", 6379, 7),
+        ("kv-store", 1, None),
+        ("redis.example.org", 6379, None),
+    ],
+)
+def test_an_address_is_changed_where_it_means_a_store_of_the_values(
+    host: str, port: int, own: int | None, tmp_path: Path
+) -> None:
+    asked = ("lmcache", "server", "--l2-adapter", json.dumps({"type": "resp", "host": host, "port": port}))
+    argv, notes = local_adapters(asked, tmp_path, Stores((STORE,), (7,)))
+    assert adapters_of(argv)[0].place == (f"{host}:{port}" if own is None else "127.0.0.1:7")
+    assert bool(notes) == (own is not None)
+
+
+def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
+    words = (
+        "redis-server",
+        "/etc/redis.conf",
+        "--save",
+        "",
+        "--requirepass",
+        "$(WORD)",
+        "--port",
+        "1",
+        "--dir",
+        "/data",
+    )
+    argv, password = lower_tiers._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
+    assert password == "swordfish-9"
+    assert "swordfish-9" not in " ".join(argv)
+    assert argv[:4] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--save", "")
+    assert argv.count("--port") == argv.count("--dir") == 1
+    assert argv[argv.index("--port") + 1] == "7"
+    assert (tmp_path / "store.conf").stat().st_mode & 0o077 == 0
+    assert redact("it is swordfish-9") == "it is [redacted]"
+    plain, none = lower_tiers._local(
+        StoreCommand("s", ("redis-server",), (), None, 1), "/bin/redis-server", 7, tmp_path
+    )
+    assert (plain[1], none) == ("--bind", None)
+
+
+def test_without_the_program_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: {"valkey-server": "/bin/valkey-server"}.get(name))
+    assert program_of(STORE) == "/bin/valkey-server"
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(
+        ConfigurationError, match=r"redis-server, which is not on PATH: install it \(Debian: apt install"
+    ):
+        check_stores(load_config("remote", CONFIGS))
+    check_stores(load_config("disk", CONFIGS))
+
+
+@pytest.mark.skipif(REDIS is None, reason="redis-server is not on PATH")
+def test_a_store_comes_and_goes_with_its_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    fake = fakes.make(tmp_path / "env")
+    values = fakes.make_config(tmp_path / "fakes") / "values.yaml"
+    extra = (CONFIGS / "remote" / "values.yaml").read_text().partition("extraObjects:")[2]
+    connector = '{"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}'
+    text = values.read_text().replace(
+        "maxModelLen: 4096", f"maxModelLen: 4096, extraArgs: [--kv-transfer-config, '{connector}']"
+    )
+    text = text.replace("lmcacheConfig: {enabled: true", "lmcacheConfig: {enabled: false")
+    values.write_text(f"{text}extraObjects:{extra}")
+    record = stand_up(
+        load_config(str(values.parent), tmp_path),
+        probe.adopt(fake.python),
+        folder=tmp_path / "run",
+        cache=tmp_path / "cache",
+        registry=tmp_path / "cache" / "stacks",
+        progress=Progress(io.StringIO(), live=False),
+        device="cpu",
+    )
+    try:
+        (store,) = record.stores
+        assert store.process is not None
+        assert StackRecord.load(tmp_path / "run" / "record.json").stores == [store]
+        port = int(store.url.rpartition(":")[2])
+        (below,) = adapters_of(record.cache_servers[0].argv)
+        assert below.place == f"127.0.0.1:{port}"
+        assert {"remote-tier", "lower-tier", "persistent-tier"} <= set(features_of(record).supported)
+        with StoreClient("127.0.0.1", port, store.env[PASSWORD]) as client:
+            assert client.ask("DBSIZE") == 0
+        said = record.substitutions + tuple(word for server in record.everything for word in server.argv)
+        assert "kv-store-not-a-secret" not in " ".join(said)
+        assert any(one.startswith("store kv-store: redis-server -> ") for one in said)
+    finally:
+        report = tear_down(record, tmp_path / "cache" / "stacks")
+    assert report.left_running == ()
+    assert not store.process.alive
+    assert list((tmp_path / "tmp").iterdir()) == []
