@@ -31,6 +31,7 @@ from . import (
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
     from fixtures.experiments.hang_ups import Phase
+    from fixtures.experiments.outage import Outage
     from fixtures.instruments.host_memory import HostMemory
     from fixtures.instruments.prompts import Prompts
     from fixtures.plugin.recording import AddEvidence, Figures
@@ -174,6 +175,26 @@ def test_offload_works_again_after_an_engine_restart(
     control.assert_near_anew(found.again, prompts, found.kept, ANSWER_TOKENS)
 
 
+def assert_no_answer_is_lost(
+    found: Outage, what: str, control: Control, figures: Figures, evidence: AddEvidence
+) -> None:
+    """Every prompt was answered in time and correctly during an outage, and KV is loaded again afterwards."""
+    __tracebackhide__ = True
+    evidence(f"timeline, {what}", found.timeline)
+    figures(f"longest request, {what}", found.slowest_s, "s", better="lower")
+    figures(f"requests lost, {what}", found.lost, "", n=found.asked)
+    assert not found.late, (
+        f"expected an answer within {limits.DEGRADED_S:.0f} s ({what}), got {found.late[0]}; {PATIENCE}"
+    )
+    assert not found.failed, f"expected an answer ({what}), got {found.failed[0]}"
+    for one in found.compared:
+        control.assert_own(one.answer, one.prompt, one.expected, one.other)
+    assert found.recovered_s is not None, (
+        f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the outage ({what})"
+    )
+    figures(f"time until the first reload, {what}", found.recovered_s, "s", better="lower")
+
+
 @requirement("RES-04")
 @pytest.mark.parametrize("state", list(OUTAGES))
 def test_a_cache_server_that_fails_costs_no_answer(
@@ -181,20 +202,7 @@ def test_a_cache_server_that_fails_costs_no_answer(
 ) -> None:
     """While the cache server is away, every prompt is answered in time and correctly; once it is back, KV is loaded again."""
     found = outage(stack, prompts, control, OUTAGES[state])
-    evidence("timeline of the outage", found.timeline)
-    figures(f"longest request, cache server {state}", found.slowest_s, "s", better="lower")
-    figures(f"requests lost, cache server {state}", found.lost, "", n=found.asked)
-    assert not found.late, (
-        f"expected an answer within {limits.DEGRADED_S:.0f} s while the cache server is {state}, got {found.late[0]}; "
-        f"{PATIENCE}"
-    )
-    assert not found.failed, f"expected an answer while the cache server is {state}, got {found.failed[0]}"
-    for one in found.compared:
-        control.assert_own(one.answer, one.prompt, one.expected, one.other)
-    assert found.recovered_s is not None, (
-        f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the cache server was back"
-    )
-    figures(f"time until the first reload, cache server {state}", found.recovered_s, "s", better="lower")
+    assert_no_answer_is_lost(found, f"cache server {state}", control, figures, evidence)
 
 
 @requirement("RES-07")
@@ -203,20 +211,7 @@ def test_a_bad_network_costs_no_answer(
 ) -> None:
     """While the network to the cache server is slow, cut or silent, prompts are answered in time and correctly."""
     for network, found in outages_of_network(stack, prompts, control, ("slow", "cut", "silent")).items():
-        evidence(f"timeline, network {network}", found.timeline)
-        figures(f"longest request, network {network}", found.slowest_s, "s", better="lower")
-        figures(f"requests lost, network {network}", found.lost, "", n=found.asked)
-        assert not found.late, (
-            f"expected an answer within {limits.DEGRADED_S:.0f} s while the network is {network}, got {found.late[0]}; "
-            f"{PATIENCE}"
-        )
-        assert not found.failed, f"expected an answer while the network is {network}, got {found.failed[0]}"
-        for one in found.compared:
-            control.assert_own(one.answer, one.prompt, one.expected, one.other)
-        assert found.recovered_s is not None, (
-            f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the network was good again"
-        )
-        figures(f"time until the first reload, network {network}", found.recovered_s, "s", better="lower")
+        assert_no_answer_is_lost(found, f"network {network}", control, figures, evidence)
 
 
 @requirement("COR-06")
