@@ -123,12 +123,12 @@ def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(
     control.require_partial_hit_control(aligned=False)
     prompt = prompts.unique(chunks=8)
     expected = control.answer(prompt, ANSWER_TOKENS)
-    witness = control.require_input_sensitivity(prompts, prompt, expected, ANSWER_TOKENS)
+    changed = control.require_input_sensitivity(prompts, prompt, expected, ANSWER_TOKENS)
     stack.clear_prefix_cache()
     stack.complete(prompt.beginning(chunks=2.5))
     again = control.complete(prompt, ANSWER_TOKENS)
     control.require_partial_hit(again, prompt)
-    control.assert_near(again, prompt, expected, witness)
+    control.assert_near(again, prompt, expected, changed)
 
 
 @requirement("COR-05")

@@ -38,7 +38,7 @@ BAD = [pytest.param(bad.name, marks=pytest.mark.impact(bad.impact)) for bad in B
 @pytest.mark.shared_stack
 @pytest.mark.impact("asks")
 def test_the_router_lists_the_models_of_the_live_engines(stack: Stack) -> None:
-    """Every router lists the models that the engines serve, and no model that nobody serves."""
+    """Every router lists the models that the engines serve, and no model that no engine serves."""
     for router in stack.routers:
         found = listing(stack, router)
         assert not found.missing, f"expected {router.name} to list {', '.join(found.missing)}, got a list without"
@@ -99,23 +99,23 @@ def test_every_router_replica_keeps_conversations_on_the_same_engine(stack: Stac
 @requirement("RTR-04")
 def test_kv_that_one_engine_stored_is_loaded_by_the_others(stack: Stack, prompts: Prompts, control: Control) -> None:
     """A prompt that one engine has stored is loaded by the next one that shares its tier, and gives the same answer."""
-    for giver, taker in stack.neighbours():
+    for storing, loading in stack.neighbours():
         prompt = prompts.unique(chunks=8)
-        expected = control.answer(prompt, ANSWER_TOKENS, engine=giver)
+        expected = control.answer(prompt, ANSWER_TOKENS, engine=storing)
         control.require_input_sensitivity(prompts, prompt, expected, ANSWER_TOKENS)
-        stack.clear_prefix_cache(engine=giver)
-        control.check_reloaded(control.complete(prompt, ANSWER_TOKENS, engine=giver), prompt)
-        again = control.complete(prompt, ANSWER_TOKENS, engine=taker)
+        stack.clear_prefix_cache(engine=storing)
+        control.check_reloaded(control.complete(prompt, ANSWER_TOKENS, engine=storing), prompt)
+        again = control.complete(prompt, ANSWER_TOKENS, engine=loading)
         assert again.sources.loaded == prompt.whole_chunk_tokens, (
-            f"expected {taker.name} to load {prompt.whole_chunk_tokens} tokens stored by {giver.name}, got {again.sources}"
+            f"expected {loading.name} to load {prompt.whole_chunk_tokens} tokens stored by {storing.name}, got {again.sources}"
         )
-        control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=taker)
+        control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=loading)
 
 
 @requirement("RTR-05")
 @pytest.mark.exclusive_host
 def test_the_router_adds_little_latency(stack: Stack, text_requests: TextRequests, figures: Figures) -> None:
-    """The first token of a GPU hit comes through the router hardly later than from the engine itself."""
+    """Through the router, the first token of a GPU hit arrives at most a little later than from the engine itself."""
     cost = router_cost(stack, text_requests)
     figures("TTFT that the router adds, median", cost.median_s, "s")
     figures("TTFT that the router adds, 95 of 100", cost.most_s, "s")
@@ -152,9 +152,9 @@ def test_an_error_is_no_stream_although_one_was_asked_for(router_api: Api, body:
 @requirement("RTR-01")
 @pytest.mark.run_disruptive
 def test_the_router_lists_nothing_when_no_engine_lives(without_engines: NoEngine) -> None:
-    """While no engine lives, the router lists no model; once the engines are back, it lists and serves theirs again."""
+    """While no engine runs, the router lists no model; after they are started again, it lists and serves their models."""
     listed = without_engines.listed
-    assert not listed, f"expected no model while no engine lives, got {', '.join(sorted(listed))}"
+    assert not listed, f"expected no model while no engine runs, got {', '.join(sorted(listed))}"
     assert without_engines.serves_again, (
         f"expected the router to serve within {limits.RETURNED_S:.0f} s after the engines are back, got no answer"
     )
@@ -172,7 +172,7 @@ def test_one_failed_engine_blocks_no_request(
     assert not found.late, (
         f"expected every request to end within {limits.FAILOVER_REQUEST_S:.0f} s, got {found.late[0]}"
     )
-    assert not found.short, f"expected no answer that breaks off unseen, got {found.short} of {found.asked}"
+    assert not found.short, f"expected no answer that ends early without an error, got {found.short} of {found.asked}"
     assert found.noticed_s is not None, (
         f"expected all requests to be answered after {limits.FAILOVER_S:.0f} s, got {found.lost} without an answer"
     )
@@ -189,7 +189,7 @@ def test_one_failed_engine_blocks_no_request(
 @requirement("RTR-07")
 @pytest.mark.run_disruptive
 def test_without_an_engine_the_router_answers_with_an_error_object(router_api: Api, without_engines: NoEngine) -> None:
-    """While no engine lives, a request gets a 404 or a 5xx with an OpenAI error object."""
+    """While no engine runs, a request gets a 404 or a 5xx with an OpenAI error object."""
     response = without_engines.refusal
     assert response is not None, (
         f"expected an error within {limits.FAILOVER_REQUEST_S:.0f} s without an engine, got no answer"

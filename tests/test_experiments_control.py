@@ -1,4 +1,4 @@
-"""The matched control and its witness, on a stack whose answers are chosen here."""
+"""The matched control and its sensitivity check, on a stack whose answers are chosen here."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_without_a_prefix_cache_a_gpu_has_no_control(prompts: Prompts) -> None:
         control(stack).answer(prompts.unique(chunks=4), 4)
 
 
-# --- the witness ------------------------------------------------------------------------------------------------------
+# --- sensitivity ------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_answers_the_same_whatever_it_read_cannot_testify(prompts: Prompts) -> None:
@@ -139,7 +139,7 @@ def test_a_model_that_answers_the_same_whatever_it_read_cannot_testify(prompts: 
 @pytest.mark.parametrize(
     "later", [-1.0, -1.0000001], ids=["in-the-first-token", "only-in-the-last-bits-of-a-later-one"]
 )
-def test_a_model_that_depends_on_what_it_read_is_a_witness(prompts: Prompts, later: float) -> None:
+def test_a_model_that_depends_on_what_it_read_can_be_checked(prompts: Prompts, later: float) -> None:
     first = -0.2 if later == -1.0 else -0.1
     stack = FakeStack(lambda number, prompt: exchange({"a": first}, later=later))
     control(stack).require_input_sensitivity(prompts, prompts.unique(chunks=4), exchange({"a": -0.1}), 4)
@@ -289,12 +289,12 @@ def test_where_tokens_are_computed_anew_the_answer_is_near_and_no_more(
     apart: float, right: bool, prompts: Prompts
 ) -> None:
     stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1})), prompts.unique(chunks=4)
-    again, expected, witness = exchange({"a": -1.0 - apart}), exchange({"a": -1.0}), exchange({"a": -1.5})
+    again, expected, changed = exchange({"a": -1.0 - apart}), exchange({"a": -1.0}), exchange({"a": -1.5})
     if right:
-        control(stack).assert_near(again, prompt, expected, witness)
+        control(stack).assert_near(again, prompt, expected, changed)
     else:
         with pytest.raises(AssertionError, match="by rounding only"):
-            control(stack).assert_near(again, prompt, expected, witness)
+            control(stack).assert_near(again, prompt, expected, changed)
 
 
 @pytest.mark.parametrize(
@@ -322,8 +322,8 @@ def test_an_answer_is_that_to_its_own_prompt(device: str, apart: float, right: b
 def test_a_reload_is_near_to_what_another_tenant_computes(
     prompts: Prompts, device: str, anew: Exchange, verdict: str
 ) -> None:
-    witness = exchange({"a": -2.0})
-    stack = FakeStack(lambda number, prompt: anew if number == 1 else witness, device=device)
+    changed = exchange({"a": -2.0})
+    stack = FakeStack(lambda number, prompt: anew if number == 1 else changed, device=device)
     prompt, again = prompts.unique(chunks=4), exchange({"a": -1.0})
     if verdict == "holds":
         control(stack).assert_near_anew(again, prompts, prompt, 4)
@@ -377,7 +377,7 @@ def test_a_token_that_only_one_has_is_far_away() -> None:
 
 
 def test_the_fake_depends_on_its_prompt(prompts: Prompts) -> None:
-    """End to end: a model that reads passes the witness against the real change of a token."""
+    """End to end: a model that reads passes the sensitivity check against the real change of a token."""
     stack = FakeStack(lambda number, prompt: depends_on_the_prompt(prompt))
     prompt = prompts.unique(chunks=4)
     control(stack).require_input_sensitivity(prompts, prompt, depends_on_the_prompt(prompt), 4)

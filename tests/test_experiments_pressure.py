@@ -229,8 +229,8 @@ def test_only_a_replay_from_the_tier_counts(preemptions: int, share: float, why:
     found = preemption.preempt(stack, source())  # type: ignore[arg-type]
     assert found.requests == load.requests
     assert found.preemptions == preemptions
-    assert len(found.suspects) == preemption.SUSPECTS
-    assert {one.tokens for one in found.suspects} == {whole + 1}
+    assert len(found.to_check) == preemption.TO_CHECK
+    assert {one.tokens for one in found.to_check} == {whole + 1}
     if why:
         with pytest.raises(NotJudged, match=why):
             found.check_preempted()
