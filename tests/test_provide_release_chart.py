@@ -328,6 +328,19 @@ def test_volumes_are_kept_for_the_next_run(project: Project, asked_by: str) -> N
         assert project.cluster.pods() == []
 
 
+def test_the_development_mode_is_added_and_declared(project: Project) -> None:
+    project.values["servingEngineSpec"]["modelSpec"][0]["env"] = [{"name": "HF_HUB_OFFLINE", "value": "1"}]
+    result = project.run("--with-dev-mode", "-k", "test_engine")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*adds VLLM_SERVER_DEV_MODE=1 to every engine*"])
+    record = json.loads(next(project.path.glob("runs/*/*/record.json")).read_text())
+    assert [one["env"].get("VLLM_SERVER_DEV_MODE") for one in record["engines"]] == ["1"] * len(record["engines"])
+    assert [one["env"].get("HF_HUB_OFFLINE") for one in record["engines"]] == ["1"] * len(record["engines"])
+    assert record["substitutions"] == [
+        "env VLLM_SERVER_DEV_MODE: (not set) -> 1 (--with-dev-mode: enables POST /reset_prefix_cache)"
+    ]
+
+
 @pytest.mark.long
 def test_ended_by_a_signal_it_leaves_nothing(project: Project) -> None:
     project.cluster.fates["vllm"] = "never"
@@ -652,6 +665,14 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
         (["--stack=attach", "--namespace=theirs", "--keep-stack"], "omit --config, --gpu and --keep-stack"),
         (["--namespace=x"], "--namespace: only for a stack on Kubernetes"),
         (["--stack=chart", "--cluster=minikube", "--config=embedded"], "only 'kind' is supported"),
+        (
+            ["--stack=process", "--with-dev-mode", "--config=embedded"],
+            "--with-dev-mode changes a release that the run installs",
+        ),
+        (
+            ["--stack=attach", "--namespace=theirs", "--with-dev-mode"],
+            "--with-dev-mode changes a release that the run installs",
+        ),
         (["--stack=chart", "--keep-volumes", "--config=embedded"], "--keep-volumes without --namespace"),
         (["--stack=chart", "--kube-context=nobody", "--config=embedded"], "it has: fake, other); name one of them"),
         (["--stack=chart", "--chart=./nowhere", "--config=embedded"], "no such file or folder"),
