@@ -97,16 +97,17 @@ NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="comma
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
 """Two engines behind a router, and one cache server for both."""
-BROKEN_BY_THE_ROUTER = (
-    "API-09",
-    *(
-        f"RTR-07:{name}"
-        for name in ("malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt")
-    ),
-    *(f"RTR-07:{name}" for name in ("prompt-of-wrong-type", "max-tokens-of-wrong-type", "negative-max-tokens")),
-    *(f"RTR-07:chat-{name}" for name in ("without-messages", "messages-of-wrong-type", "negative-max-tokens")),
+REFUSED_AS_TEXT = (
+    *("malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt"),
+    *("prompt-of-wrong-type", "max-tokens-of-wrong-type", "negative-max-tokens"),
+    *("chat-without-messages", "chat-messages-of-wrong-type", "chat-negative-max-tokens"),
 )
-"""What vllm-router 0.1.17 answers with plain text, without any fault (configs/two-engines/waivers.yaml)."""
+BROKEN_BY_THE_ROUTER = (*(f"{id_}:{name}" for id_ in ("API-09", "RTR-07") for name in REFUSED_AS_TEXT), "RTR-03:frozen")
+"""What vllm-router 0.1.17 does not meet without any fault (configs/two-engines/waivers.yaml)."""
+ROUTED_TWICE = dataclasses.replace(ROUTED, router={"replicaCount": 2}, shows="router-1")
+"""The same with two routers."""
+KILLED_ONLY = (*BROKEN_BY_THE_ROUTER, "RTR-03:drained")
+THROUGH_THE_ROUTER = ("API-09", "RTR-01", "CFG-01")
 ROUTING = ("RTR-01", "RTR-02", "RTR-04", "RTR-06", "CFG-01", "CFG-06")
 
 
@@ -682,6 +683,16 @@ HOOK_FAULTS = (
         tests=("CFG-06", "CFG-01", "RTR-01"),
     ),
     Fault(
+        "engine-with-another-data-type",
+        "configuration",
+        "of two engines that share a tier, the second one computes in another data type",
+        "LM#1139 (engines of one tier that are not alike)",
+        Hook("other-option", {"instance": "-1", "flag": "--dtype", "value": "bfloat16"}, at_start=True, values=ROUTED),
+        ids("CFG-06"),
+        allowed=ids("RTR-04"),
+        tests=("CFG-06", "CFG-01", "RTR-01"),
+    ),
+    Fault(
         "router-takes-turns",
         "serving",
         "the router sends requests to the engines in turn, whatever session they belong to",
@@ -694,11 +705,39 @@ HOOK_FAULTS = (
     Fault(
         "router-sends-one-repeat-astray",
         "serving",
-        "one repeat of five goes to the next engine",
+        "one repeat of five goes to another engine than the one that holds its KV",
         "PS#1055 (hash ring rebuilt on every scrape)",
-        Proxy("astray", {"every": 5, "repeats": True}, values=ROUTED),
+        Proxy("astray", {"by": "repeats", "every": 5}, values=ROUTED),
         ids("RTR-02"),
         allowed=ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-sticks-to-another-engine",
+        "serving",
+        "every repeat goes to another engine than the one that holds its KV, and always to that",
+        "PS#990 (sticky to the wrong engine)",
+        Proxy("astray", {"by": "repeats", "every": 1}, values=ROUTED),
+        ids("RTR-02"),
+        allowed=ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-goes-by-the-whole-prompt",
+        "serving",
+        "the router chooses engines by the whole prompt, so that a conversation that goes on moves",
+        "PS#818 (affinity lost)",
+        Proxy("astray", {"by": "hash"}, values=ROUTED),
+        ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-replicas-disagree",
+        "serving",
+        "one of two router replicas goes by the whole prompt, the other one by the session",
+        "PS#1055 (hash rings that differ)",
+        Proxy("astray", {"by": "hash"}, values=ROUTED_TWICE),
+        ids("RTR-06"),
         tests=ROUTING,
     ),
     Fault(
@@ -756,6 +795,7 @@ HOOK_FAULTS = (
         Proxy("keeps-dead", {"then": "error"}, values=ROUTED),
         ids("RTR-03"),
         tests=("RTR-03", "CFG-01", "CFG-06"),
+        without=KILLED_ONLY,
     ),
     Fault(
         "router-waits-for-a-dead-engine",
@@ -765,6 +805,7 @@ HOOK_FAULTS = (
         Proxy("keeps-dead", {"then": "hang"}, values=ROUTED),
         ids("RTR-03"),
         tests=("RTR-03", "CFG-01", "CFG-06"),
+        without=KILLED_ONLY,
     ),
     Fault(
         "router-ends-answers-of-a-dead-engine",
@@ -774,6 +815,68 @@ HOOK_FAULTS = (
         Proxy("keeps-dead", {"then": "end"}, values=ROUTED),
         ids("RTR-03"),
         tests=("RTR-03", "CFG-01", "CFG-06"),
+        without=KILLED_ONLY,
+    ),
+    Fault(
+        "router-forgets-an-engine",
+        "crash or hang",
+        "the router never again sends a request to an engine that has failed once",
+        "PS#706 (engines lost for good)",
+        Proxy("keeps-dead", {"then": "forget"}, values=ROUTED),
+        ids("RTR-03"),
+        tests=("RTR-03", "CFG-01", "CFG-06"),
+        without=KILLED_ONLY,
+    ),
+    Fault(
+        "router-sends-an-answer-again",
+        "wrong answer",
+        "a stream begins again in its middle, as if the request had been sent to another engine",
+        "PS#706 (requests that are sent again)",
+        Proxy("send-again", {"after": 3}, values=ROUTED),
+        ids("API-09"),
+        tests=THROUGH_THE_ROUTER,
+        without=BROKEN_BY_THE_ROUTER,
+    ),
+    Fault(
+        "router-answers-for-another-model",
+        "wrong answer",
+        "answers through the router name another model than the engine does",
+        "PS#201 (fields lost in the router)",
+        Proxy("echo", {"name": "model", "to": "another/model"}, values=ROUTED),
+        ids("API-09"),
+        tests=THROUGH_THE_ROUTER,
+        without=BROKEN_BY_THE_ROUTER,
+    ),
+    Fault(
+        "router-streams-as-text",
+        "serving",
+        "streams through the router are of another content type than the engine's",
+        "PS#612 (body framing through the router)",
+        Proxy("content-type", {"stream": True, "to": "text/plain"}, values=ROUTED),
+        ids("API-09"),
+        allowed=ids("RTR-05"),
+        tests=THROUGH_THE_ROUTER,
+        without=BROKEN_BY_THE_ROUTER,
+    ),
+    Fault(
+        "router-loses-an-option",
+        "serving",
+        "the router passes requests on without max_tokens",
+        "PS#201 (fields and headers lost in the router)",
+        Proxy("forward-as", {"drop": ("max_tokens",)}, values=ROUTED),
+        ids("API-09"),
+        tests=THROUGH_THE_ROUTER,
+        without=BROKEN_BY_THE_ROUTER,
+    ),
+    Fault(
+        "router-lists-models-of-dead-engines",
+        "serving",
+        "the router goes on listing what it listed before its engines ended",
+        "PS#490 (models of removed pods)",
+        Proxy("list-models", {"first": True}, values=ROUTED),
+        ids("RTR-01"),
+        slow=True,
+        tests=("RTR-01", "CFG-01", "CFG-06"),
     ),
     Fault(
         "router-lists-a-model-that-is-gone",

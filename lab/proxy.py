@@ -172,6 +172,20 @@ class DropEvent(Fault):
             yield event
 
 
+class SendAgain(Fault):
+    """The events of a stream begin again after ``after`` of them, as where a router asks another engine in the middle of it."""
+
+    def events(self, request: Request, events: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ARG002
+        """The first ones twice."""
+        sent: list[bytes] = []
+        for event in events:
+            sent.append(event)
+            yield event
+            if len(sent) == self.params.get("after", 3):
+                self.acts()
+                yield from sent
+
+
 class Buffered(Fault):
     """The whole stream is collected before any of it is sent, as a proxy with buffering does."""
 
@@ -522,11 +536,22 @@ class Models(Fault):
 
 
 class ListModels(Fault):
-    """``/v1/models`` lists one more model, that of an engine that is gone; with ``none``, it lists nothing."""
+    """``/v1/models`` lists one more model, that of an engine that is gone.
+
+    With ``none`` it lists nothing, with ``first`` what it listed at first, whatever became of the engines.
+    """
+
+    first: Answer | None = None
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Another list."""
         answer = forward(request)
+        if self.params.get("first"):
+            if request.path == "/v1/models":
+                self.acts()
+                self.first = self.first or answer
+                return dataclasses.replace(self.first)
+            return answer
         if request.path == "/v1/models" and answer.status == 200:
             self.acts()
             if self.params.get("none"):
@@ -537,37 +562,65 @@ class ListModels(Fault):
 
 
 class Astray(Fault):
-    """A router that sends requests to the engines as it likes: with ``every``, every so many-th request, in turn.
+    """A router that chooses engines as it likes.
 
-    ``by``: ``turns``, or the ``hash`` of the whole ``prompt``, or ``one`` for always the same engine.
-    With ``repeats``, only what was asked before.
+    ``by``: ``turns``; ``hash``, of the whole prompt; ``repeats``: prompts go to the engines in turn and stay there, but every
+    ``every``-th request for a prompt that was sent before, of all of them together, goes to another engine.
     """
+
+    requests = 0
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.homes: dict[bytes, int] = {}
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Asks an engine itself."""
         if not request.generates:
             return forward(request)
-        key = hashlib.sha256(str(request.json.get("prompt")).encode()).digest()
+        by = self.params.get("by", "turns")
+        if by == "repeats":
+            return self._repeats(request, forward)
         with self.lock:
-            seen = self.params.setdefault("seen", {})
-            again, seen[key] = key in seen, seen.get(key, len(seen))
-            number = self.params["number"] = self.params.get("number", 0) + 1
-        if number % self.params.get("every", 1) or (self.params.get("repeats") and not again):
-            return forward(request)
+            self.requests += 1
+            chosen = _digest(request)[0] if by == "hash" else self.requests
         self.acts()
-        chosen = key[0] if self.params.get("by") == "hash" else number
         request.to = self.engines[chosen % len(self.engines)]
         return forward(request)
+
+    def _repeats(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """New prompts go to the engines in turn, so that the engine of each is known, and repeats to the same one, but some."""
+        with self.lock:
+            key = _digest(request)
+            again = key in self.homes
+            home = self.homes.setdefault(key, len(self.homes))
+            self.requests += again
+            astray = again and self.requests % self.params["every"] == 0
+        if astray:
+            self.acts()
+        request.to = self.engines[(home + astray) % len(self.engines)]
+        return forward(request)
+
+
+def _digest(request: Request) -> bytes:
+    """Of the prompt."""
+    return hashlib.sha256(str(request.json.get("prompt")).encode()).digest()
 
 
 class KeepsDead(Fault):
     """A router that goes on sending every second request to the first engine, also when that is gone.
 
-    ``then``: what the client gets of it: ``error`` (a 502), ``hang``, or ``end``, an answer that ends too early.
+    ``then``: what the client gets of it: ``error`` (a 502), ``hang``, or ``end``, an answer that ends too early; with ``forget``
+    the second engine answers all requests from then on, also when the first one is back.
     """
+
+    forgotten = False
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Asks the first engine itself, and does not look for another one."""
+        if self.forgotten and request.generates:
+            request.to = self.engines[1]
+            return forward(request)
         with self.lock:
             number = self.params["number"] = self.params.get("number", 0) + request.generates
         if not request.generates or number % 2:
@@ -577,6 +630,9 @@ class KeepsDead(Fault):
             return super().exchange(request, forward)
         except (OSError, http.client.HTTPException):
             self.acts()
+        if self.params["then"] == "forget":
+            self.forgotten, request.to = True, self.engines[1]
+            return forward(request)
         if self.params["then"] == "hang":
             time.sleep(120)
         if self.params["then"] == "end" and not request.streams:
@@ -650,6 +706,7 @@ FAULTS: dict[str, type[Fault]] = {
     "cut-stream": CutStream,
     "lose-done": LoseDone,
     "drop-event": DropEvent,
+    "send-again": SendAgain,
     "buffered": Buffered,
     "content-type": ContentType,
     "usage": Usage,

@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 largest[key] = max(size, largest.get(key, 0))
 
     def left_out(item: pytest.Item, judged: set[str], links: set[str]) -> bool:
-        words = {f"{id_}:{value}" for id_ in judged for value in _params(item).values()}
+        words = {f"{id_}:{getattr(value, 'name', value)}" for id_ in judged for value in _params(item).values()}
         return bool((judged | links | words) & without)
 
     def keep(item: pytest.Item) -> bool:

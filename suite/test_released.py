@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import requirement
+from . import limits, requirement
 
 if TYPE_CHECKING:
+    from fixtures.experiments.upgrade import Upgraded
     from fixtures.plugin.recording import Figures
     from fixtures.provide.provider import TearDown
     from fixtures.subject.stack import Stack
@@ -45,6 +46,22 @@ def test_an_upgrade_to_the_same_values_changes_nothing(stack: Stack) -> None:
     """After ``helm upgrade`` with the same chart and values, every pod and every generation is unchanged."""
     changed = stack.release.upgrade_unchanged()
     assert not changed, f"expected an upgrade to the same values to change nothing, got {'; '.join(changed)}"
+
+
+@requirement("REL-05")
+@pytest.mark.run_replacing
+def test_an_upgrade_keeps_the_service_running(stack: Stack, upgraded: Upgraded, figures: Figures) -> None:
+    """While ``helm upgrade`` replaces the engines, no request of one a second is lost; afterwards KV is stored and loaded."""
+    assert stack.release, "expected a release"
+    figures("time until every engine was replaced", upgraded.took_s, "s", better="lower")
+    figures("requests lost during an upgrade", len(upgraded.lost), "", n=upgraded.asked, better="lower")
+    assert not upgraded.lost, (
+        f"expected no lost request during an upgrade ({upgraded.what}), got {len(upgraded.lost)} of {upgraded.asked}, the "
+        f"first {upgraded.lost[0]}"
+    )
+    assert upgraded.reloads, (
+        f"expected a reload within {limits.RECOVERED_S:.0f} s after an upgrade ({upgraded.what}), got none"
+    )
 
 
 @requirement("REL-03")

@@ -41,7 +41,9 @@ class FakeStack:
         self.operator = "kills"
         self.failed, self.hits, self.lock = False, 0, threading.Lock()
         self.turn = itertools.count()
-        self.routers = [SimpleNamespace(session_key="x-user-id", client=SimpleNamespace(post=self.post))]
+        self.routers = [
+            SimpleNamespace(session_key="x-user-id", excludes_after_s=0.5, client=SimpleNamespace(post=self.post))
+        ]
         self.traffic = SimpleNamespace(idle=lambda _: None)
 
     def fake(self, name: str) -> Any:
@@ -89,6 +91,7 @@ def stream_of(usage: dict[str, Any] | None, *, done: bool = True) -> StreamFacts
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAILOVER_S", Limit("x", "at most", 0.5, "s"))
+    monkeypatch.setattr(limits, "RETURNED_S", Limit("x", "at most", 0.5, "s"))
     monkeypatch.setattr(limits, "FAILOVER_REQUEST_S", Limit("x", "at most", 1, "s"))
 
 

@@ -391,13 +391,13 @@ def test_requests_go_astray_in_turn(through: Any, others: list[ThreadingHTTPServ
     assert proxy.fired == 4
 
 
-def test_only_some_repeats_go_astray(engine: Any, through: Any, others: list[ThreadingHTTPServer]) -> None:
-    client, proxy = through("astray", every=2, repeats=True)
-    astray = behind(proxy, others)
-    for prompt in "abab":
+def test_every_so_many_repeats_go_to_another_engine(through: Any, others: list[ThreadingHTTPServer]) -> None:
+    client, proxy = through("astray", by="repeats", every=2)
+    first, second = behind(proxy, others)
+    for prompt in "abba":
         ask(client, prompt)
-    assert [one["prompt"] for one in engine.RequestHandlerClass.seen] == ["a", "b", "a"]
-    assert sorted(map(len, astray)) == [0, 1]
+    assert [one["prompt"] for one in first] == ["a"]
+    assert [one["prompt"] for one in second] == ["b", "b", "a"], "the second repeat is not where it was before"
     assert proxy.fired == 1
 
 

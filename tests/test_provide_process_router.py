@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -12,8 +13,8 @@ import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.progress import Progress
-from fixtures.core.record import StackRecord
-from fixtures.provide.process import probe, router_environment
+from fixtures.core.record import EngineServer, StackRecord
+from fixtures.provide.process import probe, router, router_environment
 from fixtures.provide.process.launch import stand_up
 from fixtures.provide.process.router import POLICY_OF, router_argv, substitutions
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
@@ -37,8 +38,11 @@ def asked(tmp_path: Path, text: str) -> RouterCommand | None:
     return router_of(load_values(path))
 
 
-def argv(command: RouterCommand, env: RouterEnv) -> list[str]:
-    return list(router_argv(command, env, ENGINES, "m", host="127.0.0.1", port=9, metrics_port=10))
+def argv(command: RouterCommand, env: RouterEnv, *, publishing: bool = False) -> list[str]:
+    servers = [
+        EngineServer(name=url, url=url, log=None, argv=router.publishing(5550) if publishing else ()) for url in ENGINES
+    ]
+    return list(router_argv(command, env, servers, "m", host="127.0.0.1", port=9, metrics_port=10))
 
 
 # --- what the values ask for ------------------------------------------------------------------------------------------
@@ -84,6 +88,29 @@ def test_the_command_of_the_router_from_pypi() -> None:
     said = "\n".join(substitutions(RouterCommand("session", "who", 1, ("--log-stats",)), PYPI))
     assert "session key: who -> x-session-id, x-user-id, x-tenant-id" in said
     assert "options of the router: --log-stats -> (none)" in said
+
+
+def test_the_router_from_pypi_hears_what_the_engines_hold() -> None:
+    command = RouterCommand("kvaware", None, 1)
+    words = argv(command, PYPI, publishing=True)
+    assert words[words.index("--policy") + 1] == "kv_aware"
+    assert words[words.index("--kv-event-source") + 1] == f"{ENGINES[0]}=tcp://127.0.0.1:5550"
+    assert words.count("--kv-event-source") == 2
+    assert words[words.index("--kv-event-block-size") + 1] == "128"
+    assert router.Routers(command, PYPI).listens
+    assert not router.Routers(command, OWN).listens, "that one listens to LMCache's controller"
+    assert "registry of the router: LMCache's controller -> KV events of vLLM" in "\n".join(
+        substitutions(command, PYPI)
+    )
+
+
+def test_requests_are_sent_again_as_often_as_production_stack_would() -> None:
+    none, twice = RouterCommand("session", "x-user-id", 1), ("--max-instance-failover-reroute-attempts", "2")
+    assert "--disable-retries" in argv(none, PYPI)
+    words = argv(dataclasses.replace(none, extra_args=twice), PYPI)
+    assert words[words.index("--retry-max-retries") + 1] == "2"
+    said = "\n".join(substitutions(dataclasses.replace(none, extra_args=twice), PYPI))
+    assert f"options of the router: {' '.join(twice)} -> --retry-max-retries 2" in said
 
 
 def test_the_command_of_production_stacks_own_router() -> None:

@@ -35,6 +35,7 @@ from fixtures.provide.release.idle_keys import leaves, switched_off
 from fixtures.provide.release.plan import Plan
 from fixtures.provide.release.snapshot import take_snapshot
 from fixtures.provide.release.under_test import ReleaseUnderTest
+from fixtures.provide.release.upgrade import MARK, with_change
 from fixtures.provide.values.layers import path_text
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
@@ -670,6 +671,56 @@ def test_a_release_of_others_is_not_upgraded(site4: Site) -> None:
     site4.install()
     with pytest.raises(NotApplicable, match="the run did not install the release"):
         site4.release(own=False).upgrade_unchanged()
+    with pytest.raises(NotApplicable, match="the run did not install the release"):
+        site4.release(own=False).upgrade_changing(site4.progress)
+
+
+BUFFER = {"enabled": True, "cpuOffloadingBufferSize": "20"}
+
+
+def test_an_upgrade_to_other_values_replaces_the_engines(site4: Site) -> None:
+    release = site4.install(changed(lmcacheConfig=BUFFER))
+    release.record.model = "org/m"
+    site4.wait()
+    before = {one["metadata"]["uid"]: one["metadata"]["name"] for one in site4.cluster.pods("mine")}
+    release.record.save(None)
+    what, now = release.upgrade_changing(site4.progress)
+    assert what == "cpuOffloadingBufferSize 20 -> 18"
+    (engine,) = now.engines
+    assert engine.pod is not None
+    assert engine.pod.uid not in before, "the pod of the engine is another one"
+    (router,) = now.routers
+    assert router.pod is not None
+    assert router.pod.uid in before, "nothing of the router was changed"
+
+
+@pytest.mark.parametrize(
+    ("fate", "words"),
+    [
+        ("gpu", "Insufficient nvidia.com/gpu"),
+        ("pull", "no-such-image"),
+    ],
+)
+def test_an_upgrade_that_can_never_finish_is_told_within_seconds(site4: Site, fate: str, words: str) -> None:
+    release = site4.install()
+    site4.wait()
+    release.record.save(None)
+    site4.cluster.fates, site4.cluster.young_s = {"vllm": fate}, 60.0
+    began = time.monotonic()
+    with pytest.raises(SubjectFault, match=words) as told:
+        release.upgrade_changing(site4.progress)
+    assert time.monotonic() - began < 10
+    assert ("servingEngineSpec.strategy" in str(told.value)) == (fate == "gpu"), "only where pods wait for others' GPUs"
+
+
+def test_what_an_upgrade_changes() -> None:
+    with_buffer = (changed(lmcacheConfig=BUFFER), "cpuOffloadingBufferSize 20 -> 18")
+    for config, what in (with_buffer, (changed(lmcacheConfig={"enabled": False}), f"env {MARK}=1")):
+        before = copy.deepcopy(config)
+        values, said = with_change(config)
+        assert said == what
+        assert config == before
+        assert values != before
 
 
 def test_a_release_whose_chart_no_longer_renders_is_a_fault(site4: Site) -> None:
