@@ -428,3 +428,23 @@ def test_the_end_of_a_dead_engine_looks_like_an_answer(through: Any) -> None:
     ask(client)
     answer = ask(client)
     assert (answer.status, answer.usage["completion_tokens"]) == (200, 3)
+
+
+def test_an_engine_that_failed_once_is_forgotten(through: Any, others: list[ThreadingHTTPServer]) -> None:
+    client, proxy = through("keeps-dead", then="forget")
+    _, second = behind(proxy, others)
+    alive = proxy.fault.engines
+    proxy.fault.engines = (gone(), alive[1])
+    assert [ask(client, prompt).status for prompt in "ab"] == [200, 200]
+    proxy.fault.engines = alive
+    assert [ask(client, prompt).status for prompt in "cd"] == [200, 200]
+    assert [one["prompt"] for one in second] == ["b", "c", "d"], "also once the first one is back"
+    assert proxy.fired == 1
+
+
+def test_a_stream_begins_again_in_its_middle(through: Any) -> None:
+    client, proxy = through("send-again", after=2)
+    response = ask(client, "w", stream=True)
+    assert response.stream is not None
+    assert response.stream.text == "w0w1w0w1w2w3"
+    assert proxy.fired == 1
