@@ -25,8 +25,8 @@ from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process import launch
 from fixtures.subject.stack import Stack
 from lab.changed_values import changed_config
-from lab.proxy import FAULTS as PROXY_FAULTS
-from lab.proxy import Proxy as FaultProxy
+from lab.proxy.faults import FAULTS as PROXY_FAULTS
+from lab.proxy.server import Proxy as FaultProxy
 from lab.subject import LabError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE, Fault, Hook, Process, Proxy, Values
-from lab.proxy import FAULTS as PROXY_FAULTS
+from lab.proxy.faults import FAULTS as PROXY_FAULTS
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,9 @@ import pytest
 from fixtures.core.errors import SubjectFault
 from fixtures.core.waiting import poll
 from fixtures.instruments.client import Client, bearer
-from lab.proxy import FAULTS, Fault, Proxy
+from lab.proxy.fault import Fault
+from lab.proxy.faults import FAULTS
+from lab.proxy.server import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,134 @@
+"""Faults of a router: what it lists, and which engine it sends a request to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.client
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from lab.proxy.fault import Answer, Fault, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Models(Fault):
+    """``/v1/models`` says something else."""
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Every entry changed."""
+        answer = forward(request)
+        if request.path == "/v1/models" and answer.status == 200:
+            self.acts()
+            answer.with_json(lambda body: body | {"data": [one | self.params["change"] for one in body["data"]]})
+        return answer
+
+
+class ListModels(Fault):
+    """``/v1/models`` lists one more model, that of an engine that is gone.
+
+    With ``none`` it lists nothing, with ``first`` what it listed at first, whatever became of the engines.
+    """
+
+    first: Answer | None = None
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Another list."""
+        answer = forward(request)
+        if self.params.get("first"):
+            if request.path == "/v1/models":
+                self.acts()
+                self.first = self.first or answer
+                return dataclasses.replace(self.first)
+            return answer
+        if request.path == "/v1/models" and answer.status == 200:
+            self.acts()
+            if self.params.get("none"):
+                answer.with_json(lambda body: body | {"data": []})
+            else:
+                answer.with_json(lambda body: body | {"data": [*body["data"], body["data"][0] | {"id": "gone"}]})
+        return answer
+
+
+class Astray(Fault):
+    """A router that chooses engines as it likes.
+
+    ``by``: ``turns``; ``hash``, of the whole prompt; ``repeats``: prompts go to the engines in turn and stay there, but every
+    ``every``-th request for a prompt that was sent before, of all of them together, goes to another engine.
+    """
+
+    requests = 0
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.homes: dict[bytes, int] = {}
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Asks an engine itself."""
+        if not request.generates:
+            return forward(request)
+        by = self.params.get("by", "turns")
+        if by == "repeats":
+            return self._repeats(request, forward)
+        with self.lock:
+            self.requests += 1
+            chosen = _digest(request)[0] if by == "hash" else self.requests
+        self.acts()
+        request.to = self.engines[chosen % len(self.engines)]
+        return forward(request)
+
+    def _repeats(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """New prompts go to the engines in turn, so that the engine of each is known, and repeats to the same one, but some."""
+        with self.lock:
+            key = _digest(request)
+            again = key in self.homes
+            home = self.homes.setdefault(key, len(self.homes))
+            self.requests += again
+            astray = again and self.requests % self.params["every"] == 0
+        if astray:
+            self.acts()
+        request.to = self.engines[(home + astray) % len(self.engines)]
+        return forward(request)
+
+
+def _digest(request: Request) -> bytes:
+    """Of the prompt."""
+    return hashlib.sha256(str(request.json.get("prompt")).encode()).digest()
+
+
+class KeepsDead(Fault):
+    """A router that goes on sending every second request to the first engine, also when that is gone.
+
+    ``then``: what the client gets of it: ``error`` (a 502), ``hang``, or ``end``, an answer that ends too early; with
+    ``forget`` the second engine answers all requests from then on, also when the first one is back.
+    """
+
+    forgotten = False
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Asks the first engine itself, and does not look for another one."""
+        if self.forgotten and request.generates:
+            request.to = self.engines[1]
+            return forward(request)
+        with self.lock:
+            number = self.params["number"] = self.params.get("number", 0) + request.generates
+        if not request.generates or number % 2:
+            return forward(request)
+        request.to = self.engines[0]
+        try:
+            return super().exchange(request, forward)
+        except (OSError, http.client.HTTPException):
+            self.acts()
+        if self.params["then"] == "forget":
+            self.forgotten, request.to = True, self.engines[1]
+            return forward(request)
+        if self.params["then"] == "hang":
+            time.sleep(120)
+        if self.params["then"] == "end" and not request.streams:
+            choice = {"index": 0, "text": "half an answer", "finish_reason": "length"}
+            body = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}}
+            return Answer(200, {"content-type": "application/json"}, json.dumps(body).encode())
+        return Answer(502, {"content-type": "application/json"}, b'{"error": {"message": "the engine is gone"}}')
