@@ -301,11 +301,14 @@ def taken() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
+@pytest.mark.parametrize(
+    "before", [pytest.param(0, id="of the cache server", marks=pytest.mark.long), pytest.param(2, id="of the engine")]
+)
 def test_a_port_that_was_taken_meanwhile_is_changed_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch, taken: int
+    place: Place, monkeypatch: pytest.MonkeyPatch, taken: int, before: int
 ) -> None:
     free = free_port
-    given = iter([free(), free(), taken])
+    given = iter([*(free() for _ in range(before)), taken])
     monkeypatch.setattr(servers, "free_port", lambda: next(given, None) or free())
     record = place.up()
     assert "address already in use" in place.said.getvalue()

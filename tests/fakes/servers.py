@@ -14,7 +14,7 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 SHM = Path("/dev/shm")
 BLOCK = 128
@@ -87,9 +87,14 @@ def serve(port: int) -> None:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        say(f"[Errno {error.errno}] error while attempting to bind on address: address already in use", level="ERROR")
-        os._exit(1)
+        end_without_port(error)
     server.serve_forever()
+
+
+def end_without_port(error: OSError) -> NoReturn:
+    """As uvicorn, asyncio and ZeroMQ end their programs."""
+    say(f"[Errno {error.errno}] error while attempting to bind on address: address already in use", level="ERROR")
+    os._exit(1)
 
 
 def engine() -> None:
@@ -262,20 +267,23 @@ def server() -> None:
         "GET /config": lambda _: (200, {"mp": {"chunk_size": chunk}, "storage_manager": memory}),
         "GET /metrics": lambda _: (200, "lmcache_mp_l1_write_chunks_total 0\nlmcache_mp_l1_memory_usage_bytes 0\n"),
     }
-    threading.Thread(target=_registrations, args=("refuses" in does,), daemon=True).start()
+    try:
+        listener = socket.create_server(("127.0.0.1", int(argument("--port"))))
+    except OSError as error:
+        end_without_port(error)
+    threading.Thread(target=_registrations, args=(listener, "refuses" in does), daemon=True).start()
     serve(int(argument("--http-port")))
 
 
-def _registrations(refuses: bool) -> None:
-    with socket.create_server(("127.0.0.1", int(argument("--port")))) as listener:
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                if refuses:
-                    lmcache_says("REGISTER_KV_CACHE failed: unknown message type", level="ERROR")
-                else:
-                    lmcache_says("Registered KV cache for GPU ID 1 with 2 layers")
-                    connection.sendall(b"ok")
+def _registrations(listener: socket.socket, refuses: bool) -> None:
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            if refuses:
+                lmcache_says("REGISTER_KV_CACHE failed: unknown message type", level="ERROR")
+            else:
+                lmcache_says("Registered KV cache for GPU ID 1 with 2 layers")
+                connection.sendall(b"ok")
 
 
 def router() -> None:
