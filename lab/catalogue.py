@@ -13,9 +13,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab.selection import CHAT
+
+if TYPE_CHECKING:
+    from fixtures.provide.values.config import RecipeName
 
 Kind = Literal[
     "configuration",
@@ -42,8 +45,8 @@ class Values:
     changes: dict[str, Any] = field(default_factory=dict)
     env: tuple[tuple[str, str], ...] = ()
     extra_args: tuple[str, ...] = ()
-    recipe: Literal["tiny-mistral", "tiny-qwen", "mistral-7b"] | None = None
-    """Another model that is made locally (``fixtures/provide/process/model.py``), which brings its own tokenizer."""
+    recipe: RecipeName | None = None
+    """Another model that is made locally (``fixtures/provide/process/recipes.py``), which brings its own tokenizer."""
     files: dict[str, str] = field(default_factory=dict)
     """Files that are written beside the values; ``{folder}`` in ``env`` names their folder."""
     configuration: str = ""

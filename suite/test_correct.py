@@ -144,3 +144,20 @@ def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, 
         control.check_total(other, prompt)
     stack.clear_prefix_cache()
     control.check_reloaded(stack.complete(prompt, cache_salt="tenant-a"), prompt)
+
+
+@requirement("COR-05")
+def test_kv_is_never_reused_across_adapters(stack: Stack, prompts: Prompts, control: Control) -> None:
+    """KV that was stored under one LoRA adapter is never loaded under another one, or none; the first adapter loads it."""
+    first, *others = stack.adapters
+    prompt = prompts.unique(chunks=4)
+    stack.complete(prompt, model=first)
+    for which in (*others, stack.model):
+        stack.clear_prefix_cache()
+        other = stack.complete(prompt, model=which).sources
+        assert other.reused == 0, (
+            f"expected 0 reused tokens for a request to {which}, as they were stored for the adapter {first}, got {other}"
+        )
+        control.check_total(other, prompt)
+    stack.clear_prefix_cache()
+    control.check_reloaded(stack.complete(prompt, model=first), prompt)

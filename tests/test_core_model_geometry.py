@@ -21,6 +21,9 @@ MISTRAL_7B = {  # mistralai/Mistral-7B-v0.3
 }
 
 
+LATENT = {"kv_lora_rank": 512, "qk_rope_head_dim": 64}
+
+
 def test_geometry_of_a_known_model() -> None:
     geometry = Geometry.from_config(MISTRAL_7B)
     assert geometry.kv_bytes_over(1) == 128 * 1024
@@ -42,6 +45,11 @@ def test_defaults_of_hugging_face_configurations(change: Any, dtype: Any, kv_byt
     assert Geometry.from_config({**MISTRAL_7B, **change}, dtype).kv_bytes_over(1) == kv_bytes
 
 
+def test_a_latent_is_stored_once_however_many_workers_there_are() -> None:
+    geometry = Geometry.from_config({**MISTRAL_7B, **LATENT})
+    assert geometry.kv_bytes_over(1) == geometry.kv_bytes_over(8) == 32 * 576 * 2
+
+
 def test_a_multimodal_configuration_is_read_from_its_text_part() -> None:
     assert Geometry.from_config({"model_type": "mistral3", "text_config": MISTRAL_7B}).layers == 32
 
@@ -49,7 +57,8 @@ def test_a_multimodal_configuration_is_read_from_its_text_part() -> None:
 @pytest.mark.parametrize(
     ("config", "dtype", "message"),
     [
-        ({**MISTRAL_7B, "kv_lora_rank": 512}, "auto", "full attention"),
+        ({**MISTRAL_7B, "kv_lora_rank": 512}, "auto", "no qk_rope_head_dim"),
+        ({**MISTRAL_7B, **LATENT, "index_head_dim": 128}, "auto", "full attention"),
         ({**MISTRAL_7B, "layer_types": ["linear_attention", "full_attention"]}, "auto", "full attention"),
         ({"model_type": "gpt2", "n_layer": 12}, "auto", "gpt2 has no num_attention_heads"),
         (MISTRAL_7B, "int3", "'int3' is not supported"),

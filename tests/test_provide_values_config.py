@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.provide.process.model import RECIPES
+from fixtures.provide.process.recipes import RECIPES
 from fixtures.provide.values.config import PROFILES, Model, available, load_config
 from fixtures.provide.values.render import render_engine
 from fixtures.provide.values.router_command import router_of
@@ -127,7 +127,7 @@ def test_a_folder_needs_both_files(folder: Path, missing: Any) -> None:
         ),
         (
             "description: a\nmodel: {recipe: llama}\n",
-            "expect.yaml: model.recipe holds the text 'llama'; write 'tiny-mistral', 'tiny-qwen' or 'mistral-7b'.",
+            "expect.yaml: model.recipe holds the text 'llama'; write 'tiny-mistral', 'tiny-llama',",
         ),
         (
             "description: a\nprofiles: [core, apis]\n",

@@ -506,6 +506,15 @@ def test_on_a_cpu_the_multi_process_connector_takes_over(render: Render) -> None
     }  # fmt: skip
 
 
+def test_a_model_made_here_brings_the_options_that_it_needs(render: Render) -> None:
+    flags = {"--tokenizer-mode": ("mistral",), "--lora-modules": ("a=/m/a", "b=/m/b")}
+    done = localise(render(lmcache()), model_flags=flags)
+    assert list(done.argv[-5:]) == ["--tokenizer-mode", "mistral", "--lora-modules", "a=/m/a", "b=/m/b"]
+    assert {"tokenizer-mode", "lora-modules"} <= {change.what for change in done.substitutions}
+    asked = render("vllmConfig: {extraArgs: [--tokenizer-mode, auto]}")
+    assert localise(asked, model_flags=flags).argv.count("--tokenizer-mode") == 1
+
+
 def test_on_a_gpu_the_connector_stays_word_for_word(render: Render) -> None:
     done = localise(render(lmcache()), device="cuda", cache_server=None)
     assert done.argv[-2:] == ("--kv-transfer-config", V1)

@@ -23,6 +23,9 @@ def test_the_page_is_in_step_with_the_reports() -> None:
     )
 
 
+SIZES = {"layers": 4, "hidden": 256, "dtype": "bfloat16"}
+
+
 def subject(**facts: Any) -> dict[str, Any]:
     return {
         "config": "one",
@@ -53,6 +56,9 @@ def subject(**facts: Any) -> dict[str, Any]:
         ({"stack": "attach", "gpu": [], "device": "cpu"}, 4, "CPU"),
         ({"stack": "chart", "chart": "c-1", "kubernetes": "v1"}, 4, "NVIDIA H200; c-1 on Kubernetes v1"),
         ({}, 5, "m: 4096 bytes of KV per token"),
+        ({"model": {"name": "m", "random weights": "tiny-x", "architecture": "X"}}, 5, "tiny-x (random weights): X"),
+        ({"model": {"name": "m", **SIZES, "KV heads": 2}}, 5, "m: 4 layers, hidden 256, 2 KV heads, bfloat16"),
+        ({"model": {"name": "m", **SIZES, "latent": 576}}, 5, "m: 4 layers, hidden 256, a latent of 576, bfloat16"),
         ({"model": None}, 5, "not reported"),
     ],
 )

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.deadlines import Deadlines
-from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
+from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged, StackError, SubjectFault, SubjectGone
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Baseline, EngineServer, RequestedConfig, Server, StackRecord
 from fixtures.core.units import GIB
@@ -1538,3 +1538,10 @@ def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServ
     server = CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
     assert (server.status(), server.config(), server.contexts(), server.read_locked()) == ({}, {}, [], None)
     assert server.samples().problem is None
+
+
+def test_the_adapters_of_the_model(tmp_path: Path, engine: FakeServer) -> None:
+    with pytest.raises(NotApplicable, match="no LoRA adapter"):
+        _ = Stack(record(tmp_path, engine.url)).adapters
+    engine.models += [{"id": "a", "parent": MODEL}, {"id": "b", "parent": MODEL}, {"id": "c", "parent": "another"}]
+    assert Stack(record(tmp_path, engine.url)).adapters == ("a", "b")
