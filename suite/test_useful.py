@@ -99,6 +99,8 @@ def test_a_reload_wins_at_every_length_with_room(latency_curve: Sequence[Trials]
     """At every length with a floor of at most half the cold time, the interval of reload / cold is below 0.9."""
     with_room = [one for one in latency_curve if one.room]
     for one in with_room:
+        figures.interval(f"TTFT cold, {one.prompt_tokens} tokens", one.cold.ms, "ms")
+        figures.interval(f"TTFT reload, {one.prompt_tokens} tokens", one.reload.ms, "ms")
         figures.interval(f"reload / cold, {one.prompt_tokens} tokens", one.ratio, "", better="lower")
         assert one.ratio.undecided(limits.RELOAD_OVER_COLD) or one.ratio.high < limits.RELOAD_OVER_COLD, (
             f"expected reload / cold below {limits.RELOAD_OVER_COLD} at {one.prompt_tokens} tokens, got {one.ratio}"

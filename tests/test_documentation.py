@@ -56,11 +56,22 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert anchor in anchors, f"{page.name} links to {address}: {target.name} has no such heading"
 
 
-@pytest.mark.parametrize("folder", ["docs", "docs/evidence"])
+@pytest.mark.parametrize("folder", ["docs", "docs/evidence", "docs/defects"])
 def test_the_index_of_a_folder_lists_every_page(folder: str) -> None:
     index = (ROOT / folder / "README.md").read_text()
     pages = {path.name for path in (ROOT / folder).glob("*.md")} - {"README.md"}
     assert sorted(name for name in pages if f"({name})" not in index) == []
+
+
+def test_a_defect_is_reproduced_in_thirty_lines_without_the_suite() -> None:
+    folder = ROOT / "docs/defects"
+    pages = "\n".join(page.read_text() for page in folder.glob("*.md"))
+    for script in folder.glob("*.py"):
+        text = script.read_text()
+        compile(text, script.name, "exec")
+        assert len(text.splitlines()) <= 30, script.name
+        assert f"({script.name})" in pages, f"no page shows {script.name}"
+        assert not re.search(r"import (fixtures|lab|suite)\b|from (fixtures|lab|suite)\b", text)
 
 
 def test_every_picture_is_small_and_shown() -> None:

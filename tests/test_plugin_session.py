@@ -209,7 +209,7 @@ def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
 
 BAD: dict[str, tuple[str, str]] = {
     # what is wrong: (arguments, what is said); {p} is the project's folder
-    "unknown configuration": ("--config nope", "no configuration 'nope': .*cpu-offload, embedded"),
+    "unknown configuration": ("--config nope", "no configuration 'nope': .*cpu-offload, .*embedded"),
     "misspelt configuration": ("--config embeded", "did you mean embedded"),
     "empty values": ("--config {p}/empty.yaml", "empty.yaml is empty; write"),
     "values not YAML": ("--config {p}/torn.yaml", r"torn.yaml, line \d, column \d+: .*correct"),
@@ -218,6 +218,9 @@ BAD: dict[str, tuple[str, str]] = {
     "two models": ("--config {p}/two", "lists 2 models; .*remove the others"),
     "model without tokenizer": ("--config {p}/untold", "has no tokenizer .*copy the tokenizer of the model into it"),
     "one configuration twice": ("--config {p}/one --config {p}/other/one", "two configurations have the name one"),
+    "nothing to compare with": ("--compare embedded", "--compare embedded: name at least two configurations"),
+    "compared with another one": ("--compare embedded,two-engines --config embedded", "omit --config"),
+    "compared with none": ("--compare embedded,nope", "no configuration 'nope'"),
     "configuration for a GPU": ("--config cpu-offload", "needs a GPU: add --gpu, or choose another one"),
     "unknown stack": ("--stack cloud", "--stack cloud: choose one of process, chart, attach"),
     "record without attach": ("--record {p}/x.json", "--record requires --stack attach"),

@@ -170,6 +170,16 @@ def test_prompts_are_new_where_an_earlier_run_may_have_stored_them() -> None:
     assert sources[0].unique(1).ids != sources[1].unique(1).ids
 
 
+def test_several_configurations_are_asked_the_same() -> None:
+    prompts = []
+    for name in ("disk", "embedded"):
+        stack = Tier(holds=[])
+        stack.record.config = name
+        nodeid = f"suite/test_a.py::test_b[{name}-8]"
+        prompts.append(plugin.source_of(request_of(), stack, nodeid).unique(1).ids)  # type: ignore[arg-type]
+    assert prompts[0] == prompts[1]
+
+
 def test_an_early_prompt_that_had_to_make_room_is_stored_again() -> None:
     stack, request = Tier(holds=[False, True]), request_of("early")
     plugin._store_early(request, stack)  # type: ignore[arg-type]
