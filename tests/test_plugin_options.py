@@ -1,4 +1,4 @@
-"""One table makes the options, their ini twins, the documents and the command that repeats a run."""
+"""One table makes the options, their ini settings, the documents and the command that repeats a run."""
 
 from __future__ import annotations
 

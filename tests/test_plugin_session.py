@@ -201,7 +201,7 @@ def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
         about = re.search(rf"^  --{option.name}(?![\w-]).*?(?=^  --|\n\n)", options, re.MULTILINE | re.DOTALL)
         assert about, f"--{option.name} is not in --help"
         assert len(about[0]) > len(option.name) + 40, f"--{option.name} has no help text"
-        assert re.search(rf"\bini:\s+{option.ini}\b", about[0]), f"--{option.name} does not name its ini twin"
+        assert re.search(rf"\bini:\s+{option.ini}\b", about[0]), f"--{option.name} does not name its ini setting"
         assert re.search(rf"^  {option.ini} \(", twins, re.MULTILINE), f"{option.ini} is no ini option"
 
 
