@@ -30,8 +30,7 @@ TRIES = ROOT / "docs" / "evidence" / "lab.jsonl"
 """Every try that is kept with the project."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run what is asked for; see the module."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", action="append", nargs="+", metavar="ID", help="these faults or variants only")
     parser.add_argument("--sample", action="store_true", help="a few faults of several kinds, in some minutes")
@@ -45,6 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", metavar="NAME", help="with --gpu: configuration (default: gpu-small)")
     parser.add_argument("--random-weights", metavar="GEOMETRY", help="with --gpu: as of pytest")
     parser.add_argument("--budget", type=float, metavar="MIN", help="fail when the whole lab takes longer")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is asked for; see the module."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     faults, healthy = (GPU_FAULTS, GPU_HEALTHY) if options.gpu else (FAULTS, HEALTHY)
     entries: dict[str, Entry] = {one.id: one for one in healthy} | {one.id: one for one in faults}
