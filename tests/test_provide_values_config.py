@@ -32,7 +32,9 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
     config = load_config(name, CONFIGS)
     assert config.name == name
     assert config.values_path == CONFIGS / name / "values.yaml"
-    assert render_engine(config.values).connector
+    command = render_engine(config.values)
+    assert command.connector
+    assert not command.duplicates, "Helm 4 refuses a variable that is given twice, and CFG-03 finds it"
     below = {"disk", "remote"} & set(
         config.expect.profiles
     )  # judged beside the embedded default, for what that has not
