@@ -15,6 +15,8 @@ from fixtures.subject.stack import Stack
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_httpserver import HTTPServer
+
 V1 = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
 SERVE = ("vllm", "serve", "m")
 LINE = "[2026-11-25 04:25:21,672] LMCache INFO: Creating LMCacheEngine with config: {settings} (cache_engine.py:1:x)\n"
@@ -293,3 +295,31 @@ def test_without_the_arithmetic_of_whole_chunks_no_prompt_is_judged(
             stack.check_whole_chunks()
     else:
         stack.check_whole_chunks()
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "different"),
+    [
+        ((), {}, True),
+        ((), {"LMCACHE_MAX_LOCAL_DISK_SIZE": "20"}, True),
+        ((), {"LMCACHE_LOCAL_DISK": "/x"}, False),
+        (("--l2-adapter", '{"type": "fs", "base_path": "/x"}'), {}, False),
+    ],
+)
+def test_a_disk_size_without_a_path_makes_no_tier_beside_a_cache_server(
+    tmp_path: Path, httpserver: HTTPServer, words: tuple[str, ...], env: dict[str, str], different: bool
+) -> None:
+    httpserver.expect_request("/config").respond_with_json({"mp": {"chunk_size": 256}})
+    server = Server(name="kv-server", url=httpserver.url_for("").rstrip("/"), argv=("lmcache", "server", *words))
+    stack = stack_of(tmp_path, RequestedConfig(disk_gb=20, disk_text="20", chunk_tokens=256), env=env)
+    stack.record.engines[0].cache_server = "kv-server"
+    stack.record.cache_servers.append(server)
+    stack = Stack(stack.record)
+    found = stack.compare_config(stack.engine)
+    assert bool(found.different) == different
+    if different:
+        assert "expected a disk tier of 20 GiB (values: '20'), got 0 GiB" in found.different[0]
+        assert "LMCACHE_LOCAL_DISK is not set" in found.different[0]
+    else:
+        with pytest.raises(NotJudged, match="says nothing about the engine's own disk tier"):
+            found.check_known()
