@@ -538,7 +538,9 @@ def test_an_explicit_multi_process_connector_gets_the_local_address_only(device:
 
 @pytest.mark.parametrize(("device", "first"), [("cpu", "LMCacheMPConnector"), ("cuda", "LMCacheConnectorV1")])
 def test_members_of_a_multi_connector_get_the_local_address(render: Render, device: Any, first: Any) -> None:
-    members = [{"kv_connector": "NixlConnector"}, json.loads(V1), {"kv_connector": "LMCacheMPConnector"}]
+    several = {"lmcache.mp.server_urls": "kv-a:5555,kv-b:5555"}
+    served = {"kv_connector": "LMCacheMPConnector", "kv_connector_extra_config": several}
+    members = [{"kv_connector": "NixlConnector"}, json.loads(V1), served]
     asked = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": members}}
     command = render(f"vllmConfig: {{v0: 0, extraArgs: [--kv-transfer-config, '{json.dumps(asked)}']}}\n")
     used = json.loads(localise(command, device=device).argv[-1])
