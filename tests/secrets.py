@@ -45,6 +45,39 @@ PLANTED: dict[str, tuple[str, str]] = {
     "URL, password with a slash": ("planted/url4", "redis://:ab/planted/url4@cache:6379"),
     "URL, password with a question mark": ("planted?url5", "cache is redis://user:a?planted?url5@cache:6379/0"),
     "URL, password with a hash": ("planted#url6", "redis://:a#planted#url6@cache:6379"),
+    "adapter": (
+        "planted/adapter1",
+        '--l2-adapter \'{"type": "resp", "host": "h", "port": 1, "password": "planted/adapter1"}\'',
+    ),
+    "adapter, argv as a list": (
+        "planted/adapter2",
+        r'["lmcache", "server", "--l2-adapter", "{\"type\": \"resp\", \"password\": \"planted/adapter2\"}"]',
+    ),
+    "adapter, argparse": (
+        "planted-adapter-3",
+        "RESPL2AdapterConfig(host='h', port=1, username='u', password='planted-adapter-3')",
+    ),
+    "store, variable": (
+        "planted/store1",
+        "LMCACHE_RESP_USERNAME=u LMCACHE_RESP_PASSWORD=planted/store1 lmcache server",
+    ),
+    "store, sentinels": ("planted-store-2", "remote_url: redis-sentinel://u:planted-store-2@a:26379,b:26379"),
+    "store, extra configuration": (
+        "planted-store-3",
+        'LMCACHE_EXTRA_CONFIG={"valkey_username": "u", "valkey_password": "planted-store-3"}',
+    ),
+    "store, file of LMCache": (
+        "planted-store-4",
+        "extra_config:\n  username: u\n  password: planted-store-4\nremote_url: resp://h:1\n",
+    ),
+    "store, configuration line": (
+        "planted-store-5",
+        "Configuration: {'remote_url': 'redis://u:planted-store-5@h:1', 'extra_config': {'password': 'planted-store-5'}}",
+    ),
+    "store, connected": (
+        "planted-store-6",
+        "Connected to remote storage at redis://:planted-store-6@h:1, remote_mla_worker_id: x",
+    ),
     "redis.conf": ("planted-redis-1", "maxmemory 1gb\nrequirepass planted-redis-1\n"),
     "redis.conf, of the master": ("planted-redis-2", "masterauth planted-redis-2"),
     "redis-cli": ("planted-redis-3", "redis-cli -h cache -a planted-redis-3 ping"),

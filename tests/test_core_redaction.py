@@ -281,6 +281,21 @@ def test_a_secret_is_remembered_wherever_a_tree_holds_it(tree: object) -> None:
     assert mask("it is planted-there") == f"it is {MASK}"
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        ["lmcache", "server", "--l2-adapter", '{"type": "resp", "host": "h", "password": "planted+there"}'],
+        {"LMCACHE_REMOTE_URL": "redis://u:planted+there@h:1"},
+        {"LMCACHE_RESP_PASSWORD": "planted+there"},
+        {"LMCACHE_EXTRA_CONFIG": '{"valkey_password": "planted+there"}'},
+        {"remote_url": "lm://h:1", "extra_config": {"password": "planted+there"}},
+    ],
+)
+def test_the_password_of_a_store_is_remembered_by_every_route(tree: object) -> None:
+    register_secrets(tree)
+    assert mask("the store refused planted+there, planted%2Bthere") == f"the store refused {MASK}, {MASK}"
+
+
 def test_a_password_of_a_url_is_remembered_with_what_ought_to_be_encoded() -> None:
     register_secrets({"url": "redis://:ab/c?d#e@h:6379", "other": "http://h/a@b", "port": "http://h:8000/a@b"})
     assert mask("ab/c?d#e h/a 8000/a") == f"{MASK} h/a 8000/a"
