@@ -1,4 +1,4 @@
-"""CFG-04 on the real production-stack chart: every key that it ignores in silence is found, and no other.
+"""CFG-04 and CFG-05 on the real production-stack chart: keys that it ignores in silence, addresses that nothing serves.
 
 Set ``KV_OFFLOAD_TEST_CHART`` to ``helm/`` of a checkout of vllm-project/production-stack; without it these are skipped.
 """
@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.core.record import EngineServer, StackRecord
+from fixtures.evidence.manifest import references, unresolved
+from fixtures.evidence.named import named_by_engine
+from fixtures.evidence.pods.containers import argv_of, env_of
+from fixtures.evidence.vllm_options import parse_options, unreadable
 from fixtures.provide.kube import charts
 from fixtures.provide.kube.helm import Helm
 from fixtures.provide.release.idle_keys import idle_keys
 from fixtures.provide.values.yaml import read_yaml
+from fixtures.subject.features import features_of
 from tests.helm_binaries import helm as binary
 
 if TYPE_CHECKING:
@@ -133,3 +139,53 @@ def test_what_prefill_decode_sets_for_an_old_lmcache_is_found(tools: tuple[Helm,
     found = idle_keys(*tools, "vllm", "n", values, KNOWN)
     base = f"{MODEL}.lmcacheConfig"
     assert found == [f"{base}.enableNixl", f"{base}.nixlPeerHost", f"{base}.nixlPeerPort"]
+
+
+def test_the_controller_port_that_the_service_of_the_router_does_not_open_is_found(tools: tuple[Helm, Chart]) -> None:
+    """The chart's tutorial 17, and `configs/router-kv` after it: engines ask port 9001, and the Service opens 9000 alone."""
+    values = read_yaml(ROOT / "configs/router-kv/values.yaml")
+    objects = tools[0].render_values(tools[1], "vllm", "n", values)
+    (found,) = unresolved(objects)
+    assert found.endswith(
+        "env LMCACHE_CONTROLLER_REPLY_URL refers to port 9001 of Service vllm-router-service, which has 80, 9000"
+    )
+    extra = {"name": "lmcache-reply", "port": 9001, "targetPort": 9001, "protocol": "TCP"}
+    values["routerSpec"]["extraPorts"] = [extra]
+    assert unresolved(tools[0].render_values(tools[1], "vllm", "n", values)) == []
+
+
+def test_the_cache_server_of_the_chart_is_served_and_is_a_remote_tier(tools: tuple[Helm, Chart]) -> None:
+    """`cacheserverSpec` renders a Deployment and a Service, and the engines name exactly this Service."""
+    values = seed() | {"cacheserverSpec": {"enabled": True, "servicePort": 81, "containerPort": 8080, "serde": "naive"}}
+    objects = tools[0].render_values(tools[1], "vllm", "n", values)
+    assert unresolved(objects) == []
+    made = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    assert {one.name for one in references(objects) if one.kind == "Service"} == {"vllm-cache-server-service"}
+    assert {("Service", "vllm-cache-server-service"), ("Deployment", "vllm-deployment-cache-server")} <= made
+    engine = next(one for one in objects if one["metadata"]["name"] == "vllm-mistral-deployment-vllm")
+    (container,) = engine["spec"]["template"]["spec"]["containers"]
+    env = dict(env_of(container))
+    (named,) = named_by_engine(parse_options(argv_of(container)), env, unreadable)
+    assert (named.where, str(named)) == ("LMCACHE_REMOTE_URL", "vllm-cache-server-service:81")
+    server = EngineServer(name="e", url="http://x", argv=argv_of(container), env=env)
+    record = StackRecord(id="x", kind="attach", config="c", folder=ROOT, model="m", engines=[server])
+    assert "remote-tier" in features_of(record).supported
+
+
+def test_the_store_that_an_adapter_names_is_followed(tools: tuple[Helm, Chart]) -> None:
+    values = read_yaml(ROOT / "configs/remote/values.yaml")
+    objects = tools[0].render_values(tools[1], "vllm", "n", values)
+    assert unresolved(objects) == []
+    assert "kv-store" in {one.name for one in references(objects) if one.kind == "Service"}
+    service = next(one for one in values["extraObjects"] if one["metadata"]["name"] == "kv-store")
+    service["spec"]["ports"][0]["port"] = 6380
+    (found,) = unresolved(tools[0].render_values(tools[1], "vllm", "n", values))
+    assert found == "Deployment kv-server: its command refers to port 6379 of Service kv-store, which has 6380"
+
+
+def test_a_disk_size_with_a_path_has_an_effect(tools: tuple[Helm, Chart]) -> None:
+    values = seed()
+    model = values["servingEngineSpec"]["modelSpec"][0]
+    model["lmcacheConfig"]["diskOffloadingBufferSize"] = "10"
+    model["env"] = [{"name": "LMCACHE_LOCAL_DISK", "value": "/mnt/kv"}]
+    assert idle_keys(*tools, "vllm", "n", values, KNOWN) == []

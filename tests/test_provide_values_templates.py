@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError
+from fixtures.evidence.manifest import pod_templates, references, unresolved
+from fixtures.evidence.pods.containers import role_of
 from fixtures.provide.kube.charts import chart_of
 from fixtures.provide.kube.helm import Helm, HelmError
 from fixtures.provide.process.commands import commands_of
@@ -166,3 +168,26 @@ def test_the_rules_say_what_the_chart_renders(tmp_path: Path, helm: Helm, versio
             assert mine.replicas == theirs.replicas, name
         same += 1
     assert same > 20
+
+
+@pytest.mark.skipif(
+    CHARTS is None, reason="set KV_OFFLOAD_TEST_CHARTS to a folder with one folder of the chart per version"
+)
+@pytest.mark.parametrize("version", VERSIONS[VERSIONS.index("0.1.0") :])
+def test_the_cache_server_of_the_chart_is_what_its_engines_name(tmp_path: Path, helm: Helm, version: str) -> None:
+    at = chart_of(str(Path(str(CHARTS)) / version), None, tmp_path)
+    data = read_yaml(CONFIGS / "cpu-offload/values.yaml")
+    server: dict[str, Any] = {"servicePort": 81, "containerPort": 8080, "serde": "naive"}
+    if VERSIONS.index(version) < VERSIONS.index("0.1.11"):  # before, the section alone switches it on
+        labels = {"environment": "cacheserver", "release": "cacheserver"}
+        server |= {"repository": "lmcache/vllm-openai", "tag": "x", "labels": labels}
+    else:
+        server |= {"enabled": True, "image": {"repository": "lmcache/vllm-openai", "tag": "x"}}
+    data["cacheserverSpec"] = server
+    asked = check(Layer("values", {"cacheserverSpec": server}), of_version(version)).problems
+    assert not [one for one in asked if "cacheserverSpec" in str(one)]
+    objects = helm.render_values(at, "vllm", "default", data)
+    assert unresolved(objects) == []
+    assert {one.name for one in references(objects) if one.kind == "Service"} == {"vllm-cache-server-service"}
+    roles = {role_of(template) for _, template in pod_templates(objects)}
+    assert roles == {"engine", "router", "cache server"}
