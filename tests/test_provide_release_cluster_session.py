@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotJudged, StackError, SubjectFault
 from fixtures.core.record import EngineServer, PodRef
 from fixtures.core.redaction.redact import redact
@@ -27,6 +28,7 @@ from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.open_sessions import metrics_of
 from fixtures.provide.target import Target
+from fixtures.subject.addresses import unserved_addresses
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES
 from tests.test_provide_release import Site, changed
@@ -348,3 +350,20 @@ def test_names_that_nobody_tells_are_not_judged(access: ClusterSession) -> None:
         _ = stack.router
     with pytest.raises(NotJudged, match="has no API key"):
         _ = stack.clients_without_key()
+
+
+def test_an_address_is_looked_at_from_inside_the_container(site: Site, access: ClusterSession) -> None:
+    text = '{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}'
+    access.record.engines[0].argv = ("vllm", "serve", "m", "--kv-transfer-config", text)
+    access.record.engines[0].env = {"LMCACHE_REMOTE_URL": "lm://kv-store:65432"}
+    stack = Stack(access.record, access, Deadlines(connect_s=0.05))
+    seen = {"fault": None, "mounted": None}
+    site.cluster.programs["names = set(sys.argv"] = "{}"
+    site.cluster.programs["getaddrinfo"] = lambda: json.dumps([seen])
+    assert unserved_addresses(stack) == []
+    seen["fault"] = "does not resolve"  # type: ignore[assignment]
+    (found,) = unserved_addresses(stack)
+    assert found == (
+        "engine: LMCACHE_REMOTE_URL names kv-store:65432, which does not resolve: there is no Service kv-store in namespace "
+        "mine; start what is meant to serve it, or correct the address"
+    )
