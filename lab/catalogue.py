@@ -53,6 +53,8 @@ class Values:
     """Name of another configuration that is changed, in place of the embedded one."""
     router: dict[str, Any] = field(default_factory=dict)
     """Other values of ``routerSpec``."""
+    server: tuple[str, ...] = ()
+    """More words on the command line of ``lmcache server`` in ``extraObjects``."""
     where: Literal["command", "environment", "log", "record"] = "record"
     shows: str = ""
     absent: bool = False
@@ -111,6 +113,23 @@ ROUTED_TWICE = dataclasses.replace(ROUTED, router={"replicaCount": 2}, shows="ro
 """The same with two routers."""
 KILLED_ONLY = (*BROKEN_BY_THE_ROUTER, "RTR-03:drained")
 THROUGH_THE_ROUTER = ("API-09", "RTR-01", "CFG-01")
+
+
+def server_with(*words: str, shows: str = "") -> Values:
+    """One engine and a cache server of its own process, with more words on the latter's command line."""
+    return Values(
+        {"replicaCount": 1},
+        router={"enableRouter": False},
+        configuration="two-engines",
+        server=words,
+        where="record",
+        shows=shows or re.escape(words[-1]),
+    )
+
+
+FOLDER_BELOW = server_with("--l2-adapter", '{"type": "fs", "base_path": "{folder}/l2"}', shows="base_path")
+"""A cache server with a disk tier."""
+LOOKED_AT = ("TIR-06", "CFG-01", "CFG-03", "API-06")
 ROUTING = ("RTR-01", "RTR-02", "RTR-04", "RTR-06", "CFG-01", "CFG-06")
 
 
@@ -154,6 +173,9 @@ class Process:
         "hang-ups",
         "cpu-load",
         "other-clients",
+        "kill-store",
+        "remove-folder",
+        "write-protect-folder",
     ]
     values: Values | None = None
     seconds: float = 0.0
@@ -340,6 +362,15 @@ VALUES_FAULTS = (
         "PS PR#1062 (offload at the cost of the pool)",
         Values({}, extra_args=("--num-gpu-blocks-override", "128"), where="command", shows="override 128"),
         ids("MEM-05"),
+    ),
+    Fault(
+        "disk-size-without-a-path",
+        "configuration",
+        'diskOffloadingBufferSize: "10" alone: the chart renders the size and no path, and LMCache makes no disk tier of it',
+        "PS chart template, LM 0.5.6 storage_backend/__init__.py (source)",
+        Values({"lmcacheConfig.diskOffloadingBufferSize": "10"}, where="record", shows='"disk_text": "10"'),
+        ids("CFG-02"),
+        tests=("CFG-01", "CFG-02", "CFG-03", "TIR-06"),
     ),
     Fault(
         "buffer-with-a-unit",
@@ -1575,6 +1606,54 @@ PROCESS_FAULTS = (
     ),
 )
 
+ADDRESS_FAULTS = (
+    Fault(
+        "store-port-closed",
+        "configuration",
+        "nothing listens where the cache server's store is to be: engine and cache server are healthy all the same",
+        "LM 0.5.6 l2_adapters/resp_l2_adapter.py (source)",
+        Process("kill-store", values=Values(configuration="remote", where="record", shows="redis-server")),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "coordinator-port-closed",
+        "configuration",
+        "a coordinator at a port where nothing listens: the cache server serves alone",
+        "PS tutorials/17-kv-aware-routing.md (port 9001 of the controller), LM 0.5.6 mp_coordinator/registrar.py (source)",
+        server_with("--coordinator-url", "http://127.0.0.1:9"),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "coordinator-unknown-host",
+        "configuration",
+        "a coordinator whose name does not resolve",
+        "LM 0.5.6 mp_coordinator/registrar.py (source)",
+        server_with("--coordinator-url", "http://kv-coordinator.invalid:9300"),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "disk-folder-gone",
+        "configuration",
+        "the folder of the disk tier is gone, as after an unmounted volume: LMCache makes it once, at its start",
+        "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
+        Process("remove-folder", values=FOLDER_BELOW),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "disk-folder-write-protected",
+        "configuration",
+        "the folder of the disk tier cannot be written to: LMCache starts on it without an error",
+        "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
+        Process("write-protect-folder", values=FOLDER_BELOW),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+)
+
 GPU_FAULTS: tuple[Fault, ...] = (
     Fault(
         "connector-overridden",
@@ -1637,7 +1716,7 @@ GPU_FAULTS: tuple[Fault, ...] = (
 )
 """Seeded where there is a card, with the in-process connector: ``--gpu``."""
 
-FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS)
+FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS, *ADDRESS_FAULTS)
 
 SAMPLE: tuple[str, ...] = (
     "write-expired",
@@ -1801,6 +1880,19 @@ HEALTHY: tuple[Healthy, ...] = (
             where="command",
             shows="MultiConnector",
         ),
+    ),
+    Healthy(
+        "disk-tier",
+        "a cache server with a disk tier, and addresses that are not read: no controller, another connector",
+        dataclasses.replace(
+            FOLDER_BELOW,
+            env=(
+                ("LMCACHE_REMOTE_URL", "lm://127.0.0.1:9"),
+                ("LMCACHE_ENABLE_CONTROLLER", "False"),
+                ("LMCACHE_CONTROLLER_PULL_URL", "kv-controller.invalid:9000"),
+            ),
+        ),
+        tests=LOOKED_AT,
     ),
     Healthy(
         "three-engines",

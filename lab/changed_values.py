@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fixtures.core.tree import get_path
 from fixtures.provide.values.config import Model, load_config
 from lab.subject import ROOT, LabError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from fixtures.core.record import StackRecord
@@ -42,6 +44,9 @@ def changed_config(name: str, subject: Subject, values: Values | None, folder: P
                 node[last] = value
         model["env"] += [{"name": key, "value": value.replace("{folder}", str(folder))} for key, value in values.env]
         model["vllmConfig"]["extraArgs"] += list(values.extra_args)
+        words = [word.replace("{folder}", str(folder)) for word in values.server]
+        for command in _cache_server_commands(body) if words else ():
+            command += words
     if values is not None and values.router:
         body["routerSpec"] |= values.router
     for file, text in values.files.items() if values is not None else ():
@@ -52,6 +57,14 @@ def changed_config(name: str, subject: Subject, values: Values | None, folder: P
     if values is not None and values.recipe is not None:
         expect = expect.model_copy(update={"model": Model(recipe=values.recipe)})
     return dataclasses.replace(changed, expect=expect)
+
+
+def _cache_server_commands(body: dict[str, Any]) -> Iterator[list[str]]:
+    """The command of every ``lmcache server`` in ``extraObjects``."""
+    for one in body["extraObjects"]:
+        for container in get_path(one, "spec", "template", "spec", "containers", default=[]):
+            if container.get("command", [])[:2] == ["lmcache", "server"]:
+                yield container["command"]
 
 
 def check_values(record: StackRecord, values: Values) -> None:

@@ -79,6 +79,12 @@ class Lane:
                     during.enter_context(process_faults.cpu_load(injection.count))
                 elif isinstance(injection, Process) and injection.action == "other-clients":
                     during.enter_context(process_faults.other_clients(bench))
+                elif isinstance(injection, Process) and injection.action == "kill-store":
+                    process_faults.kill_store(bench)
+                elif isinstance(injection, Process) and injection.action == "remove-folder":
+                    during.enter_context(process_faults.without_folder(bench))
+                elif isinstance(injection, Process) and injection.action == "write-protect-folder":
+                    during.enter_context(process_faults.write_protected(bench))
                 elif isinstance(injection, Process) and injection.action == "hang-ups":
                     process_faults.hang_up(bench)
                 elif isinstance(injection, Process):

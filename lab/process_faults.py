@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,6 +21,7 @@ import psutil
 from fixtures.core.errors import NotJudged, SubjectFault
 from fixtures.core.processes import process_tree
 from fixtures.core.waiting import poll
+from fixtures.evidence.named import named_by_cache_server
 from fixtures.experiments.aborts import abort_requests
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
@@ -111,6 +115,71 @@ def hang_up(bench: Bench, clients: int = 40) -> str:
     if not abandoned:
         raise LabError("no client hung up before its answer")
     return f"{abandoned} of {clients} clients hung up"
+
+
+def kill_store(bench: Bench) -> None:
+    """End the first store below the cache server.
+
+    Raises:
+        LabError: it still runs.
+    """
+    reference = bench.record.stores[0].process
+    assert reference is not None
+    for one in process_tree(reference):
+        one.kill()
+    _gone(reference, "the store")
+
+
+@contextlib.contextmanager
+def without_folder(bench: Bench) -> Iterator[None]:
+    """The folder of the first disk tier is somewhere else.
+
+    Raises:
+        LabError: there is none.
+    """
+    folder = _folder(bench)
+    elsewhere = folder.rename(folder.with_name(f"{folder.name}-gone"))
+    try:
+        yield
+        if folder.exists():
+            raise LabError(f"{folder} was there again")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        elsewhere.rename(folder)
+
+
+@contextlib.contextmanager
+def write_protected(bench: Bench) -> Iterator[None]:
+    """Nothing can be written to the folder of the first disk tier; for root by an attribute, which ext4, XFS and btrfs have.
+
+    Raises:
+        LabError: something can.
+    """
+    folder, attribute = _folder(bench), os.geteuid() == 0
+    try:
+        if attribute:
+            subprocess.run(["chattr", "+i", folder], check=True, capture_output=True)
+        else:
+            folder.chmod(0o555)
+        with contextlib.suppress(OSError):
+            (folder / "x").touch()
+            raise LabError(f"{folder} can be written to")
+        yield
+    except subprocess.SubprocessError as error:
+        raise LabError(f"{folder} cannot be write-protected: {error}") from None
+    finally:
+        if attribute:
+            subprocess.run(["chattr", "-i", folder], check=False, capture_output=True)
+        else:
+            folder.chmod(0o755)
+
+
+def _folder(bench: Bench) -> Path:
+    named = [one for server in bench.record.cache_servers for one in named_by_cache_server(server.argv, server.env)]
+    folders = [Path(one.place) for one in named if one.kind == "folder"]
+    if not folders:
+        raise LabError("no cache server of the stack has a disk tier")
+    return folders[0]
 
 
 @contextlib.contextmanager

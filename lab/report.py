@@ -36,7 +36,7 @@ def how(injection: Injection | None) -> str:
     if isinstance(injection, Values):
         parts = [f"`{path}: {value}`" for path, value in injection.changes.items()]
         parts += [f"`{name}={value}`" for name, value in injection.env]
-        parts += [f"`{' '.join(injection.extra_args)}`"] if injection.extra_args else []
+        parts += [f"`{' '.join(words)}`" for words in (injection.extra_args, injection.server) if words]
         return "values: " + ", ".join(parts)
     if isinstance(injection, Process):
         return f"process: {injection.action}" + (f" for {injection.seconds:.0f} s" if injection.seconds else "")
