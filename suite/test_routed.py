@@ -12,10 +12,6 @@ from . import (
     Conversations,
     astray,
     bad_request,
-    drained,
-    failover,
-    frozen,
-    killed,
     limits,
     listing,
     recomputed,
@@ -29,11 +25,11 @@ if TYPE_CHECKING:
     from fixtures.instruments.api import Api
     from fixtures.instruments.prompts import Prompts
     from fixtures.instruments.text_requests import TextRequests
+    from fixtures.plugin.measured import Failed
     from fixtures.plugin.recording import AddEvidence, Figures
     from fixtures.subject.stack import Stack
 
 ANSWER_TOKENS = 4
-FAILURES = {"killed": killed, "drained": drained, "frozen": frozen}
 BAD = [pytest.param(bad.name, marks=pytest.mark.impact(bad.impact)) for bad in BAD_REQUESTS]
 
 
@@ -165,12 +161,13 @@ def test_the_router_lists_nothing_when_no_engine_lives(without_engines: NoEngine
 
 @requirement("RTR-03")
 @pytest.mark.run_disruptive
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("failure", ["killed", "drained", "frozen"])
 def test_one_failed_engine_blocks_no_request(
-    stack: Stack, text_requests: TextRequests, figures: Figures, evidence: AddEvidence, failure: str
+    stack: Stack, failed: Failed, figures: Figures, evidence: AddEvidence, failure: str
 ) -> None:
     """If one engine ends, is drained or hangs under load, every request ends in time, and soon the others answer all."""
-    found = failover(stack, text_requests, FAILURES[failure])
+    assert stack.routers, "expected a router"
+    found = failed(failure)
     evidence(f"timeline of the failover, {failure}", found.timeline)
     figures(f"requests without an answer, {failure}", found.lost, "", n=found.asked, better="lower")
     assert not found.late, (
@@ -187,6 +184,26 @@ def test_one_failed_engine_blocks_no_request(
     )
     assert found.returned_s is not None, (
         f"expected the router to use the engine again within {limits.RETURNED_S:.0f} s after its return, got no request there"
+    )
+
+
+@requirement("RTR-01")
+@pytest.mark.run_disruptive
+def test_the_router_lists_the_models_of_the_engines_that_are_left(stack: Stack, failed: Failed) -> None:
+    """While one of several engines is dead, the router lists the model that the others serve."""
+    listed = failed("killed").listed
+    assert stack.model in listed, f"expected {stack.model} in the list, got {', '.join(sorted(listed)) or 'no model'}"
+
+
+@requirement("RTR-07")
+@pytest.mark.run_disruptive
+def test_a_stream_that_breaks_off_says_so(stack: Stack, failed: Failed) -> None:
+    """A stream whose engine dies ends with an error, or its connection breaks: it never ends as if it was complete."""
+    assert stack.routers, "expected a router"
+    found = failed("killed")
+    found.require_broken_streams()
+    assert not found.unseen, (
+        f"expected every stream that breaks off to say so, got {found.unseen} of {found.broken} that ended in good order"
     )
 
 

@@ -42,13 +42,18 @@ class FakeStack:
         self.failed, self.hits, self.lock = False, 0, threading.Lock()
         self.turn = itertools.count()
         self.routers = [
-            SimpleNamespace(session_key="x-user-id", excludes_after_s=0.5, client=SimpleNamespace(post=self.post))
+            SimpleNamespace(
+                session_key="x-user-id",
+                excludes_after_s=0.5,
+                client=SimpleNamespace(post=self.post),
+                models=lambda: frozenset({"m"}),
+            )
         ]
         self.traffic = SimpleNamespace(idle=lambda _: None)
 
     def fake(self, name: str) -> Any:
         found = SimpleNamespace(name=name, finished=0)
-        found.counters = lambda: EngineCounters(requests_finished=found.finished)
+        found.counters = lambda: EngineCounters(requests_finished=found.finished, running=1)
         return found
 
     def post(self, path: str, payload: dict[str, Any], headers: Any, deadline_s: float) -> Response:
@@ -76,8 +81,8 @@ class FakeStack:
         found.undone = found.note("a is back")
 
 
-def whole(payload: dict[str, Any], tokens: int = ANSWER_TOKENS) -> Response:
-    usage = USAGE | {"completion_tokens": tokens}
+def whole(payload: dict[str, Any], tokens: int | None = None) -> Response:
+    usage = USAGE | {"completion_tokens": tokens or payload["max_tokens"]}
     if not payload["stream"]:
         return Response(200, {}, json.dumps({"choices": [{"text": "x"}], "usage": usage}), total_s=0.1)
     return Response(200, {}, "", total_s=0.1, stream=stream_of(usage))
@@ -144,6 +149,26 @@ def test_answers_that_end_early_are_lost_and_those_that_hide_it_are_short(answer
     found = run(FakeStack(dead, notices_after=4))
     assert found.lost >= 1
     assert bool(found.short) == (answer == "short")
+    assert found.listed == {"m"}
+
+
+@pytest.mark.parametrize("data", [None, '{"error": {"message": "the engine is gone"}}'])
+def test_a_stream_that_breaks_off_without_a_word_is_unseen(data: str | None) -> None:
+    def dead(payload: dict[str, Any]) -> Response:
+        if not payload["stream"]:
+            return refused(payload)
+        events = () if data is None else (SimpleNamespace(data=data),)
+        return Response(200, {}, "", total_s=0.1, stream=stream_of(None, done=False), events=events)  # type: ignore[arg-type]
+
+    found = run(FakeStack(dead, notices_after=6))
+    found.require_broken_streams()
+    assert found.broken >= 1
+    assert found.unseen == (found.broken if data is None else 0)
+
+
+def test_without_a_broken_stream_nothing_is_known_of_them() -> None:
+    with pytest.raises(NotJudged, match="no stream was being answered"):
+        run(FakeStack(whole)).require_broken_streams()
 
 
 def test_an_engine_that_is_sent_nothing_shows_nothing() -> None:
