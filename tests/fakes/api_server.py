@@ -609,9 +609,11 @@ class _Handler(BaseHTTPRequestHandler):
                 while True:
                     opcode, data = self._read_frame()
                     if opcode == 8:
-                        return
+                        break
                     if data[:1] == b"\x00":
                         remote.sendall(data[1:])
+            with contextlib.suppress(OSError):
+                remote.shutdown(socket.SHUT_RDWR)  # the thread that reads it would wait for ever
 
     def _back(self, remote: socket.socket) -> None:
         with contextlib.suppress(OSError):

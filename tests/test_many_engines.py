@@ -1,0 +1,185 @@
+"""A release of 64 engines behind a router, on a stand-in cluster: found, and judged by a round of the profile, in two minutes.
+
+The engines are stand-ins in this process, reached through the port-forwards of the stand-in cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from fixtures.core.units import MIB
+from fixtures.core.waiting import poll
+from fixtures.evidence.pods.containers import role_of
+from fixtures.evidence.pods.objects import is_ready, name_of
+from fixtures.experiments.router_cost import router_cost
+from fixtures.experiments.routing import Conversations, Listing, astray, listing, recomputed
+from fixtures.instruments.text_requests import TextRequests
+from fixtures.provide.release.adopt import adopt
+from fixtures.provide.release.cluster_session import ClusterSession
+from fixtures.provide.target import Target
+from fixtures.subject.stack import Stack
+from tests.test_provide_release import Site, changed
+from tests.test_provide_release_cluster_session import busy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytest.importorskip("kubernetes")
+
+COUNT = 64
+WITHIN_S = 120.0
+ROUNDS = 3
+GROWTH = 24 * MIB
+"""Of this process from the first round to the last: what a round leaves behind is less than 128 KiB for each engine."""
+
+
+class Engine(BaseHTTPRequestHandler):
+    """One stand-in for an engine; ``server.known`` holds the prompts that it was sent."""
+
+    protocol_version = "HTTP/1.1"
+
+    def reply(self) -> None:
+        size = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(size) or b"null")
+        text = self.server.answer(self.path, body, self.headers)  # type: ignore[attr-defined]
+        stream = bool(body) and body.get("stream") is True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = reply  # noqa: N815 - the names that http.server looks for
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class EngineServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Engine)
+        self.lock, self.known = threading.Lock(), set[str]()
+        self.finished = self.reused = self.computed = 0
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, path: str, body: Any, headers: Any) -> bytes:
+        if path == "/v1/models":
+            return json.dumps({"object": "list", "data": [{"id": "org/m", "max_model_len": 4096}]}).encode()
+        if path == "/metrics":
+            return self.metrics()
+        tokens = len(body["prompt"].split())
+        with self.lock:
+            known = body["prompt"] in self.known
+            self.known.add(body["prompt"])
+            self.finished += 1
+            self.reused += tokens - 1 if known else 0
+            self.computed += 1 if known else tokens
+        return answer_of(tokens, stream=body.get("stream") is True)
+
+    def metrics(self) -> bytes:
+        lines = [
+            'vllm:cache_config_info{block_size="16",enable_prefix_caching="True",num_gpu_blocks="512"} 1',
+            f'vllm:prompt_tokens_by_source_total{{source="local_compute"}} {self.computed}',
+            f'vllm:prompt_tokens_by_source_total{{source="local_cache_hit"}} {self.reused}',
+            'vllm:prompt_tokens_by_source_total{source="external_kv_transfer"} 0',
+            f"vllm:prompt_tokens_total {self.computed + self.reused}",
+            f'vllm:request_success_total{{finished_reason="length"}} {self.finished}',
+            *("vllm:num_requests_running 0", "vllm:num_requests_waiting 0", "vllm:kv_cache_usage_perc 0"),
+        ]
+        return ("\n".join(lines) + "\n").encode()
+
+
+def answer_of(tokens: int, *, stream: bool) -> bytes:
+    usage = {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": tokens + 1}
+    choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
+    body = {"id": "cmpl-0", "object": "text_completion", "created": 1, "model": "org/m", "choices": [choice]}
+    if stream:
+        return b"data: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n"
+    return json.dumps(body | {"usage": usage}).encode()
+
+
+class RouterServer(EngineServer):
+    """A router that keeps sessions together; a session comes to the engine that its hash names."""
+
+    engines: tuple[EngineServer, ...] = ()
+
+    def answer(self, path: str, body: Any, headers: Any) -> bytes:
+        session = headers.get("x-user-id") or ""
+        engine = self.engines[zlib.crc32(session.encode()) % len(self.engines)]
+        request = urllib.request.Request(f"http://127.0.0.1:{engine.server_address[1]}{path}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(4, tmp_path)
+    yield made
+    made.cluster.stop()
+
+
+@pytest.mark.long
+def test_sixty_four_engines_are_found_and_judged_in_two_minutes(site: Site, tmp_path: Path) -> None:
+    site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
+    site.install(changed(replicaCount=COUNT))
+    poll(lambda: sum(map(is_ready, site.cluster.pods("mine"))), lambda ready: ready > COUNT, 30.0)
+    pods = [name_of(pod) for pod in site.cluster.pods("mine") if role_of(pod) == "engine"]
+    servers = tuple(EngineServer() for _ in pods)
+    router = RouterServer()
+    router.engines = servers
+    site.cluster.targets |= {
+        (name, 8000): ("127.0.0.1", one.server_address[1]) for name, one in zip(pods, servers, strict=True)
+    }
+    site.cluster.targets["router", 8000] = ("127.0.0.1", router.server_address[1])
+    target = Target(
+        helm=str(site.helm.command[0]),
+        context="fake",
+        kubeconfig=site.kube.context.kubeconfig,
+        namespace="mine",
+        release="rel",
+    )
+    began, memory = time.monotonic(), []
+    record = adopt(target, folder=tmp_path / "run", device="cpu")
+    assert len(record.engines) == COUNT
+    for one in record.routers:
+        one.argv = ("vllm-router", "--routing-logic", "session", "--session-key", "x-user-id")
+    with ClusterSession(record, tmp_path / "many") as access:
+        stack = Stack(access.record, access)
+        for number in range(ROUNDS):
+            round_of_the_profile(stack, number)
+            if number == 0:
+                took = time.monotonic() - began
+            memory.append(psutil.Process().memory_info().rss)
+    assert took < WITHIN_S * busy(), f"{took:.0f} s to find {COUNT} engines and judge a round"
+    assert memory[-1] - memory[0] < GROWTH, f"memory after each round: {[size // MIB for size in memory]} MiB"
+    for server in (*servers, router):
+        server.shutdown()
+        server.server_close()
+
+
+def round_of_the_profile(stack: Stack, number: int) -> None:
+    """What the tests of the profile router ask that neither stop an engine nor evict."""
+    assert listing(stack, stack.routers[0]) == Listing((), ())
+    for longer in (False, True):
+        conversations = Conversations(stack, TextRequests("org/m", number, f"many-{longer}"))
+        conversations.begin()
+        assert conversations.engines > 3
+        repeats = conversations.repeat(longer=longer)
+        assert astray(repeats) == []
+        assert longer or recomputed(repeats) == []
+    assert router_cost(stack, TextRequests("org/m", number, "cost")).added_s
