@@ -98,6 +98,14 @@ SMALL_TIER = Values(
 """A tier of 128 chunks above a pool of 40: it is overfilled in half a minute."""
 CAPACITY = ("CFG-01", "CAP-01", "CAP-02", "CAP-03", "API-06")
 
+
+def made_here(recipe: RecipeName) -> Values:
+    """Another model of random weights, in place of the configuration's own."""
+    return Values(recipe=recipe, where="command", shows=f"models/{recipe}-")
+
+
+QWEN = made_here("tiny-qwen")
+ADAPTERS = made_here("tiny-llama-adapters")
 NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="command", shows="--no-enable-prefix-caching")
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
@@ -1009,6 +1017,15 @@ HOOK_FAULTS = (
         ids("COR-05"),
     ),
     Fault(
+        "adapter-left-out",
+        "leakage",
+        "two LoRA adapters, and nothing of the adapter is in the key (LMCache 0.5.6 as it is)",
+        "source (lmcache_mp_metadata.py)",
+        ADAPTERS,
+        ids("COR-05"),
+        tests=("COR-05", "ACC-02", "ACC-04"),
+    ),
+    Fault(
         "lookup-slow",
         "latency",
         "every lookup takes 300 ms",
@@ -1742,15 +1759,6 @@ JSON_LOGS = """{
 
 
 BFLOAT16 = Values({"vllmConfig.dtype": "bfloat16"}, where="command", shows="--dtype bfloat16")
-QWEN = Values(
-    {
-        "vllmConfig.extraArgs": ["--enforce-eager", "--num-gpu-blocks-override", "256"],
-        "vllmConfig.maxModelLen": 8192,
-    },
-    recipe="tiny-qwen",
-    where="command",
-    shows="models/tiny-qwen-",
-)
 
 
 def _env(name: str, value: str, files: dict[str, str] | None = None) -> Values:
@@ -1834,6 +1842,16 @@ HEALTHY: tuple[Healthy, ...] = (
     # vLLM's CPU attention takes multiples of 32; blocks of 16 are the default on a card, where ``--gpu`` runs.
     Healthy("block-32", "KV blocks of 32 tokens", _args("--block-size", "32", "--num-gpu-blocks-override", "1024")),
     Healthy("block-64", "KV blocks of 64 tokens", _args("--block-size", "64", "--num-gpu-blocks-override", "512")),
+    Healthy(
+        "adapters",
+        "two LoRA adapters, and the adapter is in the key",
+        Hook("adapter-in-key", values=ADAPTERS),
+        tests=("COR-05", "ACC-02"),
+    ),
+    Healthy("llama", "a Llama-like model with a Hugging Face tokenizer", made_here("tiny-llama")),
+    Healthy("mixture-of-experts", "a Mixtral-like model: eight experts, two per token", made_here("tiny-mixtral")),
+    Healthy("sliding-window", "a window of 1 024 tokens in every layer", made_here("tiny-sliding")),
+    Healthy("kv-fp8", "KV in fp8", _args("--kv-cache-dtype", "fp8")),
     Healthy("no-log-probabilities", "--max-logprobs 0", _args("--max-logprobs", "0")),
     Healthy("no-prompt-tokens-details", "usage without its details", _args("--no-enable-prompt-tokens-details")),
     Healthy("usage-always", "usage in every stream, asked for or not", _args("--enable-force-include-usage")),

@@ -37,6 +37,7 @@ def how(injection: Injection | None) -> str:
         parts = [f"`{path}: {value}`" for path, value in injection.changes.items()]
         parts += [f"`{name}={value}`" for name, value in injection.env]
         parts += [f"`{' '.join(words)}`" for words in (injection.extra_args, injection.server) if words]
+        parts += [f"the model `{injection.recipe}`"] if injection.recipe else []
         return "values: " + ", ".join(parts)
     if isinstance(injection, Process):
         return f"process: {injection.action}" + (f" for {injection.seconds:.0f} s" if injection.seconds else "")

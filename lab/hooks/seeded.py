@@ -567,6 +567,18 @@ def _no_salt(original: Any) -> Any:
     return create
 
 
+def _tracker(original: Any) -> Any:
+    @functools.wraps(original)
+    def init(self: Any, request: Any, *args: Any, **options: Any) -> None:
+        original(self, request, *args, **options)
+        adapter = getattr(request, "lora_request", None)
+        if adapter is not None and params("adapter-in-key"):
+            fired("put the adapter into the key")
+            self.cache_salt = f"{self.cache_salt}{adapter.lora_name}"
+
+    return init
+
+
 # -------------------------------------------------------------------------------------------------- the engine core
 
 
@@ -720,6 +732,10 @@ def _adapter(module: Any) -> None:
         _wrap(module.LMCacheMPWorkerAdapter, name, _load_errors)
 
 
+def _mp_metadata(module: Any) -> None:
+    _wrap(module.LMCacheMPRequestTracker, "__init__", _tracker)
+
+
 def _lookup_module(module: Any) -> None:
     _wrap(module.LookupModule, "lookup", _lookup)
     _wrap(module.LookupModule, "_consume_prefetch_result", _consume_prefetch_result)
@@ -773,6 +789,7 @@ TARGETS = {
     "lmcache.v1.multiprocess.transfer_context.worker_transfer": _worker_transfer,
     "lmcache.v1.gpu_connector.gpu_connectors": _gpu_connectors,
     "lmcache.integration.vllm.vllm_multi_process_adapter": _adapter,
+    "lmcache.integration.vllm.lmcache_mp_metadata": _mp_metadata,
     "lmcache.v1.multiprocess.modules.lookup": _lookup_module,
     "lmcache.v1.multiprocess.modules.engine_driven_transfer": _engine_driven_module,
     "lmcache.v1.distributed.storage_manager": _storage_manager,
@@ -823,6 +840,7 @@ HOOKS = frozenset(
         "reseed",
         "weak-hash",
         "no-salt",
+        "adapter-in-key",
         "own-keys",
         "other-model",
         "other-option",
