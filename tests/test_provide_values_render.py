@@ -515,6 +515,13 @@ def test_a_model_made_here_brings_the_options_that_it_needs(render: Render) -> N
     assert localise(asked, model_flags=flags).argv.count("--tokenizer-mode") == 1
 
 
+def test_the_way_that_an_engine_moves_its_kv_is_offered_by_its_cache_server(render: Render) -> None:
+    asked = {"name": "LMCACHE_MP_TRANSFER_MODE", "value": "lmcache_driven"}
+    tier = local.in_process_tier(render(f"{lmcache()}\nenv: {json.dumps([asked])}"))
+    assert tier.argv[-2:] == ("--supported-transfer-mode", "lmcache_driven")
+    assert "--supported-transfer-mode" not in local.in_process_tier(render(lmcache())).argv
+
+
 def test_on_a_gpu_the_connector_stays_word_for_word(render: Render) -> None:
     done = localise(render(lmcache()), device="cuda", cache_server=None)
     assert done.argv[-2:] == ("--kv-transfer-config", V1)
