@@ -110,6 +110,8 @@ NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="comma
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
 """Two engines behind a router, and one cache server for both."""
+NATIVE_TIER = Values(configuration="native-cpu", where="command", shows="--kv-offloading-size 1")
+"""vLLM's own connector, without LMCache."""
 REFUSED_AS_TEXT = (
     *("malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt"),
     *("prompt-of-wrong-type", "max-tokens-of-wrong-type", "negative-max-tokens"),
@@ -1733,7 +1735,79 @@ GPU_FAULTS: tuple[Fault, ...] = (
 )
 """Seeded where there is a card, with the in-process connector: ``--gpu``."""
 
-FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS, *ADDRESS_FAULTS)
+NATIVE_FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "native-nothing-stored",
+        "inactive",
+        "vLLM's own connector stores nothing",
+        "V 0.32 kv_offload/cpu/manager.py, prepare_store (source)",
+        Hook("drop-store", values=NATIVE_TIER),
+        ids("ACC-01 ACC-02 ACC-05 ACC-06 ACC-07"),
+        allowed=ids("ACC-08 ACC-09"),
+    ),
+    Fault(
+        "native-store-left-out",
+        "wrong answer",
+        "vLLM's own connector counts stores that it did not make: the tier gives back what was there before",
+        "V#45704",
+        Hook("empty-store", values=NATIVE_TIER),
+        ids("COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
+        "native-index-forgotten",
+        "inactive",
+        "vLLM's own connector finds nothing of what it has stored",
+        "V 0.32 kv_offload/cpu/manager.py, lookup (source)",
+        Hook("lost-index", values=NATIVE_TIER),
+        ids("ACC-02 ACC-05 ACC-07"),
+        allowed=ids("ACC-06 ACC-08 ACC-09"),
+    ),
+    Fault(
+        "native-load-damaged",
+        "wrong answer",
+        "vLLM's own connector loads a block of which one layer is zero",
+        "V#31210",
+        Hook("corrupt-load", {"first": 1, "layer": 1}, values=NATIVE_TIER),
+        ids("COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
+        "native-load-left-out",
+        "wrong answer",
+        "vLLM's own connector counts loads that it did not make, in tokens and in bytes",
+        "V#45704",
+        Hook("empty-load", values=NATIVE_TIER),
+        ids("COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
+        "native-load-not-counted",
+        "wrong answer",
+        "the engine counts tokens as loaded of which its connector has copied no byte",
+        "V 0.32 v1/simple_kv_offload/manager.py, 'skipping load' (source)",
+        Hook("uncounted-load", values=NATIVE_TIER),
+        ids("ACC-02 COR-01"),
+        allowed=CORRECT,
+    ),
+    Fault(
+        "native-pool-larger-than-the-tier",
+        "configuration",
+        "vLLM's own connector with a tier of 0.125 GiB (16 384 tokens) above a KV pool of 32 768",
+        "LM#2641 (LRU thrash)",
+        Values(
+            configuration="native-cpu",
+            extra_args=("--kv-offloading-size", "0.125"),
+            where="command",
+            shows="--kv-offloading-size 0.125",
+        ),
+        ids("CFG-08"),
+        tests=("CFG-01", "CFG-02", "CFG-08", "ACC-02", "API-06"),
+    ),
+)
+"""Seeded into vLLM's own OffloadingConnector, on a CPU."""
+
+FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS, *ADDRESS_FAULTS, *NATIVE_FAULTS)
 
 SAMPLE: tuple[str, ...] = (
     "write-expired",
@@ -1897,6 +1971,17 @@ HEALTHY: tuple[Healthy, ...] = (
             ),
             where="command",
             shows="MultiConnector",
+        ),
+    ),
+    Healthy("native-offload", "vLLM's own connector, without LMCache", NATIVE_TIER),
+    Healthy(
+        "native-chunks-of-two-blocks",
+        "vLLM's own connector with chunks of two blocks, by the connector's own configuration, and without LMCache",
+        Values(
+            configuration="native-cpu",
+            extra_args=("--kv-transfer-config", '{"kv_connector_extra_config":{"blocks_per_chunk":2}}'),
+            where="command",
+            shows="blocks_per_chunk",
         ),
     ),
     Healthy(

@@ -125,7 +125,7 @@ def test_a_healthy_run_has_no_fault_and_no_crash(path: Path) -> None:
 
 
 def test_there_are_healthy_runs_to_judge_by() -> None:
-    assert len(HEALTHY) == 5
+    assert len(HEALTHY) == 6
 
 
 def test_in_process_run() -> None:
@@ -407,6 +407,14 @@ EXAMPLES = {
     "native-library": "ImportError: c_ops.cpython-312-x86_64-linux-gnu.so: undefined symbol: _ZN3c106detail",
     "engine-start-failed": "EngineCore failed to start.",
     "worker-start-failed": "WorkerProc failed to start.",
+    "native-no-device": "Exception: CPU Offloading is currently only supported on CUDA-alike and XPU GPUs",
+    "native-switched-off": "Detected prefix caching disabled, disabling CPU offload since it requires prefix caching.",
+    "native-store-refused": "Request cmpl-8: cannot store chunks",
+    "native-load-skipped": (
+        "SimpleCPUOffloadScheduler: update_state_after_alloc called for req_id=cmpl-8 with num_external_tokens=64 but no "
+        "pending CPU hit from get_num_new_matched_tokens(); skipping load."
+    ),
+    "native-not-pinned": ("host_register failed for rank=0 at 0.00 of 34.36 GB; the offload region stays pageable"),
     "engine-init-failed": "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc",
     "unhealthy-skip": "LMCache is unhealthy, skipping retrieve_layer operation",
     "unhealthy-monitor": "HealthMonitor: System unhealthy, entering degraded mode",

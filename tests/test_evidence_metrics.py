@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fixtures.evidence.metrics import EXPECTED_METRICS, CacheCounters, CounterReset, EngineCounters, missing_metrics
+from fixtures.evidence.metrics import (
+    EXPECTED_METRICS,
+    CacheCounters,
+    CounterReset,
+    EngineCounters,
+    TierSize,
+    missing_metrics,
+)
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import FULL, KvShape
 
@@ -383,3 +390,71 @@ def test_a_number_of_thousands_of_digits_is_none() -> None:
     digits = "9" * 5000
     assert vllm(f'vllm:cache_config_info{{block_size="{digits}",num_gpu_blocks="7"}} 1\n').block_size is None
     assert vllm(f"vllm:num_requests_running {digits}\n").running is None
+
+
+# --- vLLM's own connectors --------------------------------------------------------------------------------------------
+NATIVE = "native-vllm0.32.0.metrics.txt"
+"""OffloadingConnector on a CPU (``host_tier``) after 6 prompts, each cold, repeated, and reloaded; 8 KiB of KV a token."""
+SIZE = TierSize(bytes_per_token=8192, tokens=131072)
+
+
+def test_native_counters_are_bytes_over_all_ranks() -> None:
+    found = CacheCounters.read(recorded(NATIVE), 128, tier=SIZE)
+    engine = EngineCounters.read(recorded(NATIVE))
+    assert (found.flavour, found.stored_tokens, found.loaded_tokens) == ("native", 5632, 5760)
+    assert (found.loaded_tokens, found.hit_tokens, found.lookup_tokens) == (engine.loaded, 5760, 11785)
+    assert (found.pinned, found.store_failures, found.evicted, found.counts_stores) == (0, None, None, True)
+    assert missing_metrics(recorded(NATIVE), "native") == ()
+    assert missing_metrics(recorded(NATIVE), "engine") == ()
+
+
+def test_without_the_size_of_a_token_bytes_say_nothing() -> None:
+    found = CacheCounters.read(recorded(NATIVE), 128)
+    assert (found.stored_tokens, found.loaded_tokens, found.hit_tokens, found.counts_stores) == (
+        None,
+        None,
+        5760,
+        False,
+    )
+
+
+def test_the_older_names_of_native_counters() -> None:
+    """vLLM 0.11 to 0.32, which still has them; by its source, the same bytes."""
+    text = (
+        'vllm:kv_offload_total_bytes_total{engine="0",transfer_type="GPU_to_CPU"} 1048576\n'
+        'vllm:kv_offload_total_bytes_total{engine="0",transfer_type="CPU_to_GPU"} 2097152\n'
+    )
+    found = CacheCounters.read(Samples.parse(text), 128, tier=SIZE)
+    assert (found.stored_tokens, found.loaded_tokens, found.pinned) == (128, 256, None)
+
+
+def test_what_is_in_use_by_native_transfers() -> None:
+    text = 'vllm:kv_offload_cpu_cache_usage_perc{engine="0"} 0.0078125\n'
+    assert CacheCounters.read(Samples.parse(text), 128, tier=SIZE).pinned == 8
+
+
+def test_the_simple_connector_counts_blocks_and_no_stores() -> None:
+    """Names of vLLM 0.32, v1/simple_kv_offload/metrics.py; not recorded."""
+    text = (
+        'vllm:simple_kv_offload_load_blocks_total{engine="0"} 64\nvllm:simple_kv_offload_used_blocks{engine="0"} 1\n'
+        'vllm:external_prefix_cache_hits_total{engine="0"} 1024\n'
+    )
+    found = CacheCounters.read(Samples.parse(text), 16, tier=SIZE)
+    assert (found.flavour, found.loaded_tokens, found.hit_tokens, found.pinned) == ("native", 1024, 1024, 1)
+    assert (found.stored_tokens, found.counts_stores) == (None, False)
+    assert missing_metrics(Samples.parse(text), "native") == ("vllm:external_prefix_cache_queries_total",)
+
+
+@pytest.mark.parametrize(
+    ("counters", "evicted"),
+    [
+        (CacheCounters("native", stored_tokens=1500), 500),
+        (CacheCounters("native", stored_tokens=1000), 0),
+        (CacheCounters("native"), None),
+        (CacheCounters("multi-process", stored_tokens=1500), None),
+        (CacheCounters("multi-process", stored_tokens=1000), 0),
+        (CacheCounters("multi-process", stored_tokens=1500, evicted=3), 3),
+    ],
+)
+def test_what_a_tier_of_1000_tokens_evicted(counters: CacheCounters, evicted: int | None) -> None:
+    assert counters.evictions(1000) == evicted

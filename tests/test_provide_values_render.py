@@ -563,7 +563,50 @@ def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render: Render)
     assert command.connector is not None
     assert command.connector["kv_connector"] == "LMCacheConnectorV1"
     assert not local.needs_local_cache_server(command), "vLLM's own connector takes its place"
-    assert "connector" not in {change.what for change in localise(command, cache_server=None).substitutions}
+    (change,) = [one for one in localise(command, cache_server=None).substitutions if one.what == "connector"]
+    assert json.loads(change.used)["kv_connector"] == "LMCacheConnectorV1", "vLLM itself has to override it"
+    on_gpu = localise(command, cache_server=None, device="cuda")
+    assert "connector" not in {change.what for change in on_gpu.substitutions}
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        ("--kv-offloading-size, '1'", {}),
+        (
+            "--kv-offloading-size, '1', --kv-transfer-config, '{\"kv_connector_extra_config\":{\"blocks_per_chunk\":2}}'",
+            {"blocks_per_chunk": 2},
+        ),
+        (
+            '--kv-transfer-config, \'{"kv_connector":"OffloadingConnector","kv_role":"kv_both",'
+            '"kv_connector_extra_config":{"cpu_bytes_to_use":1}}\'',
+            {"cpu_bytes_to_use": 1},
+        ),
+    ],
+)
+def test_on_a_cpu_the_copies_of_the_native_connector_are_replaced(
+    render: Render, words: str, extra: dict[str, int]
+) -> None:
+    command = render(f"vllmConfig: {{extraArgs: [{words}]}}")
+    assert local.host_copy(command, "cpu") == (local.HOST_TIER,)
+    assert (local.HOST_TIER / f"{local.HOST_MODULE}.py").is_file()
+    assert local.host_copy(command, "cuda") == ()
+    used = json.loads(localise(command, cache_server=None, device="cpu").argv[-1])
+    spec = {"spec_name": "HostCopySpec", "spec_module_path": local.HOST_MODULE}
+    assert used == {
+        "kv_connector": "OffloadingConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": spec | extra,
+    }
+    on_gpu = localise(command, cache_server=None, device="cuda")
+    assert "connector" not in {change.what for change in on_gpu.substitutions}
+
+
+def test_the_simple_native_connector_is_refused_on_a_cpu(render: Render) -> None:
+    text = '{"kv_connector":"SimpleCPUOffloadConnector","kv_role":"kv_both"}'
+    command = render(f"vllmConfig: {{extraArgs: [--kv-transfer-config, '{text}']}}")
+    with pytest.raises(ConfigurationError, match="SimpleCPUOffloadConnector, which copies with CUDA; use --gpu"):
+        localise(command, cache_server=None, device="cpu")
 
 
 def test_a_multi_process_connector_without_a_server_is_refused() -> None:

@@ -43,12 +43,13 @@ pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-GPU = ("cpu-offload", "gpu-small", "gpu-multi-process")
+GPU = ("cpu-offload", "gpu-small", "gpu-multi-process", "native-offload")
 ROUTED = ("two-engines", "router-session", "router-prefix", "router-kv")
 SUBJECTS = [
     ("embedded", "process"),
     *((name, "process") for name in ROUTED),
     ("disk", "process"),
+    ("native-cpu", "process"),
     ("remote", "process"),
     ("cpu-cluster", "chart"),
     *((name, kind) for name in GPU for kind in ("process", "chart")),

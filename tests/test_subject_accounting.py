@@ -106,3 +106,19 @@ def test_hit_tokens_wait_for_the_whole_chunks() -> None:
 
     assert accounting(since).hit_tokens(exchange(cache_before=CacheCounters())) == 1024
     assert seen == [False, False, True]
+
+
+@pytest.mark.parametrize(("loaded", "hit"), [(1024, 1024), (0, 1024)], ids=["copied", "only counted"])
+def test_what_a_native_connector_copied_is_what_it_found(loaded: int, hit: int) -> None:
+    def since(*_: Any) -> CacheCounters:
+        return CacheCounters(flavour="native", loaded_tokens=loaded, hit_tokens=hit, stored_tokens=1024)
+
+    found = accounting(since, LogFile(Path("no.log")), quicker=True)
+    cold = exchange(cache_before=CacheCounters(flavour="native"))
+    assert (found.hit_tokens(cold), found.stored_tokens(cold)) == (loaded, 1024)
+
+
+def test_a_native_connector_that_counts_no_stores_is_not_judged() -> None:
+    found = accounting(lambda *_: CacheCounters(flavour="native", loaded_tokens=1024))
+    with pytest.raises(NotJudged, match="SimpleCPUOffloadConnector counts no stores"):
+        found.stored_tokens(exchange(cache_before=CacheCounters(flavour="native")))

@@ -10,6 +10,7 @@ import pytest
 from fixtures.core.errors import NotJudged
 from fixtures.core.model_geometry import Parallel
 from fixtures.core.record import EngineServer, RequestedConfig, Server, StackRecord
+from fixtures.evidence.prometheus import Samples
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
@@ -323,3 +324,56 @@ def test_a_disk_size_without_a_path_makes_no_tier_beside_a_cache_server(
     else:
         with pytest.raises(NotJudged, match="says nothing about the engine's own disk tier"):
             found.check_known()
+
+
+NATIVE_START = """\
+(Worker pid=1) INFO 11-29 22:04:08 [factory.py:62] Creating v1 connector with name: OffloadingConnector and engine_id: 0
+(Worker pid=1) INFO 11-29 22:04:09 [shared_offload_region.py:121] Created mmap file /dev/shm/vllm_offload_0.mmap ({made} GB)
+"""
+"""By the source of vLLM 0.32: a CPU has no such region."""
+SIMPLE_START = (
+    "(Worker pid=1) INFO 11-29 22:04:08 [simple_cpu_offload_connector.py:150] SimpleCPUOffloadConnector: role=WORKER, "
+    "per_rank=16.00 GB, world_size=2, mode=eager, backend=cpu, disk=none\n"
+)
+INFO = 'vllm:cache_config_info{{block_size="16",kv_offloading_size="{size}"}} 1.0\n'
+
+
+def native_stack(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, start: str, size: str, *argv: str, **extra: Any
+) -> Stack:
+    connector = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+    stack = stack_of(folder, RequestedConfig(buffer_gb=32, buffer_text="32"), config=connector, argv=argv)
+    (folder / "engine-0.log").write_text(start)
+    monkeypatch.setattr(stack.engine, "samples", lambda: Samples.parse(INFO.format(size=size)))
+    return stack
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "extra", "buffer_gib", "chunk"),
+    [
+        ("", "32.0", {}, 32, 16),
+        (NATIVE_START.format(made="34.36"), "32.0", {}, 32, 16),
+        (NATIVE_START.format(made="34.35"), "None", {"cpu_bytes_to_use": 32 << 30}, 32, 16),
+        (NATIVE_START.format(made="17.18"), "32.0", {}, 16, 16),
+        (SIMPLE_START, "32.0", {}, 32, 16),
+        (SIMPLE_START, "None", {}, 32, 16),
+        ("", "32.0", {"blocks_per_chunk": 4}, 32, 64),
+        ("", "32.0", {"block_size": 128}, 32, 128),
+    ],
+)
+def test_the_tier_of_a_native_connector(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start: str,
+    size: str,
+    extra: dict[str, Any],
+    buffer_gib: int,
+    chunk: int,
+) -> None:
+    stack = native_stack(tmp_path, monkeypatch, start, size, **extra)
+    found = stack.effective_config
+    assert found.buffer_bytes is not None
+    assert (round(found.buffer_bytes / 2**30, 1), found.chunk_tokens) == (buffer_gib, chunk)
+    different = stack.compare_config(stack.engine).different
+    assert bool(different) == (buffer_gib != 32)
+    assert (stack.chunk_tokens, stack.logs.offload_announced(stack.engine)) == (chunk, True)

@@ -20,6 +20,10 @@ def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str
     return found | ({"kv_connector_module_path": module} if module else {})
 
 
+def native(spec: str) -> dict[str, Any]:
+    return connector("OffloadingConnector") | {"kv_connector_extra_config": {"spec_name": spec}}
+
+
 IN_PROCESS = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
 ASCEND = connector("LMCacheAscendConnectorV1Dynamic", module="lmcache_ascend.integration.vllm")
 OFFLOAD = ("vllm", "--kv-offloading-size", "8", "--kv-offloading-backend", "lmcache")
@@ -106,6 +110,18 @@ def test_what_a_record_shows(facts: dict[str, Any], supported: str, unsupported:
         ({"connector": connector("Vendor", module="vendor.fast")}, "", "", f"lmcache {TIERS}"),
         ({"connector": connector("OffloadingConnector", module="vendor.fast")}, "", "", f"lmcache {TIERS}"),
         ({"connector": connector("OffloadingConnector")}, "", f"lmcache cache-server {TIERS}", ""),
+        (
+            {"connector": native("HostCopySpec")},
+            "",
+            f"lmcache cache-server {TIERS}",
+            "",
+        ),
+        (
+            {"connector": native("TieringOffloadingSpec")},
+            "",
+            "lmcache",
+            f"cache-server {TIERS}",
+        ),
         (
             {
                 "connector": connector(

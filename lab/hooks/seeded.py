@@ -673,6 +673,56 @@ def _request_finished(original: Any) -> Any:
     return request_finished
 
 
+# ------------------------------------------------------------------------------------------------ vLLM's own connector
+
+
+def _native_copy(original: Any) -> Any:
+    """Every store and load of the specification for a CPU (``HostCopyWorker``), whose chunks are blocks."""
+
+    @functools.wraps(original)
+    def copy(self: Any, job_id: int, in_pool: Any, in_tier: Any, source: Any, target: Any) -> Any:
+        load = source is self._tier
+        rows = in_pool.block_ids if load else in_tier.block_ids
+        leaves_out = params("empty-load", "uncounted-load") if load else params("empty-store")
+        kept = [one[rows].clone() for one in target] if leaves_out else []
+        done = original(self, job_id, in_pool, in_tier, source, target)
+        for one, content in zip(target, kept, strict=False):
+            one[rows] = content
+        if leaves_out:
+            fired(f"left out {len(rows)} blocks and said they were {'loaded' if load else 'stored'}")
+            if leaves_out["hook"] == "uncounted-load":
+                self._finished[-1].transfer_size = 0
+        elif load and (wanted := params("corrupt-load")):
+            target[wanted.get("layer", 0)][rows[: wanted.get("first", len(rows))]] = 0
+            fired("damaged blocks on their way to the engine")
+        return done
+
+    return copy
+
+
+def _native_lookup(original: Any) -> Any:
+    @functools.wraps(original)
+    def lookup(self: Any, key: Any, *args: Any, **options: Any) -> Any:
+        found = original(self, key, *args, **options)
+        if found.name == "HIT" and params("lost-index"):
+            fired("forgot a block that is in the tier")
+            return type(found).MISS
+        return found
+
+    return lookup
+
+
+def _native_store(original: Any) -> Any:
+    @functools.wraps(original)
+    def prepare_store(self: Any, keys: Any, *args: Any, **options: Any) -> Any:
+        if params("drop-store"):
+            fired("left out a store")
+            keys = []
+        return original(self, keys, *args, **options)
+
+    return prepare_store
+
+
 # ------------------------------------------------------------------------------------------- between engine and worker
 
 
@@ -781,6 +831,15 @@ def _connector(module: Any) -> None:
     _wrap(module.LMCacheMPConnector, "request_finished", _request_finished)
 
 
+def _host_tier(module: Any) -> None:
+    _wrap(module.HostCopyWorker, "_copy", _native_copy)
+
+
+def _native_manager(module: Any) -> None:
+    _wrap(module.CPUOffloadingManager, "lookup", _native_lookup)
+    _wrap(module.CPUOffloadingManager, "prepare_store", _native_store)
+
+
 def _shm_broadcast(module: Any) -> None:
     _wrap(module.SpinCondition, "wait", _wait)
 
@@ -796,6 +855,8 @@ TARGETS = {
     "lmcache.v1.distributed.eviction_policy.lru": _lru_policy,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "lmcache.integration.vllm.lmcache_mp_connector": _connector,
+    "kv_offload_host_tier": _host_tier,
+    "vllm.v1.kv_offload.cpu.manager": _native_manager,
     "vllm.v1.metrics.stats": _stats,
     "vllm.v1.core.block_pool": _block_pool,
     "vllm.v1.core.sched.scheduler": _scheduler,
@@ -808,6 +869,8 @@ HOOKS = frozenset(
         "corrupt-load",
         "empty-load",
         "foreign-chunk",
+        "uncounted-load",
+        "empty-store",
         "corrupt-store",
         "drop-store",
         "slow-store",
