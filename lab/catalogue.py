@@ -1807,7 +1807,14 @@ NATIVE_FAULTS: tuple[Fault, ...] = (
 )
 """Seeded into vLLM's own OffloadingConnector, on a CPU."""
 
-FAULTS: tuple[Fault, ...] = (*HOOK_FAULTS, *PROXY_FAULTS, *VALUES_FAULTS, *PROCESS_FAULTS, *ADDRESS_FAULTS, *NATIVE_FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *HOOK_FAULTS,
+    *PROXY_FAULTS,
+    *VALUES_FAULTS,
+    *PROCESS_FAULTS,
+    *ADDRESS_FAULTS,
+    *NATIVE_FAULTS,
+)
 
 SAMPLE: tuple[str, ...] = (
     "write-expired",
