@@ -815,6 +815,27 @@ def test_a_cluster_without_a_default_class(site4: Site) -> None:
     assert "none is the default" in missing(site4.check(changed(pvcStorage="50Gi")))["volumes"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"capacity": {"storage": "40Gi"}}, False),
+        ({"accessModes": ["ReadOnlyMany"]}, False),
+        ({"storageClassName": "other"}, False),
+    ],
+)
+def test_a_free_volume_without_a_class_serves_a_claim_without_one(
+    site4: Site, changes: dict[str, Any], fits: bool
+) -> None:
+    """Seen on Kubernetes 1.36: such a claim is bound where no class is the default."""
+    site4.cluster.remove("apis/storage.k8s.io/v1/storageclasses", "", "standard")
+    spec = {"capacity": {"storage": "60Gi"}, "accessModes": ["ReadWriteOnce"], **changes}
+    volume = {"metadata": {"name": "model"}, "spec": spec, "status": {"phase": "Available"}}
+    site4.cluster.put("api/v1/persistentvolumes", "", volume)
+    found = missing(site4.check(changed(pvcStorage="50Gi")))
+    assert ("volumes" not in found) == fits
+
+
 @pytest.mark.parametrize("why", ["gpu", "memory", "both on one node", "cordoned", "not ready"])
 def test_that_no_node_seems_to_be_large_enough_is_a_warning(site4: Site, why: str) -> None:
     (node,) = site4.cluster.find("api/v1/nodes")
