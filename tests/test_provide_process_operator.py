@@ -241,3 +241,15 @@ def test_another_worker_takes_over_what_one_has_started(place: Place) -> None:
     place.stack.revive()
     assert other.health.gone() == {}
     assert other.engine.pid == place.stack.engine.pid
+
+
+def test_the_files_of_a_server_are_limited_and_not_limited_again(place: Place) -> None:
+    server = place.record.cache_servers[0]
+    assert server.process is not None
+    process = server.process.process()
+    assert process is not None
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    place.operator.limit_files(server, 4096)
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (4096, before[1])
+    place.operator.limit_files(server, None)
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (before[1], before[1])

@@ -230,6 +230,12 @@ def test_a_pod_has_the_command_of_its_release(place: Place) -> None:
 # --- freezing ---------------------------------------------------------------------------------------------------------
 
 
+def test_the_disk_of_a_pod_is_not_filled(place: Place) -> None:
+    with pytest.raises(NotJudged, match="--stack process"):
+        place.operator.limit_files(place.engine, 4096)
+    place.operator.limit_files(place.engine, None)
+
+
 def test_a_container_is_stopped_and_goes_on(place: Place) -> None:
     done: list[str] = []
     place.does("continue", lambda: done.append("continue") or "{}")

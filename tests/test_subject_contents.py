@@ -1,0 +1,97 @@
+"""What lies in a tier below host memory: files, keys of a real Redis where there is one, and which tier is meant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.core.errors import NotApplicable, NotJudged
+from fixtures.core.ports import HOST, free_port
+from fixtures.core.processes import ProcessRef
+from fixtures.core.record import Server
+from fixtures.core.waiting import poll
+from fixtures.subject.contents import PASSWORD, Below, Contents, Folder, Keys, below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REDIS = shutil.which("redis-server")
+
+
+@pytest.fixture(params=["folder", "keys"])
+def contents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Contents]:
+    if request.param == "folder":
+        (tmp_path / "half.tmp").write_bytes(b"what is being written is no entry")
+        yield Folder(tmp_path)
+        return
+    if REDIS is None:
+        pytest.skip("redis-server is not on PATH")
+    keys = Keys(HOST, free_port(), "pass-word")
+    words = [REDIS, "--port", str(keys.port), "--bind", HOST, "--save", "", "--requirepass", "pass-word"]
+    process = subprocess.Popen([*words, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
+    try:
+        with keys.client() as store:
+            assert poll(store.serves, bool, 10.0)
+        yield keys
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_entries_are_listed_read_changed_and_removed(contents: Contents) -> None:
+    assert contents.sizes() == {}
+    for number in range(3):
+        contents.write(f"model@0x01@0@{number}.data", bytes(number + 1))
+    assert contents.sizes() == {f"model@0x01@0@{number}.data": number + 1 for number in range(3)}
+    contents.write("model@0x01@0@1.data", b"other")
+    assert contents.read("model@0x01@0@1.data") == b"other"
+    contents.remove("model@0x01@0@0.data")
+    contents.remove("model@0x01@0@0.data")
+    assert contents.sizes() == {"model@0x01@0@1.data": 5, "model@0x01@0@2.data": 3}
+
+
+def subject(*adapters: dict[str, Any], stores: tuple[Server, ...] = (), process: Any = True) -> Any:
+    argv = ["lmcache", "server", *(word for one in adapters for word in ("--l2-adapter", json.dumps(one)))]
+    server = Server(name="kv", url="http://x", argv=tuple(argv))
+    server.process = ProcessRef(pid=1, started=0.0) if process else None
+    part = SimpleNamespace(name="kv", server=server)
+    return SimpleNamespace(engine=SimpleNamespace(cache_server=part), record=SimpleNamespace(stores=list(stores)))
+
+
+FS = {"type": "fs", "base_path": "/x/below-0"}
+RESP = {"type": "resp", "host": HOST, "port": 7001}
+STORE = Server(name="kv-store", url=f"redis://{HOST}:7001", env={PASSWORD: "pass-word"})
+
+
+def test_a_folder_and_a_store_of_the_stack_are_found() -> None:
+    assert below(subject(FS)).contents == Folder(Path("/x/below-0"))
+    found = below(subject(RESP, stores=(STORE,)))
+    assert (found.contents, found.store) == (Keys(HOST, 7001, "pass-word"), STORE)
+    assert str(found) == "resp tier"
+
+
+def test_what_cannot_be_reached_is_not_judged_with_the_remedy() -> None:
+    with pytest.raises(NotApplicable, match="no tier below host memory"):
+        below(subject())
+    for one in (subject(RESP), subject({"type": "s3", "s3_endpoint": "https://x"}), subject(FS, process=False)):
+        with pytest.raises(NotJudged, match="local processes") as reason:
+            below(one)
+        assert not isinstance(reason.value, NotApplicable)
+    broken = subject()
+    broken.engine.cache_server.server.argv = ("lmcache", "server", "--l2-adapter", "{")
+    with pytest.raises(NotJudged, match="not JSON"):
+        below(broken)
+    with pytest.raises(NotJudged, match="in the engine"):
+        below(SimpleNamespace(engine=SimpleNamespace(cache_server=None)))  # type: ignore[arg-type]
+
+
+def test_what_a_tier_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.data").write_bytes(bytes(10))
+    (tmp_path / "b.data").write_bytes(bytes(20))
+    assert Below(SimpleNamespace(type="fs"), SimpleNamespace(), Folder(tmp_path)).used_bytes == 30  # type: ignore[arg-type]
