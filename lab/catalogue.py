@@ -55,6 +55,8 @@ class Values:
     """Other values of ``routerSpec``."""
     server: tuple[str, ...] = ()
     """More words on the command line of ``lmcache server`` in ``extraObjects``."""
+    adapter: dict[str, Any] = field(default_factory=dict)
+    """Other keys of the ``--l2-adapter`` of the cache server in ``extraObjects``; ``{folder}`` as above."""
     where: Literal["command", "environment", "log", "record"] = "record"
     shows: str = ""
     absent: bool = False
@@ -96,6 +98,35 @@ SMALL_TIER = Values(
     shows='"--l1-size-gb",\\s*"0.25"',
 )
 """A tier of 128 chunks above a pool of 40: it is overfilled in half a minute."""
+DISK = Values(configuration="disk", where="record", shows=r'\\"type\\": \\"fs\\"')
+"""A tier in files below the CPU tier."""
+REMOTE = Values(configuration="remote", where="record", shows=r'\\"type\\": \\"resp\\"')
+"""The same in Redis."""
+SIZED = Values(
+    configuration="disk",
+    adapter={"type": "fs_native", "max_capacity_gb": 0.125, "eviction": {"eviction_policy": "LRU"}},
+    where="record",
+    shows=r'\\"max_capacity_gb\\": 0.125',
+)
+"""A tier in files of 128 MiB, twice the CPU tier."""
+ENCRYPTED = Values(
+    configuration="disk",
+    adapter={"serde": {"type": "aesgcm", "master_key_path": "{folder}/key"}},
+    files={"key": "sixteen bytes are a key"},
+    where="record",
+    shows="aesgcm",
+)
+"""A tier in files whose content is encrypted and authenticated by LMCache."""
+BELOW = ("CFG-01", "API-06")
+"""What stays silent under the faults of a tier below host memory."""
+STATES = tuple(f"TIR-04:{state}" for state in ("full", "read-only", "slow", "frozen", "gone"))
+
+
+def only(case: str) -> tuple[str, ...]:
+    """The other states of such a tier, which are left out; a frozen folder is a known defect of LMCache 0.5.6."""
+    return tuple(one for one in STATES if one != f"TIR-04:{case}")
+
+
 CAPACITY = ("CFG-01", "CAP-01", "CAP-02", "CAP-03", "API-06")
 
 
@@ -609,6 +640,131 @@ HOOK_FAULTS = (
         allowed=ids("ACC-02 ACC-03 ACC-04"),
         tests=("CFG-01", "ACC-02", "API-06", "COR-06"),
         without=(),
+    ),
+    Fault(
+        "tier-pads-short-files",
+        "wrong answer",
+        "a file of the tier that is too short is filled with zeros, and served",
+        "V#20063 (a load that fails, and is served)",
+        Hook("pad-short-file", values=DISK),
+        ids("COR-07"),
+        tests=(*BELOW, "COR-07"),
+    ),
+    Fault(
+        "tier-serves-another-file",
+        "wrong answer",
+        "an index remembers a file that is gone, and another one is served in its place",
+        "LM#4385 (file reuse)",
+        Hook("serve-another-file", values=DISK),
+        ids("COR-07"),
+        tests=(*BELOW, "COR-07"),
+    ),
+    Fault(
+        "tier-without-checksums",
+        "wrong answer",
+        "LMCache as it is: altered content of a tier in files is loaded and served",
+        "source: fs_l2_adapter.py keeps no checksum",
+        DISK,
+        ids("COR-08"),
+        tests=(*BELOW, "COR-08"),
+    ),
+    Fault(
+        "tier-with-nameless-checksums",
+        "wrong answer",
+        "checksums of a tier show that a file is one of its files, not which one",
+        "source: aesgcm.py authenticates the content without its key",
+        Hook("checksum", {"nameless": True}, values=DISK),
+        ids("COR-08"),
+        tests=(*BELOW, "COR-07", "COR-08"),
+    ),
+    Fault(
+        "slow-tier-called-done",
+        "wrong answer",
+        "a load from a slow tier is called done after half a second, whatever has come",
+        "LM#3685 (a slow remote tier)",
+        Hook("hasty-load", {"seconds": 0.5}, values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("slow"),
+    ),
+    Fault(
+        "misses-wait-for-a-slow-tier",
+        "latency",
+        "a lookup waits until the load of another request has ended",
+        "LM#3472",
+        Hook("lookup-behind-load", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("slow"),
+    ),
+    Fault(
+        "full-tier-ends-the-cache-server",
+        "crash or hang",
+        "the cache server ends when its disk is full",
+        "LM#2238",
+        Hook("die-when-full", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("full"),
+    ),
+    Fault(
+        "gone-tier-never-answers",
+        "crash or hang",
+        "a lookup in a folder that is gone never ends",
+        "LM#5270",
+        Hook("endless-lookup", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("gone"),
+    ),
+    Fault(
+        "tier-given-up-for-good",
+        "inactive",
+        "after one store that failed a tier is never used again, and nothing says so",
+        "LM#5270 (after an outage)",
+        Hook("give-up-tier", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("read-only"),
+    ),
+    Fault(
+        "tier-fails-in-silence",
+        "observability",
+        "nothing in log or metrics tells of stores that fail",
+        "LM#4064 (a failure that is swallowed)",
+        Hook("silent", {"about": "lmcache.v1.distributed"}, values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("full"),
+    ),
+    Fault(
+        "tier-never-evicts",
+        "memory",
+        "a tier in files with a size evicts nothing",
+        "LM#1399 (a disk tier beyond its size)",
+        Hook("never-evict-below", values=SIZED),
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
+        without=("TIR-03:True",),
+    ),
+    Fault(
+        "tier-counts-half",
+        "memory",
+        "a tier counts half of what lies in it",
+        "LM#1399 (a disk tier beyond its size)",
+        Hook("count-half", values=SIZED),
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
+        without=("TIR-03:True",),
+    ),
+    Fault(
+        "tier-forgets-what-lies-there",
+        "memory",
+        "LMCache as it is: after a restart the files of before are not counted, and the tier outgrows its size",
+        "source: native_connector_l2_adapter.py begins with no sizes",
+        SIZED,
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
     ),
     Fault(
         "replay-damaged",
@@ -1864,6 +2020,25 @@ HEALTHY: tuple[Healthy, ...] = (
     Healthy("under-disruption", "the same with clients that disconnect", None, tests=("RES",), without=KNOWN_DEFECTS),
     Healthy("failed-loads-computed", "a failed load is computed anew", FAILED_LOADS_COMPUTED, tests=("COR-06",)),
     Healthy("short-deadlines", "a cache server is given up after 1 s", SHORT_DEADLINES, tests=("RES-04", "RES-07")),
+    Healthy(
+        "tier-in-files",
+        "a tier in files, full, read-only, slow and gone, with files removed and cut short",
+        DISK,
+        tests=("TIR-04", "COR-07"),
+        without=("TIR-04:frozen",),
+    ),
+    Healthy(
+        "tier-with-checksums", "the same with checksums", Hook("checksum", values=DISK), tests=("COR-07", "COR-08")
+    ),
+    Healthy(
+        "tier-encrypted", "the same, encrypted", ENCRYPTED, tests=("COR-07", "COR-08"), without=("COR-08:swapped",)
+    ),
+    Healthy(
+        "tier-recounted",
+        "a tier with a size counts the files of before when it starts",
+        Hook("recount-at-start", values=SIZED),
+        tests=("TIR-03",),
+    ),
     Healthy("busy-network", "50 ms more on every request", Proxy("delay", {"seconds": 0.05})),
     Healthy(
         "metrics-slow",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fixtures.core.tree import get_path
+from fixtures.evidence.adapters import with_adapters
 from fixtures.provide.values.config import Model, load_config
 from lab.subject import ROOT, LabError
 
@@ -49,6 +51,10 @@ def changed_config(name: str, subject: Subject, values: Values | None, folder: P
             command += words
     if values is not None and values.router:
         body["routerSpec"] |= values.router
+    if values is not None and values.adapter:
+        keys = json.loads(json.dumps(values.adapter).replace("{folder}", str(folder)))
+        for command in _cache_server_commands(body):
+            command[:] = with_adapters(command, lambda spec: spec | keys)
     for file, text in values.files.items() if values is not None else ():
         (folder / file).write_text(text)
     (folder / "values.yaml").write_text(yaml.safe_dump(body, sort_keys=False))

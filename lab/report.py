@@ -5,6 +5,7 @@ It holds no paths: the same tries give the same text.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from fixtures.catalogue.requirements import REQUIREMENTS
@@ -38,6 +39,8 @@ def how(injection: Injection | None) -> str:
         parts += [f"`{name}={value}`" for name, value in injection.env]
         parts += [f"`{' '.join(words)}`" for words in (injection.extra_args, injection.server) if words]
         parts += [f"the model `{injection.recipe}`"] if injection.recipe else []
+        parts += [f"configuration `{injection.configuration}`"] if injection.configuration else []
+        parts += [f"`--l2-adapter {json.dumps(injection.adapter)}`"] if injection.adapter else []
         return "values: " + ", ".join(parts)
     if isinstance(injection, Process):
         return f"process: {injection.action}" + (f" for {injection.seconds:.0f} s" if injection.seconds else "")

