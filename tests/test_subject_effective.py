@@ -377,3 +377,19 @@ def test_the_tier_of_a_native_connector(
     different = stack.compare_config(stack.engine).different
     assert bool(different) == (buffer_gib != 32)
     assert (stack.chunk_tokens, stack.logs.offload_announced(stack.engine)) == (chunk, True)
+
+
+@pytest.mark.parametrize("metric", ["vllm:kv_offload_total_bytes_total", "vllm:simple_kv_offload_info", "vllm:x"])
+def test_a_native_connector_is_known_by_its_metrics_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    engine = EngineServer(name="engine-0", url="http://127.0.0.1:9")
+    stack = Stack(StackRecord(id="x", kind="attach", config="c", folder=tmp_path, model="m", engines=[engine]))
+    page = INFO.format(size="4.0") + f'{metric}{{engine="0"}} 1.0\n'
+    monkeypatch.setattr(stack.engine, "samples", lambda: Samples.parse(page))
+    if metric == "vllm:x":
+        with pytest.raises(NotJudged):
+            _ = stack.chunk_tokens
+    else:
+        assert (stack.chunk_tokens, stack.effective_config.buffer_bytes) == (16, 4 << 30)
+        assert stack.tier.eviction_policy == "LRU"
