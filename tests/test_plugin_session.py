@@ -220,6 +220,7 @@ BAD: dict[str, tuple[str, str]] = {
     "one configuration twice": ("--config {p}/one --config {p}/other/one", "two configurations have the name one"),
     "nothing to compare with": ("--compare embedded", "--compare embedded: name at least two configurations"),
     "compared with another one": ("--compare embedded,two-engines --config embedded", "omit --config"),
+    "compared at once": ("--compare embedded,two-engines -n 2", "no two may run at once; omit -n"),
     "compared with none": ("--compare embedded,nope", "no configuration 'nope'"),
     "configuration for a GPU": ("--config cpu-offload", "needs a GPU: add --gpu, or choose another one"),
     "unknown stack": ("--stack cloud", "--stack cloud: choose one of process, chart, attach"),
