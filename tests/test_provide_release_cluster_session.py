@@ -28,7 +28,7 @@ from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.open_sessions import metrics_of
 from fixtures.provide.target import Target
-from fixtures.subject.addresses import unserved_addresses
+from fixtures.subject.addresses import look_at_addresses
 from fixtures.subject.stack import Stack
 from tests.test_provide_kube_helm import VALUES
 from tests.test_provide_release import Site, changed
@@ -360,9 +360,9 @@ def test_an_address_is_looked_at_from_inside_the_container(site: Site, access: C
     seen = {"fault": None, "mounted": None}
     site.cluster.programs["names = set(sys.argv"] = "{}"
     site.cluster.programs["getaddrinfo"] = lambda: json.dumps([seen])
-    assert unserved_addresses(stack) == []
+    assert look_at_addresses(stack).unserved == []
     seen["fault"] = "does not resolve"  # type: ignore[assignment]
-    (found,) = unserved_addresses(stack)
+    (found,) = look_at_addresses(stack).unserved
     assert found == (
         "engine: LMCACHE_REMOTE_URL names kv-store:65432, which does not resolve: there is no Service kv-store in namespace "
         "mine; start what is meant to serve it, or correct the address"

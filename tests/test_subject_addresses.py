@@ -49,6 +49,10 @@ def closed() -> int:
         return number
 
 
+def unserved(one: Stack) -> list[str]:
+    return addresses.look_at_addresses(one).unserved
+
+
 def engine(env: dict[str, str] | None = None, **more: Any) -> EngineServer:
     """An engine with LMCache in process, in this process."""
     argv = ("vllm", "serve", "m", "--kv-transfer-config", '{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}')
@@ -93,7 +97,15 @@ def test_a_healthy_configuration_raises_nothing(tmp_path: Path, port: int) -> No
         )
     ]
     found = stack(tmp_path, served_by("127.0.0.1", port), cache_servers=[cache_server(*words)], routers=routers)
-    assert addresses.unserved_addresses(found) == []
+    seen = addresses.look_at_addresses(found)
+    assert (seen.unserved, seen.unknown) == ([], [])
+    assert seen.looked_at == [
+        f"engine-0: lmcache.mp.host names 127.0.0.1:{port}",
+        f"kv-server: --l2-adapter (fs) names {tmp_path}",
+        f"kv-server: --l2-adapter (resp) names localhost:{port}",
+        f"kv-server: --coordinator-url names 0.0.0.0:{port}",
+        f"router-0: --worker-urls names 127.0.0.1:{port}",
+    ]
 
 
 def test_every_wrong_address_is_one_sentence(tmp_path: Path, port: int, closed: int) -> None:
@@ -102,9 +114,7 @@ def test_every_wrong_address_is_one_sentence(tmp_path: Path, port: int, closed: 
         *adapter(type="resp", host="127.0.0.1", port=closed, username="u", password="se-cret-2"),
         *("--coordinator-url", "http://kv-coordinator.invalid:9300"),
     )
-    found = addresses.unserved_addresses(
-        stack(tmp_path, served_by("127.0.0.1", port), cache_servers=[cache_server(*words)])
-    )
+    found = unserved(stack(tmp_path, served_by("127.0.0.1", port), cache_servers=[cache_server(*words)]))
     folder, store, host = found
     assert folder == (
         f"kv-server: --l2-adapter (fs) names {tmp_path}/none, which does not exist; create the folder or mount a volume "
@@ -124,7 +134,7 @@ def test_the_controller_of_an_engine(tmp_path: Path, port: int, closed: int) -> 
         "LMCACHE_CONTROLLER_PULL_URL": f"127.0.0.1:{port}",
         "LMCACHE_CONTROLLER_REPLY_URL": f"127.0.0.1:{closed}",
     }
-    (found,) = addresses.unserved_addresses(stack(tmp_path, engine(env)))
+    (found,) = unserved(stack(tmp_path, engine(env)))
     assert found.startswith(
         f"engine-0: LMCACHE_CONTROLLER_REPLY_URL names 127.0.0.1:{closed}, which is not listened at"
     )
@@ -133,15 +143,15 @@ def test_the_controller_of_an_engine(tmp_path: Path, port: int, closed: int) -> 
 def test_what_opens_a_moment_later_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     seen = iter([[{"fault": "is not listened at", "mounted": None}], [{"fault": None, "mounted": None}]])
     monkeypatch.setattr(reach, "look", lambda _: next(seen))
-    assert addresses.unserved_addresses(stack(tmp_path, served_by("127.0.0.1", port))) == []
+    assert unserved(stack(tmp_path, served_by("127.0.0.1", port))) == []
 
 
 def test_a_relative_path_is_that_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kv").mkdir()
     (tmp_path / "lmcache.yaml").write_text("local_disk: kv\nmax_local_disk_size: 1\n")
-    assert addresses.unserved_addresses(stack(tmp_path, engine({"LMCACHE_CONFIG_FILE": "lmcache.yaml"}))) == []
-    (found,) = addresses.unserved_addresses(stack(tmp_path, engine({"LMCACHE_CONFIG_FILE": "none.yaml"})))
+    assert unserved(stack(tmp_path, engine({"LMCACHE_CONFIG_FILE": "lmcache.yaml"}))) == []
+    (found,) = unserved(stack(tmp_path, engine({"LMCACHE_CONFIG_FILE": "none.yaml"})))
     assert (
         found
         == "engine-0: LMCACHE_CONFIG_FILE names none.yaml, which does not exist; mount it there, or correct the path"
@@ -151,25 +161,25 @@ def test_a_relative_path_is_that_of_the_server(tmp_path: Path, monkeypatch: pyte
 def test_the_password_in_the_file_of_lmcache_is_masked(tmp_path: Path, port: int) -> None:
     file = tmp_path / "lmcache.yaml"
     file.write_text(f"remote_url: redis://u:se+cret+4@127.0.0.1:{port}\nextra_config: {{password: se+cret+5}}\n")
-    assert addresses.unserved_addresses(stack(tmp_path, engine({"LMCACHE_CONFIG_FILE": str(file)}))) == []
+    assert unserved(stack(tmp_path, engine({"LMCACHE_CONFIG_FILE": str(file)}))) == []
     assert redact("refused se+cret+4 and se+cret+5") == "refused [redacted] and [redacted]"
 
 
 def test_where_nothing_is_named_it_does_not_apply(tmp_path: Path) -> None:
     env = {"LMCACHE_REMOTE_URL": "", "LMCACHE_MAX_LOCAL_DISK_SIZE": "10", "LMCACHE_CONTROLLER_PULL_URL": "x:1"}
     with pytest.raises(NotApplicable, match="names no address and no path"):
-        addresses.unserved_addresses(stack(tmp_path, engine(env)))
+        unserved(stack(tmp_path, engine(env)))
 
 
 def test_by_url_alone_it_is_not_judged(tmp_path: Path) -> None:
     with pytest.raises(NotJudged, match="command line of engine engine-0 is not known") as reason:
-        addresses.unserved_addresses(stack(tmp_path, engine(argv=(), process=None)))
+        unserved(stack(tmp_path, engine(argv=(), process=None)))
     assert not isinstance(reason.value, NotApplicable)
 
 
 def test_a_server_of_another_machine_is_not_judged(tmp_path: Path) -> None:
     with pytest.raises(NotJudged, match="is no process of this machine"):
-        addresses.unserved_addresses(stack(tmp_path, engine({"LMCACHE_REMOTE_URL": "lm://x:1"}, process=None)))
+        unserved(stack(tmp_path, engine({"LMCACHE_REMOTE_URL": "lm://x:1"}, process=None)))
 
 
 def test_after_a_server_has_ended_it_is_not_judged(
@@ -178,7 +188,7 @@ def test_after_a_server_has_ended_it_is_not_judged(
     one = stack(tmp_path, served_by("127.0.0.1", closed))
     monkeypatch.setattr(one.health, "gone", lambda: {"kv-server": "it ended"})
     with pytest.raises(NotJudged, match="kv-server ended"):
-        addresses.unserved_addresses(one)
+        unserved(one)
 
 
 # --- in pods ----------------------------------------------------------------------------------------------------------
@@ -220,9 +230,9 @@ def in_pod(folder: Path, access: Any, env: dict[str, str]) -> Stack:
 def test_in_a_pod_the_address_comes_out_of_its_secret(tmp_path: Path, port: int, closed: int) -> None:
     access = Pod("there is no Service store in namespace n", LMCACHE_REMOTE_URL=f"redis://u:se-cret-3@127.0.0.1:{port}")
     one = in_pod(tmp_path, access, {})
-    assert addresses.unserved_addresses(one) == []
+    assert unserved(one) == []
     access.env = {"LMCACHE_REMOTE_URL": f"redis://u:se-cret-3@127.0.0.1:{closed}"}
-    (found,) = addresses.unserved_addresses(one)
+    (found,) = unserved(one)
     assert "which is not listened at (connection refused): there is no Service store in namespace n; start" in found
     assert access.asked == [("n", "127.0.0.1", closed)]
     assert "se-cret-3" not in redact("a text with se-cret-3"), "what was read is masked from now on"
@@ -230,18 +240,16 @@ def test_in_a_pod_the_address_comes_out_of_its_secret(tmp_path: Path, port: int,
 
 def test_a_variable_of_the_pod_is_filled_in_there(tmp_path: Path, port: int) -> None:
     access = Pod(HOST_IP="127.0.0.1")
-    assert (
-        addresses.unserved_addresses(in_pod(tmp_path, access, {"LMCACHE_REMOTE_URL": f"lm://$(HOST_IP):{port}"})) == []
-    )
+    assert unserved(in_pod(tmp_path, access, {"LMCACHE_REMOTE_URL": f"lm://$(HOST_IP):{port}"})) == []
     with pytest.raises(NotJudged, match="a variable that only the running process knows"):
-        addresses.unserved_addresses(in_pod(tmp_path, Pod(), {"LMCACHE_REMOTE_URL": "lm://$(HOST_IP):1"}))
+        unserved(in_pod(tmp_path, Pod(), {"LMCACHE_REMOTE_URL": "lm://$(HOST_IP):1"}))
 
 
 def test_a_folder_without_a_volume_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"LMCACHE_LOCAL_DISK": str(tmp_path), "LMCACHE_MAX_LOCAL_DISK_SIZE": "1"}
     for mounted, faults in ((True, 0), (None, 0), (False, 1)):
         monkeypatch.setattr(addresses, "_look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
-        found = addresses.unserved_addresses(in_pod(tmp_path, Pod(), env))
+        found = unserved(in_pod(tmp_path, Pod(), env))
         assert len(found) == faults
     assert f"names {tmp_path}, which is in the container's own layer, because no volume is mounted there" in found[0]
 
@@ -252,7 +260,7 @@ def test_without_a_way_into_the_pod_the_cluster_decides(tmp_path: Path) -> None:
             raise StackError("exec is forbidden")
 
     env = {"LMCACHE_REMOTE_URL": "lm://store:1"}
-    (found,) = addresses.unserved_addresses(in_pod(tmp_path, Closed("there is no Service store in namespace n"), env))
+    (found,) = unserved(in_pod(tmp_path, Closed("there is no Service store in namespace n"), env))
     assert "names store:1, and there is no Service store in namespace n; start" in found
     with pytest.raises(NotJudged, match="cannot be seen: exec is forbidden"):
-        addresses.unserved_addresses(in_pod(tmp_path, Closed(), env))
+        unserved(in_pod(tmp_path, Closed(), env))
