@@ -101,7 +101,7 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path, httpserver: HTT
     # The commands of the suite.
     path = "reports/conformance.json"
     assert installed.check("python", "-m", PACKAGE, "report", "validate", path).startswith(f"{path}: valid, schema")
-    for command, document in (("options", "options.md"), ("requirements", "requirements.md")):
-        assert installed.check("python", "-m", PACKAGE, command) == (ROOT / "docs" / document).read_text()
+    for command in ("options", "requirements", "compatibility"):
+        assert installed.check("python", "-m", PACKAGE, command) == (ROOT / "docs" / f"{command}.md").read_text()
     schema = json.loads(installed.check("python", "-m", PACKAGE, "report", "schema"))
     assert schema["title"] == json.loads((ROOT / "docs/schema/conformance-report.schema.json").read_text())["title"]
