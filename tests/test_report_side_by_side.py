@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
 
+from fixtures.report import allure_files
 from fixtures.report import report as reporting
 from fixtures.report import side_by_side as sides
 from fixtures.report.cases import Case, Figure, Phase
@@ -132,6 +134,13 @@ def test_the_report_has_both_tables_and_a_picture_for_each_figure(tmp_path: Path
     pictures = sorted(path.name for path in (tmp_path / sides.FOLDER).iterdir())
     assert pictures == ["lat-01-ttft-cold.svg", "lat-01-ttft-reload.svg"]
     assert all(f"(side-by-side/{name})" in text for name in pictures)
+    (tmp_path / "allure-results").mkdir()
+    config = allure_files.write_config(tmp_path / "allure-results", report, tmp_path)
+    assert config
+    assert json.loads(config.read_text())["globalAttachments"] == [
+        "conformance.md",
+        *(f"side-by-side/{name}" for name in pictures),
+    ]
     drawn = "".join(ElementTree.parse(tmp_path / sides.FOLDER / pictures[0]).getroot().itertext())
     assert "lower is better" in drawn
     assert "200 [190, 210]" in drawn
