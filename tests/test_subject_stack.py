@@ -824,7 +824,7 @@ def test_a_tier_that_never_evicts_was_never_full(
 ) -> None:
     stack = with_cache(tmp_path, engine, cache, kv_bytes_per_token=GIB // 1000)
     with pytest.raises(
-        NotJudged, match=r"8192 tokens were sent to a tier of 1000 tokens, and its own counters show no eviction"
+        NotJudged, match=r"2048 tokens were sent to a tier of 1000 tokens, and its own counters show no eviction"
     ):
         fill_tier(stack, prompts)
     cache.cache["l1_evicted_chunks_total"] = 1
