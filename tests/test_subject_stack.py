@@ -836,7 +836,7 @@ def test_a_tier_that_never_evicts_was_never_full(
         engine.count(payload),
         cache.cache.update(l1_evicted_chunks_total=1 + len(engine.posts)),
     )[0]
-    assert fill_tier(larger, prompts) == 7 * 8 * 64, "until the pool of 3200 tokens was used, too"
+    assert fill_tier(larger, prompts) == 2 * 8 * 256, "until the pool of 3200 tokens was used, too"
 
 
 def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
