@@ -54,6 +54,25 @@ def test_a_test_keeps_the_death_that_its_own_requests_brought_about() -> None:
     observation._explain(item_of(GONE, gone={"a"}, owns=True), FAULT)
 
 
+@pytest.mark.parametrize(
+    ("engines", "asked", "said", "told"),
+    [
+        (2, ["a", "b"], "expected 1, got 2\nassert 2 == 1", "expected 1, got 2 (engine b)\nassert 2 == 1"),
+        (2, ["b"], "expected b to answer", "expected b to answer"),
+        (1, ["a"], "expected 1, got 2", "expected 1, got 2"),
+        (2, [], "expected 1, got 2", "expected 1, got 2"),
+    ],
+)
+def test_a_fault_names_the_engine_that_was_asked_last(engines: int, asked: list[str], said: str, told: str) -> None:
+    stack = SimpleNamespace(record=SimpleNamespace(engines=list(range(engines))))
+    stash = pytest.Stash()
+    seen: Any = SimpleNamespace(stack=stack, exchanges=[SimpleNamespace(engine=name) for name in asked])
+    stash[observation.OBSERVATION_KEY] = seen
+    fault = AssertionError(said)
+    observation._name_engine(SimpleNamespace(stash=stash), fault)  # type: ignore[arg-type]
+    assert str(fault) == told
+
+
 def test_a_fault_of_a_healthy_stack_stays() -> None:
     observation._explain(item_of(None, owns=False), SubjectFault("expected 1, got 2"))
     observation._explain(item_of(StackError("the API server is away"), owns=False), FAULT)
