@@ -27,8 +27,10 @@ SLOW_TESTS = {
     "test_reloads_are_right_once_the_tier_has_evicted",
     "test_the_router_lists_nothing_when_no_engine_lives",
     "test_without_an_engine_the_router_answers_with_an_error_object",
+    "test_the_router_lists_the_models_of_the_engines_that_are_left",
+    "test_a_stream_that_breaks_off_says_so",
 }
-"""Others that send as much as the tier holds, or that start every engine again."""
+"""Others that send as much as the tier holds, or that start engines again."""
 SIZES = ("chunks", "clients")
 FIRST_ENDPOINT, CHAT = "completions", "chat"
 """The endpoint that is always asked, and what asks for the other one, too, beside the requirements."""
