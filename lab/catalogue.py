@@ -156,20 +156,11 @@ KILLED_ONLY = (*BROKEN_BY_THE_ROUTER, "RTR-03:drained")
 THROUGH_THE_ROUTER = ("API-09", "RTR-01", "CFG-01")
 
 
-def server_with(*words: str, shows: str = "") -> Values:
-    """One engine and a cache server of its own process, with more words on the latter's command line."""
-    return Values(
-        {"replicaCount": 1},
-        router={"enableRouter": False},
-        configuration="two-engines",
-        server=words,
-        where="record",
-        shows=shows or re.escape(words[-1]),
-    )
+def server_with(*words: str) -> Values:
+    """A cache server with a disk tier, and with more words on its command line."""
+    return dataclasses.replace(DISK, server=words, shows=re.escape(words[-1]))
 
 
-FOLDER_BELOW = server_with("--l2-adapter", '{"type": "fs", "base_path": "{folder}/l2"}', shows="base_path")
-"""A cache server with a disk tier."""
 LOOKED_AT = ("TIR-06", "CFG-01", "CFG-03", "API-06")
 ROUTING = ("RTR-01", "RTR-02", "RTR-04", "RTR-06", "CFG-01", "CFG-06")
 
@@ -1787,7 +1778,7 @@ ADDRESS_FAULTS = (
         "configuration",
         "nothing listens where the cache server's store is to be: engine and cache server are healthy all the same",
         "LM 0.5.6 l2_adapters/resp_l2_adapter.py (source)",
-        Process("kill-store", values=Values(configuration="remote", where="record", shows="redis-server")),
+        Process("kill-store", values=REMOTE),
         ids("TIR-06"),
         tests=LOOKED_AT,
     ),
@@ -1814,7 +1805,7 @@ ADDRESS_FAULTS = (
         "configuration",
         "the folder of the disk tier is gone, as after an unmounted volume: LMCache makes it once, at its start",
         "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
-        Process("remove-folder", values=FOLDER_BELOW),
+        Process("remove-folder", values=DISK),
         ids("TIR-06"),
         tests=LOOKED_AT,
     ),
@@ -1823,7 +1814,7 @@ ADDRESS_FAULTS = (
         "configuration",
         "the folder of the disk tier cannot be written to: LMCache starts on it without an error",
         "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
-        Process("write-protect-folder", values=FOLDER_BELOW),
+        Process("write-protect-folder", values=DISK),
         ids("TIR-06"),
         tests=LOOKED_AT,
     ),
@@ -2170,7 +2161,7 @@ HEALTHY: tuple[Healthy, ...] = (
         "disk-tier",
         "a cache server with a disk tier, and addresses that are not read: no controller, another connector",
         dataclasses.replace(
-            FOLDER_BELOW,
+            DISK,
             env=(
                 ("LMCACHE_REMOTE_URL", "lm://127.0.0.1:9"),
                 ("LMCACHE_ENABLE_CONTROLLER", "False"),

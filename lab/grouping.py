@@ -37,7 +37,8 @@ def needs_of(entry: Entry) -> Needs:
     if isinstance(injection, Hook):
         return Needs(injection.values, harms=False, own=injection.at_start)
     if isinstance(injection, Process):
-        return Needs(injection.values, harms=isinstance(entry, Fault), own=False)
+        undone = injection.action in {"remove-folder", "write-protect-folder"}
+        return Needs(injection.values, harms=isinstance(entry, Fault) and not undone, own=False)
     if isinstance(injection, Proxy):
         return Needs(injection.values, harms=False, own=False)
     return Needs(None, harms=False, own=False)
