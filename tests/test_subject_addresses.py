@@ -264,3 +264,18 @@ def test_without_a_way_into_the_pod_the_cluster_decides(tmp_path: Path) -> None:
     assert "names store:1, and there is no Service store in namespace n; start" in found
     with pytest.raises(NotJudged, match="cannot be seen: exec is forbidden"):
         unserved(in_pod(tmp_path, Closed(), env))
+
+
+def test_a_release_that_is_changed_meanwhile_is_no_fault_of_an_address(tmp_path: Path) -> None:
+    class Changing(Pod):
+        def python(self, *_: Any, **__: Any) -> str:
+            self.changed = True
+            raise StackError("the pod is not there")
+
+        def check(self, *_: Any) -> None:
+            if getattr(self, "changed", False):
+                raise NotJudged("the release was changed meanwhile")
+
+    env = {"LMCACHE_REMOTE_URL": "lm://store:1"}
+    with pytest.raises(NotJudged, match="the release was changed meanwhile"):
+        unserved(in_pod(tmp_path, Changing("there is no Service store in namespace n"), env))
