@@ -77,10 +77,15 @@ def test_pods_behind_a_service(cluster: FakeCluster, kube: Kube) -> None:
     put(cluster, pods=False)
     assert why_unserved(kube, "n", "kv", 80) == "Service kv selects no pod (app=kv)"
     put(cluster, ready=False)
-    assert str(why_unserved(kube, "n", "kv", 80)).startswith("no pod behind Service kv is ready (kv-0: ")
+    for connected in (False, True):
+        why = str(why_unserved(kube, "n", "kv", 80, connected=connected))
+        assert why.startswith("no pod behind Service kv is ready (kv-0: ")
+    put(cluster, ready=False, publishNotReadyAddresses=True)
+    assert why_unserved(kube, "n", "kv", 80, connected=True) is None
     put(cluster)
     assert why_unserved(kube, "n", "kv", 80) == "Service kv leads to port 8180 of kv-0, where nothing listens"
     assert why_unserved(kube, "n", "kv", 5555) == "Service kv leads to port 5555 of kv-0, where nothing listens"
+    assert why_unserved(kube, "n", "kv", 5555, connected=True) is None
     put(cluster, ports=[{"port": 5555, "targetPort": "web"}])
     assert (
         why_unserved(kube, "n", "kv", 5555) == "Service kv leads to the port 'web', which no container of its pods has"

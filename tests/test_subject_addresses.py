@@ -212,9 +212,12 @@ class Pod:
     def release(self) -> Any:
         return self
 
-    def why_unserved(self, namespace: str, host: str, number: int) -> str | None:
-        self.asked.append((namespace, host, number))
-        return self.why
+    def why_unserved(self, namespace: str, host: str, number: int, *, connected: bool) -> str | None:
+        self.asked.append((namespace, host, number, connected))
+        return self.why if not connected or self.certain else None
+
+    certain = False
+    """Whether the cluster is sure without a connection that fails."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
@@ -234,8 +237,15 @@ def test_in_a_pod_the_address_comes_out_of_its_secret(tmp_path: Path, port: int,
     access.env = {"LMCACHE_REMOTE_URL": f"redis://u:se-cret-3@127.0.0.1:{closed}"}
     (found,) = unserved(one)
     assert "which is not listened at (connection refused): there is no Service store in namespace n; start" in found
-    assert access.asked == [("n", "127.0.0.1", closed)]
+    assert access.asked == [("n", "127.0.0.1", port, True), ("n", "127.0.0.1", closed, False)]
     assert "se-cret-3" not in redact("a text with se-cret-3"), "what was read is masked from now on"
+
+
+def test_a_connection_that_a_proxy_opens_to_nobody_is_no_proof(tmp_path: Path, port: int) -> None:
+    access = Pod("Service kv selects no pod (app=kv)")
+    access.certain = True
+    (found,) = unserved(in_pod(tmp_path, access, {"LMCACHE_REMOTE_URL": f"lm://127.0.0.1:{port}"}))
+    assert f"names 127.0.0.1:{port}, and Service kv selects no pod (app=kv); start" in found
 
 
 def test_a_variable_of_the_pod_is_filled_in_there(tmp_path: Path, port: int) -> None:
@@ -252,6 +262,7 @@ def test_a_folder_without_a_volume_is_told(tmp_path: Path, monkeypatch: pytest.M
         found = unserved(in_pod(tmp_path, Pod(), env))
         assert len(found) == faults
     assert f"names {tmp_path}, which is in the container's own layer, because no volume is mounted there" in found[0]
+    assert found[0].endswith("; mount a volume there: a PersistentVolumeClaim, or an emptyDir with a size")
 
 
 def test_without_a_way_into_the_pod_the_cluster_decides(tmp_path: Path) -> None:
