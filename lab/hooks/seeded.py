@@ -906,6 +906,30 @@ def _native_copy(original: Any) -> Any:
     return copy
 
 
+def _native_transfer(original: Any) -> Any:
+    """The same with a GPU (``SingleDirectionOffloadingHandler``): one copy for each layer and block, in one batch."""
+
+    @functools.wraps(original)
+    def transfer_async(self: Any, *args: Any, **options: Any) -> Any:
+        wanted = None if self.gpu_to_cpu else params("empty-load", "corrupt-load")
+        if wanted is None:
+            return original(self, *args, **options)
+        copy, skip = self._swap_blocks_batch, 1 if wanted["hook"] == "corrupt-load" else None
+
+        def copy_some(*batch: Any, **settings: Any) -> None:
+            if skip is not None:
+                copy(*(one[skip:] for one in batch), **settings)
+
+        self._swap_blocks_batch = copy_some
+        fired("left out copies on their way to the card")
+        try:
+            return original(self, *args, **options)
+        finally:
+            self._swap_blocks_batch = copy
+
+    return transfer_async
+
+
 def _native_lookup(original: Any) -> Any:
     @functools.wraps(original)
     def lookup(self: Any, key: Any, *args: Any, **options: Any) -> Any:
@@ -1064,6 +1088,10 @@ def _host_tier(module: Any) -> None:
     _wrap(module.HostCopyWorker, "_copy", _native_copy)
 
 
+def _gpu_worker(module: Any) -> None:
+    _wrap(module.SingleDirectionOffloadingHandler, "transfer_async", _native_transfer)
+
+
 def _native_manager(module: Any) -> None:
     _wrap(module.CPUOffloadingManager, "lookup", _native_lookup)
     _wrap(module.CPUOffloadingManager, "prepare_store", _native_store)
@@ -1088,6 +1116,7 @@ TARGETS = {
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "lmcache.integration.vllm.lmcache_mp_connector": _connector,
     "kv_offload_host_tier": _host_tier,
+    "vllm.v1.kv_offload.cpu.gpu_worker": _gpu_worker,
     "vllm.v1.kv_offload.cpu.manager": _native_manager,
     "vllm.v1.metrics.stats": _stats,
     "vllm.v1.core.block_pool": _block_pool,
