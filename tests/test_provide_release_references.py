@@ -51,6 +51,7 @@ def put(cluster: FakeCluster, *, ready: bool = True, ports: Any = PORTS, pods: b
 )
 def test_a_service_is_found_by_every_spelling(cluster: FakeCluster, kube: Kube, host: str) -> None:
     assert why_unserved(kube, "n", host, 5555) == "there is no Service kv in namespace n"
+    assert why_unserved(kube, "n", host, 5555, connected=True) is None, "the name is that of something else"
     put(cluster)
     assert why_unserved(kube, "n", host, 5556) == "Service kv does not open port 5556, only 5555, 80"
 
