@@ -16,7 +16,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}]\n" for n in range(60))
 TOO_LARGE = {
-    "many keys": ("".join(f"key{n}: 1\n" for n in range(400_000)), "contains more than 1000 values"),
+    "many keys": ("key: 1\n" * 400_000, "contains more than 1000 values"),
     "many items": ("a: [" + "1," * 2_500_000 + "]", "contains more than 1000 values"),
     "aliases of aliases": (BOMB, "contains more than 1000 values after expansion of its aliases (*name)"),
     "a long text, repeated": (

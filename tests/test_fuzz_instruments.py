@@ -8,6 +8,7 @@ times as long.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import random
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion
 
 from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
@@ -109,7 +109,9 @@ class Offline(Api):
         return {"m": {"id": "m", "root": 1}}
 
 
-API = Offline(Client("http://127.0.0.1:9"), "m", lambda: 1)
+@functools.cache
+def offline() -> Offline:
+    return Offline(Client("http://127.0.0.1:9"), "m", lambda: 1)
 
 
 def response_of(body: str, events: bytes | None = None) -> Response:
@@ -130,11 +132,11 @@ def read(response: Response) -> None:
         lambda: response.id,
         lambda: response.reasoning,
         lambda: response.content_type,
-        lambda: API.error_message(response),
-        lambda: API._false_facts(response.json),
+        lambda: offline().error_message(response),
+        lambda: offline()._false_facts(response.json),
         lambda: without_own_fields(response.json),
         lambda: differences_of(response, response),
-        lambda: API.usage_violations(Answer("", None, response.usage, "")),
+        lambda: offline().usage_violations(Answer("", None, response.usage, "")),
         lambda: summary(exchange(response)),
         lambda: first_difference(exchange(response).fingerprint, exchange(response).fingerprint),
     )
@@ -175,6 +177,8 @@ def test_streams(seed: int) -> None:
 @FUZZ
 @SEEDS
 def test_schemas(seed: int) -> None:
+    from openai.types.chat import ChatCompletion  # takes long, and every worker collects this module
+
     source = random.Random(seed)
     assert isinstance(violations_of(ChatCompletion, damaged(source, CHAT)), list)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import itertools
 import json
 import random
@@ -766,7 +767,10 @@ def test_a_request_is_what_was_asked_for(endpoint: str) -> None:
 # --- a stop string ----------------------------------------------------------------------------------------------------
 
 
-API = Api(Client("http://127.0.0.1:9"), MODEL, lambda: LONGEST)
+@functools.cache
+def api_of_nothing() -> Api:
+    """Made where it is used: every worker collects this module, and the client of OpenAI takes long to import."""
+    return Api(Client("http://127.0.0.1:9"), MODEL, lambda: LONGEST)
 
 
 @given(st.text(alphabet="abc \n\ufffd\u4f60", max_size=40))
@@ -776,7 +780,7 @@ API = Api(Client("http://127.0.0.1:9"), MODEL, lambda: LONGEST)
 @settings(max_examples=200, deadline=None)
 def test_a_stop_string_is_new_where_it_is_found(text: str) -> None:
     with contextlib.suppress(NotJudged):
-        piece = API.pick_stop_string(text)
+        piece = api_of_nothing().pick_stop_string(text)
         assert piece.strip()
         assert "\ufffd" not in piece, "half a character is no text that a client can send"
         assert len(text) // 2 <= text.index(piece)
@@ -786,7 +790,7 @@ def test_a_stop_string_is_new_where_it_is_found(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 def test_a_stop_string_does_not_reach_across_the_end_of_the_reasoning(text: str, seam: int) -> None:
     with contextlib.suppress(NotJudged):
-        piece = API.pick_stop_string(text, seam)
+        piece = api_of_nothing().pick_stop_string(text, seam)
         assert not text.index(piece) < seam < text.index(piece) + len(piece)
 
 
@@ -794,7 +798,7 @@ def test_a_text_of_words_has_a_stop_string() -> None:
     source = random.Random(1)
     for _ in range(20):
         text = " ".join(source.choices(WORDS, k=24))
-        assert text.index(API.pick_stop_string(text)) >= len(text) // 2
+        assert text.index(api_of_nothing().pick_stop_string(text)) >= len(text) // 2
 
 
 def test_the_state_of_the_pods_is_part_of_a_difference() -> None:
@@ -816,7 +820,7 @@ def test_an_engine_that_differs_from_itself_says_nothing_of_its_router() -> None
 
 def test_a_text_that_repeats_itself_is_no_fault() -> None:
     with pytest.raises(NotJudged, match="is repetitive"):
-        API.pick_stop_string("\u4f60" * 24)
+        api_of_nothing().pick_stop_string("\u4f60" * 24)
 
 
 class Canned:
