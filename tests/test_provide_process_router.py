@@ -14,7 +14,7 @@ import yaml
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.progress import Progress
 from fixtures.core.record import EngineServer, StackRecord
-from fixtures.provide.process import probe, router, router_environment
+from fixtures.provide.process import probe, router_environment
 from fixtures.provide.process.launch import stand_up
 from fixtures.provide.process.router import POLICY_OF, router_argv, substitutions
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
@@ -38,10 +38,8 @@ def asked(tmp_path: Path, text: str) -> RouterCommand | None:
     return router_of(load_values(path))
 
 
-def argv(command: RouterCommand, env: RouterEnv, *, publishing: bool = False) -> list[str]:
-    servers = [
-        EngineServer(name=url, url=url, log=None, argv=router.publishing(5550) if publishing else ()) for url in ENGINES
-    ]
+def argv(command: RouterCommand, env: RouterEnv) -> list[str]:
+    servers = [EngineServer(name=url, url=url, log=None) for url in ENGINES]
     return list(router_argv(command, env, servers, "m", host="127.0.0.1", port=9, metrics_port=10))
 
 
@@ -90,16 +88,11 @@ def test_the_command_of_the_router_from_pypi() -> None:
     assert "options of the router: --log-stats -> (none)" in said
 
 
-def test_the_router_from_pypi_hears_what_the_engines_hold() -> None:
+def test_what_stands_for_a_kv_aware_router_is_declared() -> None:
     command = RouterCommand("kvaware", None, 1)
-    words = argv(command, PYPI, publishing=True)
-    assert words[words.index("--policy") + 1] == "kv_aware"
-    assert words[words.index("--kv-event-source") + 1] == f"{ENGINES[0]}=tcp://127.0.0.1:5550"
-    assert words.count("--kv-event-source") == 2
-    assert words[words.index("--kv-event-block-size") + 1] == "128"
-    assert router.Routers(command, PYPI).listens
-    assert not router.Routers(command, OWN).listens, "that one listens to LMCache's controller"
-    assert "registry of the router: LMCache's controller -> KV events of vLLM" in "\n".join(
+    words = argv(command, PYPI)
+    assert words[words.index("--policy") + 1] == "cache_aware"
+    assert "registry of the router: LMCache's controller -> a tree of prefixes" in "\n".join(
         substitutions(command, PYPI)
     )
 
