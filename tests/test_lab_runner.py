@@ -15,11 +15,12 @@ import psutil
 import pytest
 import yaml
 
+from fixtures.core.tree import get_path
 from fixtures.plugin.locks import FINISHED
 from fixtures.provide.process.pairs import MATRIX
-from lab import history, matrix, other_load, runner, selection, suite_run
+from lab import history, matrix, other_load, process_faults, runner, selection, suite_run
 from lab.__main__ import TRIES
-from lab.catalogue import ENCRYPTED, FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids
+from lab.catalogue import ENCRYPTED, FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids, server_with
 from lab.changed_values import changed_config, check_values
 from lab.grouping import in_groups, in_queues, needs_of, runs_alone
 from lab.history import Try
@@ -421,3 +422,49 @@ def test_a_tier_below_the_cache_server_gets_other_keys(tmp_path: Path) -> None:
     key = adapters[0].pop("serde")["master_key_path"]
     assert adapters == [{"type": "fs", "base_path": "/var/lib/lmcache/kv"}]
     assert len(Path(key).read_text()) >= 16
+
+
+def test_words_for_the_cache_server_reach_its_command(tmp_path: Path) -> None:
+    config = changed_config("some", Subject(), server_with("--coordinator-url", "http://c:1"), tmp_path)
+    commands = [
+        container["command"]
+        for one in config.values.extra_objects or []
+        for container in get_path(one, "spec", "template", "spec", "containers", default=[])
+    ]
+    assert commands[0][:2] == ["lmcache", "server"]
+    assert commands[0][-2:] == ["--coordinator-url", "http://c:1"]
+
+
+def with_folder(folder: Path) -> Any:
+    adapter = json.dumps({"type": "fs", "base_path": str(folder)})
+    server = SimpleNamespace(argv=("lmcache", "server", "--l2-adapter", adapter), env={})
+    return SimpleNamespace(record=SimpleNamespace(cache_servers=[server]))
+
+
+def test_the_folder_of_a_tier_is_gone_for_a_while(tmp_path: Path) -> None:
+    folder = tmp_path / "tier"
+    folder.mkdir()
+    (folder / "chunk").write_text("x")
+    with process_faults.without_folder(with_folder(folder)):
+        assert not folder.exists()
+    assert (folder / "chunk").read_text() == "x"
+    with pytest.raises(LabError, match="was there again"), process_faults.without_folder(with_folder(folder)):
+        folder.mkdir()
+    assert (folder / "chunk").read_text() == "x"
+
+
+def test_the_folder_of_a_tier_is_write_protected_for_a_while(tmp_path: Path) -> None:
+    folder = tmp_path / "tier"
+    folder.mkdir()
+    try:
+        with process_faults.write_protected(with_folder(folder)), pytest.raises(OSError):
+            (folder / "chunk").write_text("x")
+    except LabError as error:
+        pytest.skip(f"this file system has no such attribute: {error}")
+    (folder / "chunk").write_text("x")
+
+
+def test_a_stack_without_a_disk_tier_has_no_such_folder() -> None:
+    bench = SimpleNamespace(record=SimpleNamespace(cache_servers=[]))
+    with pytest.raises(LabError, match="no cache server"), process_faults.without_folder(bench):  # type: ignore[arg-type]
+        pass
