@@ -78,7 +78,8 @@ class FakeStack:
         self.limits: list[int | None] = []
         self.operator = SimpleNamespace(limit_files=lambda _, size: self.limits.append(size), start=lambda _: None)
         self.chunk_tokens, self.kv_bytes_per_token = CHUNK, ENTRY // CHUNK
-        self.tier = tier_of("fs", self.server, Folder(self.folder))
+        self.tier = SimpleNamespace(tokens=lambda: None)
+        self.lower = tier_of("fs", self.server, Folder(self.folder))
 
     def kv_shape(self, _: Any) -> Any:
         return SimpleNamespace(keys_per_chunk=1)
@@ -138,7 +139,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
     (tmp_path / "below").mkdir()
     made = FakeStack(tmp_path / "below")
     for module in (tier_damage, tier_outage, tier_size):
-        monkeypatch.setattr(module, "below", lambda _: made.tier)
+        monkeypatch.setattr(module, "below", lambda _: made.lower)
     return made
 
 
@@ -293,7 +294,7 @@ def test_a_folder_is_as_before_also_after_an_error(fake: Any, state: tier_disrup
             fake.folder.mkdir()  # as a program may do that misses it
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), disrupted(fake, fake.tier, state, ()):
+    with pytest.raises(ZeroDivisionError), disrupted(fake, fake.lower, state, ()):
         see()
     assert fake.folder.stat().st_mode == mode
     (fake.folder / "b.data").write_bytes(b"new")
@@ -302,14 +303,14 @@ def test_a_folder_is_as_before_also_after_an_error(fake: Any, state: tier_disrup
 
 def test_entries_that_are_smaller_than_the_log_cannot_be_kept_out(fake: Any) -> None:
     (fake.folder / "a.data").write_bytes(b"small")
-    with pytest.raises(NotJudged, match="no larger than the log"), disrupted(fake, fake.tier, "full", ()):
+    with pytest.raises(NotJudged, match="no larger than the log"), disrupted(fake, fake.lower, "full", ()):
         pass
 
 
 @pytest.mark.parametrize("state", ["slow", "frozen"])
 def test_a_slow_folder_that_nobody_reads_was_not_slow(fake: Any, state: tier_disruption.State) -> None:
     (fake.folder / "a.data").write_bytes(b"content")
-    with pytest.raises(NotJudged, match="nothing was read"), disrupted(fake, fake.tier, state, ["a.data"]):
+    with pytest.raises(NotJudged, match="nothing was read"), disrupted(fake, fake.lower, state, ["a.data"]):
         pass
     assert (fake.folder / "a.data").read_bytes() == b"content"
 
@@ -374,7 +375,7 @@ def test_what_happens_to_the_process_of_a_store(fake: Any) -> None:
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
 def sized(fake: Any, files: int) -> None:
-    fake.tier = tier_of("fs_native", fake.server, Folder(fake.folder), capacity_bytes=files * ENTRY)
+    fake.lower = tier_of("fs_native", fake.server, Folder(fake.folder), capacity_bytes=files * ENTRY)
 
 
 def test_a_tier_that_stays_within_its_size(fake: Any) -> None:
@@ -403,6 +404,16 @@ def test_a_tier_that_forgets_at_its_restart(fake: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tier_size, "renew", away)
     assert tier_size.tier_size(fake, source(), restart=True).share > 1
+
+
+def test_what_does_not_come_into_the_tier_was_not_sent_to_it(fake: Any) -> None:
+    sized(fake, 32)
+    fake.takes = lambda: False
+    with pytest.raises(NotJudged, match="nothing of 4 fresh prompts"):
+        tier_size.tier_size(fake, source(), restart=False)
+    fake.takes = lambda: fake.asked % 4 > 0
+    fake.keeps = 26
+    assert tier_size.tier_size(fake, source(), restart=False).sent_bytes == 66 * ENTRY
 
 
 def test_sizes_that_decide_nothing(fake: Any) -> None:
