@@ -190,7 +190,7 @@ def test_one_failed_engine_blocks_no_request(
 @requirement("RTR-01")
 @pytest.mark.run_disruptive
 def test_the_router_lists_the_models_of_the_engines_that_are_left(stack: Stack, failed: Failed) -> None:
-    """While one of several engines is dead, the router lists the model that the others serve."""
+    """After one of several engines has ended, the router lists the model that the others serve."""
     listed = failed("killed").listed
     assert stack.model in listed, f"expected {stack.model} in the list, got {', '.join(sorted(listed)) or 'no model'}"
 
@@ -198,12 +198,12 @@ def test_the_router_lists_the_models_of_the_engines_that_are_left(stack: Stack, 
 @requirement("RTR-07")
 @pytest.mark.run_disruptive
 def test_a_stream_that_breaks_off_says_so(stack: Stack, failed: Failed) -> None:
-    """A stream whose engine dies ends with an error, or its connection breaks: it never ends as if it was complete."""
+    """A stream whose engine ends has an error at its end, or its connection breaks: it never looks complete."""
     assert stack.routers, "expected a router"
     found = failed("killed")
     found.require_broken_streams()
     assert not found.unseen, (
-        f"expected every stream that breaks off to say so, got {found.unseen} of {found.broken} that ended in good order"
+        f"expected every stream that breaks off to say so, got {found.unseen} of {found.broken} that ended as if complete"
     )
 
 
