@@ -76,6 +76,8 @@ def _judge(pair: Pair, folder: Path, arguments: Sequence[str], *, remove: bool) 
         totals = reporting.load(own / "conformance.json")["totals"]
     except (OSError, ValueError):
         return f"{versions}: not judged: no report, exit code {code}"
+    if totals.get("errored"):
+        return f"{versions}: not judged: {totals['errored']} requirements with an error of the run, see {own}"
     return f"{versions}: " + ", ".join(f"{totals[one]} {one}" for one in VERDICTS if totals.get(one))
 
 

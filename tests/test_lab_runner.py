@@ -18,6 +18,7 @@ import yaml
 from fixtures.core.tree import get_path
 from fixtures.plugin.locks import FINISHED
 from fixtures.provide.process.pairs import MATRIX
+from fixtures.report import report as reporting
 from lab import history, matrix, other_load, process_faults, runner, selection, suite_run
 from lab.__main__ import TRIES
 from lab.catalogue import ENCRYPTED, FAULTS, HEALTHY, Fault, Healthy, Hook, Values, ids, server_with
@@ -399,6 +400,28 @@ def test_the_matrix_says_first_what_it_needs_on_disk(
     assert said == f"{len(MATRIX)} pairs, {len(MATRIX)} to install: {5 * len(MATRIX)} GB at most, 1000 GB free"
     assert matrix.main(["--dry-run", "--remove", "--pair=vllm=1,lmcache=2"]) == 0
     assert matrix.main(["--pair=latest"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("totals", "code", "said"),
+    [
+        ({"conformant": 3, "non-conformant": 1}, 0, "vllm=1,lmcache=2: 3 conformant, 1 non-conformant"),
+        ({"conformant": 3, "errored": 1}, 1, "vllm=1,lmcache=2: not judged: 1 requirements with an error of the run"),
+    ],
+)
+def test_the_row_of_a_pair(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    totals: Any,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(matrix, "incompleteness", lambda *_: None)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(reporting, "load", lambda _: {"totals": totals})
+    assert matrix.main([f"--folder={tmp_path}", "--pair=vllm=1,lmcache=2"]) == code
+    assert capsys.readouterr().out.splitlines()[-1].startswith(said)
 
 
 def test_a_pair_of_the_matrix_without_a_report_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
