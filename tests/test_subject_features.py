@@ -11,7 +11,9 @@ import pytest
 from fixtures.catalogue.features import FEATURES
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, PodRef, Release, SecretRef, Server, StackRecord
+from fixtures.provide.process.recipes import RECIPES
 from fixtures.subject.features import features_of, tier_outlives
+from fixtures.subject.identity import describe
 
 
 def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str, Any]:
@@ -245,3 +247,18 @@ def test_whether_the_next_run_may_find_what_this_one_stores(found: StackRecord, 
     for server in found.cache_servers:
         server.argv = ("lmcache", "server", "--l2-adapter", '{"type":"fs","base_path":"/d"}')
         assert tier_outlives(found)
+
+
+def test_the_model_of_a_folder_by_its_architecture_and_recipe(tmp_path: Path) -> None:
+    recipe = RECIPES["tiny-deepseek"]
+    served = record(model_folder=tmp_path)
+    assert describe(served, features_of(served))["model"] == {"name": "m", "KV bytes/token": None}
+    (tmp_path / "config.json").write_text(json.dumps(recipe.config))
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"name": recipe.name}}))
+    known = describe(served, features_of(served))["model"]
+    assert known["random weights"] == "tiny-deepseek"
+    assert (known["architecture"], known["latent"]) == ("DeepseekV2ForCausalLM", 576)
+    (tmp_path / "config.json").write_text(json.dumps(RECIPES["tiny-granite-hybrid"].config))
+    hybrid = describe(served, features_of(served))["model"]
+    assert hybrid["architecture"] == "GraniteMoeHybridForCausalLM"
+    assert "layers" not in hybrid
