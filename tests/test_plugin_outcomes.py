@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
-from fixtures.plugin import judgement
+from fixtures.plugin import judgement, judgement_options
 from tests.verdict_sessions import (
     ADVISORY,
     CONFTEST,
@@ -35,7 +36,6 @@ pytest_plugins = ("pytester", "tests.verdict_sessions")
 
 JUDGED = [each for each in REQUIREMENTS.values() if not each.planned]
 """The requirements that a test of the suite judges."""
-PLANNED = next((each.id for each in REQUIREMENTS.values() if each.planned), "RES-09")
 VERDICTS = {
     "ACC-01": ("conformant", ""),
     "ACC-02": ("non-conformant", "expected 1 chunk loaded, got 2"),
@@ -383,7 +383,10 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
     assert report["run"]["profiles"] == ["api", "latency", "router"]
     assert report["not_run"]["core"] == sum(each.profile == "core" for each in JUDGED)
     assert report["not_run"]["api"] == sum(each.profile == "api" for each in JUDGED) - 1
-    assert "disk" not in report["not_run"], "what is planned is not run by nobody's choice"
+    planned = len(REQUIREMENTS) - len(JUDGED)
+    assert sum(report["not_run"].values()) == len(REQUIREMENTS) - 1 - planned, (
+        "what is planned is not run by nobody's choice"
+    )
     assert [row["profile"] for row in report["profiles"]] == ["api", "latency", "router"]
 
 
@@ -416,13 +419,10 @@ def test_some_profiles_are_judged_on_request_only(
     [
         (("--profile", "cor"), "*--profiles: unknown profile 'cor' (did you mean core?); profiles: core, api, *"),
         (("--gate", "suit/"), "*--gate: unknown profile 'suit/'*"),
-        (("--gate=disk",), "*--gate: no requirement of profile disk is judged yet*"),
-        (("--profile=remote",), "*--profiles: no requirement of profile remote is judged yet*"),
         (("--requirement=COR-44",), "*--requirement: unknown requirement 'COR-44' (did you mean COR-04?); *"),
         (("--requirement=",), "*--requirement is empty; give at least one name, or omit the option"),
         (("--profiles= ,",), "*--profiles is empty; give at least one name, or omit the option"),
         (("--soak=1d",), "*--soak: '1d' is not a duration such as 90s, 15m or 1h*"),
-        ((f"--requirement={PLANNED}",), f"*--requirement: {PLANNED} is planned: no test checks it yet*"),
         (
             ("--requirement=API-01", "--profile=core"),
             "*API-01 belongs to profile api, which --profiles core does not include*",
@@ -434,6 +434,24 @@ def test_wrong_options_are_usage_errors(run: Run, args: tuple[str, ...], message
     result = run(PASSING, *args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+def test_a_planned_requirement_cannot_be_chosen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = dataclasses.replace(REQUIREMENTS["RES-09"], planned=True)
+    monkeypatch.setattr(judgement_options, "REQUIREMENTS", {**REQUIREMENTS, "RES-09": planned})
+    result = run(PASSING, "--requirement=RES-09")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--requirement: RES-09 is planned: no test checks it yet*"])
+
+
+@pytest.mark.parametrize("option", ["--gate", "--profiles"])
+def test_a_profile_of_which_everything_is_planned_is_a_usage_error(
+    run: Run, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judgement_options, "judged", lambda _: ())
+    result = run(PASSING, f"{option}=remote")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{option}: no requirement of profile remote is judged yet*"])
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
