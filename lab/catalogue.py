@@ -711,7 +711,7 @@ HOOK_FAULTS = (
     Fault(
         "tier-given-up-for-good",
         "inactive",
-        "after one store that failed a tier is never used again, and nothing says so",
+        "after one store that failed a tier is never used again",
         "LM#5270 (after an outage)",
         Hook("give-up-tier", values=DISK),
         ids("TIR-04"),
