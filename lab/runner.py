@@ -90,6 +90,8 @@ class Runner:
                     if self._stopped:
                         return
                     result = lane.run(entry)
+                    if self._stopped and not result.good:
+                        return  # it was ended with the lab: that is no try
                     history.keep(self.tries, history.Try.of(result, self.versions, self._sources))
                     if result.good:  # what was not is run again next time
                         self._keep(entry, result)

@@ -366,6 +366,21 @@ def test_two_lanes_run_every_entry_once_and_the_healthy_ones_first(
         assert lanes[0][start : start + len(wanted)] == wanted, "one stack serves the whole group, in one lane"
 
 
+def test_what_was_ended_with_the_lab_is_no_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(lane: Lane, entry: Fault) -> Result:
+        lane.runner._stopped = True  # as a signal does
+        return Result(entry.id, unproven="the suite wrote no report")
+
+    monkeypatch.setattr(Lane, "run", run)
+    monkeypatch.setattr(runner.Runner, "compared_with", None)
+    monkeypatch.setattr(runner.Runner, "tries", tmp_path / "tries.jsonl")
+    monkeypatch.setattr(runner.Runner, "_known", lambda *_: None)
+    lab = runner.Runner(Subject())
+    assert lab.run(FAULTS[:2]) == []
+    lab.close(keep_logs=False)
+    assert history.read(tmp_path / "tries.jsonl") == []
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_an_event_that_comes_after_the_run_was_not_seeded(tmp_path: Path, finished: bool) -> None:
     run = SimpleNamespace(is_alive=lambda: False)
