@@ -98,6 +98,7 @@ def test_altered_content_of_a_tier_is_detected(
     """A prompt whose content in the tier was altered, or is that of another prompt, is recomputed or refused."""
     found = answer_damaged(stack, prompts, control, how)
     figures(f"tokens loaded of {how} content", found.loaded, "tokens")
+    found.check_read()
     assert not found.loaded, (
         f"expected {how} content of the {found.tier} to be noticed, got {found.loaded} of its {found.whole} tokens loaded: "
         f"{UNNOTICED}"

@@ -19,6 +19,7 @@ from fixtures.core.waiting import poll
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.prometheus import Samples
 from fixtures.experiments import tier_damage, tier_disruption, tier_outage, tier_size
+from fixtures.experiments.losing import Compared
 from fixtures.experiments.tier_disruption import disrupted
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
@@ -194,6 +195,20 @@ def test_a_damaged_prompt_that_is_refused_or_never_answered(fake: Any) -> None:
     fake.stored.clear()
     faults += [None, None, None, NoAnswer("no answer within 30 s", overdue=True)]
     assert damage(fake, "truncated").late == "no answer within 30 s"
+
+
+def test_what_was_loaded_unchanged_came_from_elsewhere() -> None:
+    def answered(number: int) -> Any:
+        return SimpleNamespace(fingerprint=(number,))
+
+    def found(got: int, loaded: int = 1024) -> tier_damage.Damaged:
+        compared = Compared(Any, answered(got), answered(1), answered(2))  # type: ignore[arg-type]
+        return tier_damage.Damaged("fs tier", 4, loaded, 1024, "", "", (compared,), still_served=True)
+
+    with pytest.raises(NotJudged, match="came from elsewhere"):
+        found(1).check_read()
+    found(2).check_read()
+    found(1, loaded=0).check_read()
 
 
 def test_a_tier_that_takes_nothing_is_not_judged(fake: Any) -> None:
