@@ -153,6 +153,22 @@ BROKEN_BY_THE_ROUTER = (*(f"{id_}:{name}" for id_ in ("API-09", "RTR-07") for na
 ROUTED_TWICE = dataclasses.replace(ROUTED, router={"replicaCount": 2}, shows="router-1")
 """The same with two routers."""
 KILLED_ONLY = (*BROKEN_BY_THE_ROUTER, "RTR-03:drained")
+EVICTED = ("CFG-01", "ACC-02", "API-02", "TIR-01")
+RESTARTED = ("CFG-01", "API-02", "TIR-02")
+EVERYTHING_BELOW = (
+    "CFG",
+    "ACT",
+    "ACC-01",
+    "ACC-02",
+    "ACC-03",
+    "ACC-05",
+    "ACC-07",
+    "COR-01",
+    "API-02",
+    "TIR-01",
+    "TIR-02",
+    "TIR-05",
+)
 THROUGH_THE_ROUTER = ("API-09", "RTR-01", "CFG-01")
 
 
@@ -293,6 +309,113 @@ REPORTS = ("CFG-01", "ACC-02", "ACC-03", "ACC-09", "API-04", "API-06")
 SENTINELS = ids("CFG-01 ACT-04 ACC-02 COR-01 API-02")
 """The most sensitive requirements: they run under every fault, so that a check which fires on anything shows. Those that need
 the machine to themselves (LAT, MEM) run under faults of their own link, and in the healthy variants."""
+
+
+def _below(id_: str, kind: Kind, title: str, hook: Hook, expected: str = "TIR-01", **more: Any) -> Fault:
+    """A fault of a tier below the CPU tier; ``hook`` names the fault and has its parameters."""
+    values = REMOTE if id_.startswith("redis-") else DISK
+    tests = RESTARTED if "TIR-02" in expected else EVICTED
+    source = more.pop("source", "source (lmcache/v1/distributed/l2_adapters)")
+    injection = dataclasses.replace(hook, values=values)
+    return Fault(id_, kind, title, source, injection, ids(expected), tests=more.pop("tests", tests), **more)
+
+
+BELOW_FAULTS = (
+    _below(
+        "below-never-written",
+        "inactive",
+        "what is said to be written to the tier below is not",
+        Hook("below-drop"),
+    ),
+    _below(
+        "below-written-late",
+        "inactive",
+        "what is said to be written below is written a minute later, and lost with the cache server",
+        Hook("below-late", {"seconds": 60.0}),
+        "TIR-02",
+    ),
+    _below(
+        "below-holds-little",
+        "inactive",
+        "the tier below keeps the last 40 chunks only, and says nothing",
+        Hook("below-keep-few", {"chunks": 40}),
+    ),
+    _below(
+        "below-not-looked-up",
+        "inactive",
+        "lookups leave out the tier below",
+        Hook("below-never-found"),
+    ),
+    _below(
+        "below-first-chunk-only",
+        "inactive",
+        "of a prompt that is below, only the first chunk is found",
+        Hook("below-first-only"),
+    ),
+    _below(
+        "below-in-another-order",
+        "wrong answer",
+        "the chunks of a prompt come from below in another order",
+        Hook("below-mixed-up"),
+        allowed=ids("ACT-04"),
+    ),
+    _below(
+        "below-counted-as-cpu",
+        "observability",
+        "what came from below is counted as found in the CPU tier",
+        Hook("below-counted-above"),
+    ),
+    _below(
+        "below-slow",
+        "latency",
+        "every load from below waits for three seconds",
+        Hook("below-slow", {"seconds": 3.0}),
+        "TIR-05",
+        slow=True,
+        tests=("CFG-01", "API-02", "TIR-05"),
+    ),
+    _below(
+        "below-emptied-at-start",
+        "inactive",
+        "a cache server that starts removes what is below",
+        Hook("below-empty-at-start"),
+        "TIR-02",
+    ),
+    _below(
+        "below-renamed-at-start",
+        "inactive",
+        "a cache server that was started again gives chunks other names than before",
+        Hook("below-new-names"),
+        "TIR-02",
+    ),
+    _below(
+        "keys-differ-after-a-restart",
+        "inactive",
+        "an engine that was started again makes other keys than before",
+        Hook("new-keys"),
+        "TIR-02",
+        source="V#42625",
+    ),
+    _below(
+        "redis-written-under-other-names",
+        "inactive",
+        "chunks are written to Redis under names that no lookup asks for",
+        Hook("below-lost-names"),
+    ),
+    _below(
+        "redis-renamed-at-start",
+        "inactive",
+        "a cache server that was started again asks Redis for other names than before",
+        Hook("below-new-names"),
+        "TIR-02",
+    ),
+    _below(
+        "redis-counted-as-cpu",
+        "observability",
+        "what came from Redis is counted as found in the CPU tier",
+        Hook("below-counted-above"),
+    ),
+)
 
 VALUES_FAULTS = (
     Fault(
@@ -1961,6 +2084,7 @@ FAULTS: tuple[Fault, ...] = (
     *PROCESS_FAULTS,
     *ADDRESS_FAULTS,
     *NATIVE_FAULTS,
+    *BELOW_FAULTS,
 )
 
 SAMPLE: tuple[str, ...] = (
@@ -2084,6 +2208,8 @@ HEALTHY: tuple[Healthy, ...] = (
             shows="LMCACHE_CHUNK_SIZE=64",
         ),
     ),
+    Healthy("disk-fs", "a tier of files below a small CPU tier", DISK, tests=EVERYTHING_BELOW),
+    Healthy("remote-resp", "a tier in Redis below a small CPU tier", REMOTE, tests=EVERYTHING_BELOW),
     Healthy("small-tier", "a CPU tier of 0.25 GiB, overfilled", SMALL_TIER, tests=CAPACITY),
     Healthy("chunk-1024", "chunks of 1 024 tokens", _env("LMCACHE_CHUNK_SIZE", "1024")),
     # vLLM's CPU attention takes multiples of 32; blocks of 16 are the default on a card, where ``--gpu`` runs.

@@ -22,6 +22,7 @@ SLOW = {
     *("THR-01", "THR-02", "THR-03"),
     *("MEM-01", "MEM-02", "MEM-04"),
     *("CAP-01", "CAP-02", "CAP-03"),
+    *("TIR-01", "TIR-02", "TIR-05"),
 }
 SLOW_TESTS = {
     "test_reloads_are_right_once_the_tier_has_evicted",

@@ -289,6 +289,26 @@ def test_hit(message: str, expected: tuple[object, ...]) -> None:
     assert (hit.request_id, hit.hit_tokens, hit.hit_chunks, hit.asked_chunks) == expected
 
 
+def test_tokens_from_below_the_cpu_tier_are_told_by_the_lookup() -> None:
+    """Recorded with LMCache 0.5.6 and a tier of files; so do 0.5.3 and 0.5.5."""
+    said = "Prefetch request completed (L1+L2): 16/16 retained keys ({} L1, {} L2) in 51.4 ms (external_request_id={}-0-93, "
+    text = "\n".join(
+        NEW.format(said.format(*counts) + "prefetch_request_id=11)")
+        for counts in ((0, 16, "cmpl-b8"), (0, 16, "cmpl-b8"), (16, 0, "cmpl-a7"))
+    )
+    facts = read_log(text)
+    assert facts.below_tokens("cmpl-b8", 256) == 4096, "a repeated lookup counts once"
+    assert facts.below_tokens("cmpl-a7", 256) == 0
+    assert facts.below_tokens("cmpl-b8", 256, KvShape(2, 2)) == 2048
+    assert facts.below_tokens("cmpl-c9", 256) is None
+    assert (
+        read_log(NEW.format("Reqid: a-1, Total tokens 9, LMCache hit tokens: 8, need to load: 8")).below_tokens(
+            "a-1", 256
+        )
+        is None
+    )
+
+
 def test_a_pending_lookup_is_no_hit() -> None:
     assert read_log(NEW.format("Reqid: a-1, Total tokens 1080, LMCache hit tokens: None.")).hits == ()
 

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from fixtures.evidence.metrics import (
-    EXPECTED_METRICS,
     CacheCounters,
     CounterReset,
     EngineCounters,
     TierSize,
-    missing_metrics,
 )
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import FULL, KvShape
+from fixtures.evidence.watched import EXPECTED_METRICS, missing_metrics
 
 DATA = Path(__file__).parent / "data" / "evidence"
 
@@ -220,6 +219,31 @@ def test_every_generation_of_servers(write: str, read: str, evicted: str) -> Non
     counters = CacheCounters.read(exposition(**{write: 8, read: 4, evicted: 2}), 256)
     assert counters.flavour == "multi-process"
     assert (counters.stored_tokens, counters.read_tokens, counters.evicted) == (2048, 1024, 2)
+
+
+BELOW = """\
+lmcache_mp_l1_write_chunks_total{l1_tag="_default"} 192.0
+lmcache_mp_lookup_hit_tokens_total{cache_salt="",model_name="/models/tiny"} 12288.0
+lmcache_mp_lookup_hit_l1_tokens_total{cache_salt="",model_name="/models/tiny"} 4096.0
+lmcache_mp_lookup_hit_l2_tokens_total{cache_salt="",model_name="/models/tiny"} 8192.0
+lmcache_mp_l2_store_completed_objects_chunks_total 160.0
+lmcache_mp_l2_prefetch_load_completed_chunks_total 32.0
+lmcache_mp_l2_usage_bytes{l2_name="fs"} 1.6777216e+08
+"""
+"""Of a recording of LMCache 0.5.6 with a tier of files: ten prompts of 4 097 tokens, and two that came from below."""
+
+
+def test_a_tier_below_the_cpu_tier_has_counters_of_its_own() -> None:
+    found = cache(BELOW)
+    assert (found.below_hit_tokens, found.below_loaded_tokens, found.below_stored_tokens) == (8192, 8192, 40960)
+    assert found.stored_tokens == 192 * 256, "what came from below was written to the CPU tier, too"
+    assert found.newly_stored_tokens == 40960
+    assert cache(COLD).below_hit_tokens is None
+    assert cache(COLD).newly_stored_tokens == cache(COLD).stored_tokens
+    older = cache("".join(line for line in BELOW.splitlines(keepends=True) if "hit_l" not in line))  # 0.5.3
+    assert (older.below_hit_tokens, older.below_loaded_tokens) == (None, 8192)
+    two = cache(BELOW, KvShape(2, 2))
+    assert two.below_stored_tokens == 20480, "two ranks have two keys for a chunk"
 
 
 @pytest.mark.parametrize("name", ["l1_allocation_failure_chunks_total", "l1_allocation_failure_total"])

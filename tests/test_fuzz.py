@@ -22,9 +22,10 @@ from fixtures.catalogue.signatures import SIGNATURES
 from fixtures.evidence import sse
 from fixtures.evidence.logs.crash import first_error
 from fixtures.evidence.logs.reader import LogReader
-from fixtures.evidence.metrics import CacheCounters, EngineCounters, missing_metrics
+from fixtures.evidence.metrics import CacheCounters, EngineCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import KvShape
+from fixtures.evidence.watched import missing_metrics
 from tests.fuzzing import BATCH, INPUTS, for_seeds
 
 if TYPE_CHECKING:

@@ -61,6 +61,10 @@ def test_commands_and_their_replies(port: int) -> None:
         with pytest.raises(SubjectFault, match="unknown command"):
             store.ask("NO-SUCH")
         assert store.ask("DEL", "key") == 1
+        trip_s, bytes_per_s = store.read_s()
+        assert 0 < trip_s < 1
+        assert bytes_per_s > 1e6
+        assert store.ask("DBSIZE") == 0, "nothing is left of the measurement"
 
 
 def test_a_store_with_a_password_serves_who_has_none_nothing(port: int) -> None:

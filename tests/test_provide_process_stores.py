@@ -14,11 +14,11 @@ from fixtures.core.progress import Progress
 from fixtures.core.record import StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.evidence.adapters import adapters_of
-from fixtures.instruments.store import StoreClient
+from fixtures.instruments.store import PASSWORD, StoreClient
 from fixtures.provide.process import lower_tiers, probe
 from fixtures.provide.process.commands import commands_of, stores_of
 from fixtures.provide.process.launch import check_stores, stand_up
-from fixtures.provide.process.lower_tiers import PASSWORD, Stores, local_adapters, program_of
+from fixtures.provide.process.lower_tiers import Stores, local_adapters, program_of
 from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among

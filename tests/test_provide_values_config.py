@@ -33,12 +33,10 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
     assert config.name == name
     assert config.values_path == CONFIGS / name / "values.yaml"
     command = render_engine(config.values)
-    assert command.connector
+    assert command.connector or "--kv-offloading-size" in command.argv
     assert not command.duplicates, "Helm 4 refuses a variable that is given twice, and CFG-03 finds it"
-    below = {"disk", "remote"} & set(
-        config.expect.profiles
-    )  # judged beside the embedded default, for what that has not
-    assert ({"core"} if below else set(PROFILES)) <= set(config.expect.profiles)
+    lower = {"disk", "remote"} & set(config.expect.profiles)  # beside the embedded default, for what that does not have
+    assert lower or set(PROFILES) <= set(config.expect.profiles)
     assert config.describe().startswith(f"{name} (")
     assert "\n" not in config.describe()
 
@@ -46,7 +44,8 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
 def test_the_shipped_configurations() -> None:
     routed = ("router-kv", "router-prefix", "router-session", "two-engines")
     single = ("cpu-cluster", "cpu-offload", "disk", "embedded", "gpu-multi-process", "gpu-small", "remote")
-    assert available(CONFIGS) == tuple(sorted(single + routed))
+    native = ("native-cpu", "native-offload")
+    assert available(CONFIGS) == tuple(sorted(single + routed + native))
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"
@@ -82,10 +81,7 @@ def test_a_values_file_alone_has_defaults(folder: Path) -> None:
     path.write_text(VALUES, encoding="utf-8")
     config = load_config(str(path), folder)
     assert (config.name, config.expect.device, config.expect.model.source) == ("other", "any", "as-values")
-    below = {"disk", "remote"} & set(
-        config.expect.profiles
-    )  # judged beside the embedded default, for what that has not
-    assert ({"core"} if below else set(PROFILES)) <= set(config.expect.profiles)
+    assert set(PROFILES) <= set(config.expect.profiles)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,18 @@ def large() -> dict[str, Any]:
     return reporting.build(fold(cases), run, [{"config": "embedded", "stack": "process"}])
 
 
+def test_tokens_from_below_the_cpu_tier_are_a_source_of_their_own_where_there_is_one() -> None:
+    plain = plots.token_sources([plots.Sources("TTFT 12 ms", 1, 0, 2048)])
+    below = plots.token_sources(
+        [plots.Sources("TTFT 12 ms", 1, 0, 2048, 1024), plots.Sources("TTFT 9 ms", 1, 0, 2048, 0)]
+    )
+    within(below)
+    assert not any("below" in text for text in texts(plain))
+    assert "1 computed + 1024 loaded + 1024 from below the CPU tier" in texts(below)
+    assert "1 computed + 2048 loaded" in texts(below)
+    assert "from below the CPU tier" in texts(below)
+
+
 def test_a_large_report_is_quick_and_small(tmp_path: Path) -> None:
     begin = time.process_time()
     reporting.write(large(), tmp_path)

@@ -49,6 +49,9 @@ def test_sources_add_up_and_are_readable() -> None:
     sources = TokenSources(57, 128, 1024)
     assert sources.total == 1209
     assert str(sources) == "57 computed + 128 GPU hit + 1024 loaded"
+    told = TokenSources(57, 128, 1024, from_below=512)
+    assert str(told) == "57 computed + 128 GPU hit + 1024 loaded (512 of them from below the CPU tier)"
+    assert told.total == 1209
 
 
 def test_sources_of_a_real_exposition() -> None:

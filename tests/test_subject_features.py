@@ -12,6 +12,7 @@ from fixtures.catalogue.features import FEATURES
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, PodRef, Release, SecretRef, Server, StackRecord
 from fixtures.provide.process.recipes import RECIPES
+from fixtures.report.page import identity
 from fixtures.subject.features import features_of, tier_outlives
 from fixtures.subject.identity import describe
 
@@ -217,6 +218,25 @@ def test_the_tiers_of_a_cache_server_are_those_of_its_command(
     assert tiers & set(features_of(found).unsupported) == set(unsupported.split())
     found.cache_servers[0].argv = ("sh", "-c", "lmcache server")
     assert not tiers & {*features_of(found).supported, *features_of(found).unsupported}
+
+
+def test_the_report_names_the_tiers_below_without_their_place() -> None:
+    found = record(cache_server="kv", connector=connector("LMCacheMPConnector"))
+    assert "tiers_below" not in describe(found, features_of(found))
+    found.cache_servers[0].argv = ("lmcache", "server", "--l2-adapter", FS, "--l2-adapter", RESP)
+    told = describe(found, features_of(found))
+    assert told["tiers_below"] == ["fs (disk)", "resp (remote)"]
+    subject = dict.fromkeys(("stack", "config", "chart", "values_digest", "driver", "kubernetes", "host")) | {
+        "device": "cpu",
+        "versions": {},
+        "model": None,
+        "connector": None,
+        "parallel": None,
+        "images": [],
+        "gpu": [],
+        "features": {"supported": [], "unsupported": []},
+    }
+    assert dict(identity(subject | told))["tiers below the CPU tier"] == "fs (disk), resp (remote)"
 
 
 def test_a_disk_in_process_is_forgotten_at_a_restart() -> None:

@@ -961,6 +961,10 @@ def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
     assert not stack.tier.holds(prompt), "the server has begun again"
     stack.complete(prompt)
     assert stack.tier.holds(prompt)
+    stack.tier.forget()
+    assert not stack.tier.holds(prompt), "the suite has cleared it"
+    stack.complete(prompt)
+    assert stack.tier.holds(prompt)
     cache.cache = {}
     assert not stack.tier.holds(prompt)
 

@@ -13,6 +13,7 @@ This module runs under the engine's own interpreter: standard library only, no i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -33,7 +34,7 @@ FOLDER = Path(__file__).resolve().parent
 CONTROL = FOLDER / "control.json"
 FIRED = FOLDER / "fired.jsonl"
 
-_state: dict[str, Any] = {"stamp": None, "fault": {}, "deaf": False}
+_state: dict[str, Any] = {"stamp": None, "fault": {}, "deaf": False, "started": None}
 _memory: dict[str, Any] = {}
 """What a fault keeps between two calls (another request's chunk, leaked bytes); emptied when the fault changes."""
 _lock = threading.Lock()
@@ -564,6 +565,9 @@ def _no_salt(original: Any) -> Any:
         elif params("own-keys"):
             fired("made keys that no other engine has")
             options["cache_salt"] = f"{options.get('cache_salt') or ''}own"
+        elif _since_start("new-keys"):
+            fired("an engine that was started again makes other keys than before")
+            options["cache_salt"] = f"{options.get('cache_salt') or ''}new"
         return original(self, *args, **options)
 
     return create
@@ -579,6 +583,126 @@ def _tracker(original: Any) -> Any:
             self.cache_salt = f"{self.cache_salt}{adapter.lora_name}"
 
     return init
+
+
+# ------------------------------------------------------------------------- a tier below host memory (cache server)
+
+
+def _since_start(hook: str) -> bool:
+    """Whether a fault is on, and was when this process was started."""
+    return _state["started"] == hook and params(hook) is not None
+
+
+def _file_name(original: Any) -> Any:
+    @functools.wraps(original)
+    def name(key: Any) -> str:
+        found: str = original(key)
+        if _since_start("below-new-names"):
+            fired("a cache server that was started again gives chunks below other names")
+            return f"new-{found}"
+        if _memory.get("writing") == threading.get_ident():
+            return f"lost-{found}"
+        return found
+
+    return name
+
+
+def _empty_at_start(original: Any) -> Any:
+    @functools.wraps(original)
+    def init(self: Any, config: Any) -> None:
+        files = list(Path(config.base_path).glob("*.data"))
+        if files and params("below-empty-at-start"):
+            fired(f"removed {len(files)} chunks that were below when the cache server was started")
+            for file in files:
+                file.unlink(missing_ok=True)
+        original(self, config)
+
+    return init
+
+
+def _write_below(original: Any) -> Any:
+    @functools.wraps(original)
+    async def write(self: Any, keys: Any, objects: Any, task_id: Any) -> None:
+        if params("below-drop"):
+            fired(f"said that {len(keys)} chunks were written below, and wrote none")
+            keys, objects = [], []
+        elif wanted := params("below-late"):
+            for key, one in zip(keys, objects, strict=True):
+                self._loop.call_later(wanted["seconds"], self._key_to_path(key).write_bytes, bytes(one.byte_array))
+            fired(f"said that {len(keys)} chunks were written below, and writes them later")
+            keys, objects = [], []
+        await original(self, keys, objects, task_id)
+        if wanted := params("below-keep-few"):
+            files = sorted(self._base_path.glob("*.data"), key=lambda file: file.stat().st_mtime)
+            for file in files[: -wanted["chunks"]]:
+                fired("removed the oldest chunk below")
+                file.unlink(missing_ok=True)
+
+    return write
+
+
+def _look_below(original: Any) -> Any:
+    @functools.wraps(original)
+    async def look(self: Any, keys: Any, task_id: Any) -> None:
+        _memory["first"] = keys[0] if keys else None
+        await original(self, keys, task_id)
+
+    return look
+
+
+def _is_below(original: Any) -> Any:
+    @functools.wraps(original)
+    async def exists(self: Any, key: Any) -> bool:
+        found: bool = await original(self, key)
+        if found and params("below-never-found"):
+            fired("a lookup did not find a chunk that is below")
+            return False
+        if found and params("below-first-only") and key != _memory.get("first"):
+            fired("a lookup found the first chunk below only")
+            return False
+        return found
+
+    return exists
+
+
+def _read_below(original: Any) -> Any:
+    @functools.wraps(original)
+    async def read(self: Any, keys: Any, objects: Any, task_id: Any) -> None:
+        if wanted := params("below-slow"):
+            fired(f"kept a load of {len(keys)} chunks from below waiting")
+            await asyncio.sleep(wanted["seconds"])
+        elif len(keys) > 1 and params("below-mixed-up"):
+            fired(f"gave {len(keys)} chunks from below in another order")
+            keys = [*keys[1:], keys[0]]
+        await original(self, keys, objects, task_id)
+
+    return read
+
+
+def _write_to_store(original: Any) -> Any:
+    @functools.wraps(original)
+    def write(self: Any, keys: Any, objects: Any) -> Any:
+        if params("below-lost-names"):
+            fired(f"wrote {len(keys)} chunks below under names that nobody asks for")
+            _memory["writing"] = threading.get_ident()
+        try:
+            return original(self, keys, objects)
+        finally:
+            _memory.pop("writing", None)
+
+    return write
+
+
+def _prefetch_result(original: Any) -> Any:
+    @functools.wraps(original)
+    def result(self: Any, *args: Any, **options: Any) -> Any:
+        found = original(self, *args, **options)
+        if found is not None and found.l2_hit_count and params("below-counted-above"):
+            fired("counted what came from below as found in the CPU tier")
+            return dataclasses.replace(found, l1_hit_cells=found.l2_hit_cells, l2_hit_cells=found.l1_hit_cells)
+        return found
+
+    return result
 
 
 # ---------------------------------------------------------------------- the tier below host memory (cache server)
@@ -1033,6 +1157,27 @@ def _storage_manager(module: Any) -> None:
     _wrap(module.StorageManager, "finish_read_prefetched", _finish_read)
 
 
+def _files_below(module: Any) -> None:
+    _wrap(module, "_object_key_to_filename", _file_name)
+    for name, make in (
+        ("__init__", _empty_at_start),
+        ("_execute_store", _write_below),
+        ("_execute_lookup", _look_below),
+        ("_key_exists_on_disk", _is_below),
+        ("_execute_load", _read_below),
+    ):
+        _wrap(module.FSL2Adapter, name, make)
+
+
+def _store_below(module: Any) -> None:
+    _wrap(module, "_object_key_to_string", _file_name)
+    _wrap(module.NativeConnectorL2Adapter, "submit_store_task", _write_to_store)
+
+
+def _prefetch_controller(module: Any) -> None:
+    _wrap(module.PrefetchController, "query_prefetch_result", _prefetch_result)
+
+
 def _lru_policy(module: Any) -> None:
     _wrap(module.LRUEvictionPolicy, "get_eviction_actions", _eviction_actions)
     _wrap(module.LRUEvictionPolicy, "on_keys_touched", _keys_touched)
@@ -1047,6 +1192,7 @@ def _fs_adapter(module: Any) -> None:
     _wrap(adapter, "_execute_load", _l2_load)
     _wrap(adapter, "submit_load_task", _l2_loaded)
     _wrap(adapter, "query_load_result", _l2_result)
+    _files_below(module)
 
 
 def _l2_base(module: Any) -> None:
@@ -1112,6 +1258,8 @@ TARGETS = {
     "lmcache.v1.distributed.eviction_policy.lru": _lru_policy,
     "lmcache.v1.distributed.l2_adapters.fs_l2_adapter": _fs_adapter,
     "lmcache.v1.distributed.l2_adapters.base": _l2_base,
+    "lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter": _store_below,
+    "lmcache.v1.distributed.storage_controllers.prefetch_controller": _prefetch_controller,
     "lmcache.v1.distributed.storage_controllers.eviction_controller": _l2_eviction,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "lmcache.integration.vllm.lmcache_mp_connector": _connector,
@@ -1166,6 +1314,18 @@ HOOKS = frozenset(
         "no-salt",
         "adapter-in-key",
         "own-keys",
+        "new-keys",
+        "below-drop",
+        "below-late",
+        "below-keep-few",
+        "below-never-found",
+        "below-first-only",
+        "below-mixed-up",
+        "below-slow",
+        "below-counted-above",
+        "below-empty-at-start",
+        "below-new-names",
+        "below-lost-names",
         "other-model",
         "other-option",
         "keep-blocks",
@@ -1226,6 +1386,7 @@ def install() -> None:
     sys.meta_path.insert(0, _Finder())
     _wrap(logging.StreamHandler, "emit", _emit)
     _state["deaf"] = params("deaf-when-restarted") is not None  # it was started while the fault was on
+    _state["started"] = fault().get("hook")
     if params("ignore-sigterm"):
         _ignore_sigterm()
     _other_model()

@@ -1,0 +1,271 @@
+"""Tiers below the CPU tier, on a stack whose tiers forget, lie and fail as it is chosen here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.catalogue import limits
+from fixtures.core.deadlines import Deadlines
+from fixtures.core.errors import NotJudged
+from fixtures.evidence.adapters import Adapter
+from fixtures.evidence.metrics import CacheCounters
+from fixtures.experiments import lower_tiers
+from fixtures.experiments.lower_tiers import Below, measure_below, reload_evicted, restart
+from fixtures.instruments.prompts import Prompt, Prompts
+from fixtures.instruments.response import Response
+from fixtures.subject.exchange import Exchange, TokenSources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK, CAPACITY = 16, 64 * 16
+Key = tuple[int, ...]
+
+
+@dataclass
+class FakeStack:
+    """A GPU copy, a CPU tier that evicts what is oldest, and a tier below it."""
+
+    writes: bool = True
+    counted_above: bool = False
+    """Lookups and log count what came from below as found in the CPU tier."""
+    never_evicts: bool = False
+    clears: bool = True
+    keeps: bool = True
+    """Whether the tier below keeps what it holds over a restart."""
+    policy: str = "LRU"
+    notices: bool = True
+    serves: bool = True
+    gpu: set[Key] = field(default_factory=set)
+    cpu: list[Key] = field(default_factory=list)
+    below: set[Key] = field(default_factory=set)
+    hits: int = 0
+    below_hits: int = 0
+    below_loads: int = 0
+    written: int = 0
+    evicted: int = 0
+    did: list[str] = field(default_factory=list)
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        server = SimpleNamespace(name="kv", clear=self.clear, read_locked=lambda: 0)
+        self.log = SimpleNamespace(
+            position=lambda: 0, text=lambda _: "LMCache server is unhealthy" if self.notices else ""
+        )
+        self.engine = SimpleNamespace(
+            name="e", cache_server=server, log=self.log, counters=lambda: SimpleNamespace(preemptions=0)
+        )
+        self.context = SimpleNamespace(deadlines=Deadlines(counted_s=0.01))
+        self.record = SimpleNamespace(kv_bytes_per_token=1, device="cpu")
+        self.link_bytes_per_s = 1e12
+        self.cache = SimpleNamespace(counters=self.counters, since=self.since)
+        self.tier = SimpleNamespace(
+            capacity_tokens=lambda: CAPACITY,
+            evicts_by_age=self.policy == "LRU",
+            eviction_policy=self.policy,
+            forget=lambda: self.did.append("forgot"),
+            below=SimpleNamespace(
+                required=lambda: (Adapter("fs", "disk", path="/kv"),),
+                await_stored=lambda tokens, before: self.written * CHUNK - (before.below_stored_tokens or 0),
+                forget_pages=lambda: self.did.append("pages"),
+                read_s=lambda size: size * 1e-9,
+            ),
+        )
+        self.accounting = SimpleNamespace(cache_delta=self.delta, log_of=self.log_of)
+
+    # --- counters -------------------------------------------------------------------------------------------------
+    def counters(self, _: Any = None) -> CacheCounters:
+        return CacheCounters(
+            hit_tokens=self.hits * CHUNK,
+            below_hit_tokens=self.below_hits * CHUNK,
+            below_loaded_tokens=self.below_loads * CHUNK,
+            below_stored_tokens=self.written * CHUNK,
+            evicted=self.evicted,
+            usage_ratio=len(self.cpu) * CHUNK / CAPACITY,
+        )
+
+    def since(self, _: Any, before: CacheCounters, tokens: int, until: Any) -> CacheCounters:
+        return self.counters().delta(before)
+
+    def delta(self, exchange: Exchange, until: Any) -> CacheCounters:
+        assert isinstance(exchange.cache_before, CacheCounters)
+        return self.counters().delta(exchange.cache_before)
+
+    def log_of(self, exchange: Exchange) -> Any:
+        found = exchange.sources.from_below or 0
+        facts = SimpleNamespace(below_tokens=lambda *_: found)
+        return SimpleNamespace(facts=lambda until: facts)
+
+    # --- tiers ----------------------------------------------------------------------------------------------------
+    def clear(self, *, force: bool) -> None:
+        assert not force
+        if not self.clears:
+            raise NotJudged("POST /cache/clear: HTTP 404")
+        self.cpu.clear()
+
+    def clear_prefix_cache(self) -> None:
+        self.gpu.clear()
+
+    def complete(self, prompt: Prompt, **_: Any) -> Exchange:
+        self.sent += 1
+        before = self.counters()
+        keys = [prompt.ids[: CHUNK * (number + 1)] for number in range(prompt.whole_chunk_tokens // CHUNK)]
+        on_gpu = sum(key in self.gpu for key in keys)
+        found = [key for key in keys if key in self.cpu or key in self.below]
+        lower = [key for key in found if key not in self.cpu]
+        loaded = max(len(found) - on_gpu, 0)
+        from_below = len(lower) if loaded else 0
+        self.hits += len(found)
+        self.below_loads += from_below
+        self.below_hits += 0 if self.counted_above else from_below
+        for key in keys:
+            self.gpu.add(key)
+            if key not in self.cpu:
+                self.cpu.append(key)
+            if key not in self.below and self.writes:
+                self.below.add(key)
+                self.written += 1
+        while len(self.cpu) > CAPACITY // CHUNK and not self.never_evicts:
+            self.cpu.pop(0)
+            self.evicted += 1
+        told = 0 if self.counted_above else from_below
+        sources = TokenSources(
+            prompt.tokens - (on_gpu + loaded) * CHUNK, on_gpu * CHUNK, loaded * CHUNK, from_below=told * CHUNK
+        )
+        took = 0.001 * sources.computed
+        response = Response(200, {}, json.dumps({"id": "r"}), total_s=took, content_s=(took,))
+        return Exchange(prompt, {}, response, "e", tokens=sources, cache_before=before)
+
+    def complete_concurrently(self, prompts: Any, *, at_once: int) -> None:
+        for prompt in prompts:
+            self.complete(prompt)
+
+    def restarted(self, name: str) -> None:
+        self.did.append(name)
+        if name == "kv":
+            self.cpu.clear()
+            if not self.keeps:
+                self.below.clear()
+        else:
+            self.gpu.clear()
+
+
+def source(scope: str = "t") -> Prompts:
+    return Prompts(3, scope, CHUNK, 40 * CHUNK)
+
+
+def control(stack: FakeStack) -> Any:
+    return SimpleNamespace(
+        answer=lambda prompt, _: stack.complete(prompt), complete=lambda prompt, _: stack.complete(prompt)
+    )
+
+
+def evicted(stack: FakeStack) -> Any:
+    return reload_evicted(stack, source(), control(stack))  # type: ignore[arg-type]
+
+
+def test_what_was_evicted_is_loaded_from_below_and_counted_there() -> None:
+    stack = FakeStack()
+    found = evicted(stack)
+    assert len(found) == lower_tiers.READ
+    for one in found:
+        assert one.again.sources.loaded == one.prompt.whole_chunk_tokens
+        assert one.counts == dict.fromkeys(("lookups", "loads", "log"), one.prompt.whole_chunk_tokens)
+        one.check_evicted()
+    assert stack.written * CHUNK >= 4 * CAPACITY
+    assert "pages" in stack.did
+
+
+def test_a_tier_that_holds_nothing_gives_nothing_back() -> None:
+    found = evicted(FakeStack(writes=False))
+    assert [one.again.sources.loaded for one in found] == [0] * lower_tiers.READ
+    for one in found:
+        one.check_evicted()
+
+
+def test_counts_that_contradict_each_other_are_told_apart() -> None:
+    (one, *_) = evicted(FakeStack(counted_above=True))
+    whole = one.prompt.whole_chunk_tokens
+    assert one.counts == {"lookups": 0, "loads": whole, "log": 0}
+    one.check_evicted()
+
+
+def test_what_the_cpu_tier_may_hold_still_proves_nothing() -> None:
+    with pytest.raises(NotJudged, match="counts only 0 chunks as evicted"):
+        evicted(FakeStack(never_evicts=True))
+    with pytest.raises(NotJudged, match="evicts by NOOP"):
+        evicted(FakeStack(policy="NOOP"))
+    (one, *_) = evicted(FakeStack())
+    with pytest.raises(NotJudged, match="still held a part"):
+        lower_tiers.Evicted(one.prompt, one.expected, one.again, {"lookups": CHUNK, "log": CHUNK}).check_evicted()
+
+
+def test_the_way_below_is_cleared_or_flooded() -> None:
+    stack = FakeStack()
+    below = Below(stack, source())  # type: ignore[arg-type]
+    prompt = source("p").unique(chunks=4)
+    assert below.store(prompt).sources.computed == prompt.tokens
+    below.clear_above()
+    assert (stack.cpu, stack.gpu) == ([], set())
+    assert "forgot" in stack.did
+    assert stack.complete(prompt).sources.from_below == 4 * CHUNK
+    stack.clears, sent = False, stack.sent
+    below.clear_above()
+    assert stack.sent - sent >= lower_tiers.SHARE
+    assert stack.complete(prompt).sources.from_below == 4 * CHUNK
+
+
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def killed(stack: FakeStack, part: Any) -> Iterator[Any]:
+        found = SimpleNamespace(acted=1.0, events=[], timeline="")
+        yield found
+        stack.restarted(part.name)
+
+    monkeypatch.setattr(lower_tiers, "killed", killed)
+    monkeypatch.setattr(lower_tiers, "first_reload", lambda stack, _: 3.0 if stack.serves else None)
+    monkeypatch.setattr(limits, "DEGRADED_S", 0.01)
+
+
+@pytest.mark.usefixtures("kills")
+@pytest.mark.parametrize("engine_too", [False, True])
+def test_what_was_written_below_survives_a_restart(engine_too: bool) -> None:
+    stack = FakeStack()
+    found = restart(stack, source(), control(stack), engine_too=engine_too)  # type: ignore[arg-type]
+    assert [one.sources.loaded for _, one in found.kept] == [lower_tiers.CHUNKS * CHUNK] * lower_tiers.KEPT
+    assert len(found.interrupted) == lower_tiers.KEPT
+    found.check_from_below()
+    assert [name for name in stack.did if name not in {"pages", "forgot"}] == ["kv", *(["e"] if engine_too else [])], (
+        "the server first"
+    )
+    assert found.serves_s == 2.0
+
+
+@pytest.mark.usefixtures("kills")
+def test_what_a_restart_loses_is_seen_and_what_serves_nothing_is_not_judged() -> None:
+    stack = FakeStack(keeps=False, notices=False)
+    found = restart(stack, source(), control(stack), engine_too=False)  # type: ignore[arg-type]
+    assert [one.sources.loaded for _, one in found.kept] == [0] * lower_tiers.KEPT
+    found.check_from_below()
+    stack = FakeStack(counted_above=True)
+    with pytest.raises(NotJudged, match="did not come from below"):
+        restart(stack, source(), control(stack), engine_too=False).check_from_below()  # type: ignore[arg-type]
+    stack = FakeStack(serves=False)
+    with pytest.raises(NotJudged, match="nothing was stored and loaded"):
+        restart(stack, source(), control(stack), engine_too=False)  # type: ignore[arg-type]
+
+
+def test_pairs_count_only_where_the_reload_came_from_below() -> None:
+    stack = FakeStack()
+    found = measure_below(stack, source())  # type: ignore[arg-type]
+    assert found.ratio.high < 0.9
+    assert found.transfer_s == pytest.approx(found.loaded_tokens * (1e-9 + 1e-12))
+    with pytest.raises(NotJudged, match="no repeat was loaded"):
+        measure_below(FakeStack(writes=False), source())  # type: ignore[arg-type]

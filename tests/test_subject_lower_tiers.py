@@ -1,0 +1,156 @@
+"""Which tiers are below the CPU tier, and which tokens are told to come from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.core.deadlines import Deadlines
+from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
+from fixtures.core.processes import ProcessRef
+from fixtures.core.record import EngineServer, Server, StackRecord
+from fixtures.evidence.metrics import CacheCounters
+from fixtures.instruments import disk
+from fixtures.instruments.store import PASSWORD, StoreClient
+from fixtures.subject.exchange import TokenSources
+from fixtures.subject.lower_tiers import LowerTiers
+
+CONNECTOR = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"})
+BEFORE = CacheCounters(hit_tokens=100, below_hit_tokens=50, below_loaded_tokens=50)
+PROCESS = ProcessRef(pid=1, started=0.0)
+
+
+def tiers(
+    *specs: dict[str, Any],
+    counters: tuple[CacheCounters, ...] = (),
+    server: bool = True,
+    argv: tuple[str, ...] | None = None,
+    env: dict[str, str] | None = None,
+    stores: tuple[Server, ...] = (),
+) -> LowerTiers:
+    words = ("lmcache", "server", *(word for spec in specs for word in ("--l2-adapter", json.dumps(spec))))
+    own = Server(name="kv", url="http://kv", argv=words if argv is None else argv, env=env or {}, process=PROCESS)
+    engine = EngineServer(
+        name="e",
+        url="http://e",
+        argv=("vllm", "--kv-transfer-config", CONNECTOR),
+        cache_server="kv" if server else None,
+        env={} if server else {"LMCACHE_LOCAL_DISK": "file:///d"},
+    )
+    record = StackRecord(
+        id="x",
+        kind="process",
+        config="c",
+        folder=Path(),
+        model="m",
+        engines=[engine],
+        cache_servers=[own],
+        stores=list(stores),
+    )
+    left = list(counters)
+    subject = SimpleNamespace(
+        record=record,
+        engine=SimpleNamespace(cache_server=SimpleNamespace(server=own) if server else None),
+        context=SimpleNamespace(deadlines=Deadlines(counted_s=0.05)),
+    )
+    cache = SimpleNamespace(counters=lambda _=None: left.pop(0) if len(left) > 1 else left[0], before=lambda _: BEFORE)
+    return LowerTiers(subject, cache)  # type: ignore[arg-type]
+
+
+FS, RESP = {"type": "fs", "base_path": "/kv"}, {"type": "resp", "host": "127.0.0.1", "port": 7}
+
+
+def test_tiers_are_those_of_the_cache_server() -> None:
+    assert [one.type for one in tiers(FS, RESP).required()] == ["fs", "resp"]
+    with pytest.raises(NotApplicable, match="no tier below"):
+        tiers().required()
+    with pytest.raises(NotJudged, match="not known here"):
+        tiers(argv=("sh", "-c", "lmcache server")).required()
+    with pytest.raises(NotJudged, match="in process counts no tokens by tier"):
+        tiers(server=False).required()
+    assert tiers(argv=("lmcache", "server", "--l2-adapter", "{")).adapters == ()
+
+
+@pytest.mark.parametrize(
+    ("sources", "hits", "below", "loads", "expected"),
+    [
+        (TokenSources(100, 0, 0), 0, 0, 0, 0),
+        (TokenSources(1, 0, 1024), 1024, 0, 0, 0),
+        (TokenSources(1, 0, 1024), 1024, 1024, 1024, 1024),
+        (TokenSources(1, 0, 1024), 1024, 512, 512, 512),
+        (TokenSources(1, 0, 1024), 1024, None, 768, 768),  # before 0.5.5
+        (TokenSources(1, 0, 1023), 1024, 1024, 1024, 1023),  # of a prompt of whole chunks the last token is computed
+        (TokenSources(1, 512, 512), 1024, 1024, 1024, 512),
+        (TokenSources(1, 512, 512), 1024, 0, 0, 0),
+        (TokenSources(1, 512, 512), 1024, 512, 512, None),  # of the part on the GPU, or of the other one
+        (TokenSources(1, 0, 1024), 512, 512, 512, None),  # not counted in time
+    ],
+)
+def test_tokens_come_from_below_where_the_counters_say_so(
+    sources: TokenSources, hits: int, below: int | None, loads: int, expected: int | None
+) -> None:
+    after = CacheCounters(
+        hit_tokens=100 + hits,
+        below_hit_tokens=None if below is None else 50 + below,
+        below_loaded_tokens=50 + loads,
+    )
+    before = CacheCounters(hit_tokens=100, below_hit_tokens=None if below is None else 50, below_loaded_tokens=50)
+    assert tiers(FS, counters=(before, after)).of(sources, None, before) == expected  # type: ignore[arg-type]
+
+
+def test_without_tiers_or_counters_nothing_is_told() -> None:
+    loaded = TokenSources(1, 0, 1024)
+    engine: Any = None
+    assert tiers().of(loaded, engine, BEFORE) is None
+    assert tiers().before(engine) is None
+    assert tiers(FS).before(engine) is BEFORE
+    assert tiers(FS).of(loaded, engine, None) is None
+    assert tiers(FS).of(loaded, engine, NotJudged("no counters")) is None
+    assert tiers(FS, counters=(CacheCounters(hit_tokens=0),)).of(loaded, engine, BEFORE) is None, "it restarted"
+
+
+def test_a_tier_in_files_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"type": "fs", "base_path": str(tmp_path)}
+    monkeypatch.setattr(disk, "read_bytes_per_s", lambda folder: 1e6 if folder == tmp_path else None)
+    assert tiers(spec).read_s(2_000_000) == 2.0
+    monkeypatch.setattr(disk, "read_bytes_per_s", lambda _: None)
+    with pytest.raises(NotJudged, match="O_DIRECT"):
+        tiers(spec).read_s(1)
+
+    def full(_: Path) -> float:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(disk, "read_bytes_per_s", full)
+    with pytest.raises(NotJudged, match="no space left"):
+        tiers(spec).read_s(1)
+    forgotten: list[Path] = []
+    monkeypatch.setattr(disk, "forget_pages", forgotten.append)
+    tiers(spec, FS).forget_pages()
+    assert forgotten == [tmp_path], "what is not here is left alone"
+
+
+def test_a_store_is_asked_with_its_own_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def read_s(client: StoreClient) -> tuple[float, float]:
+        asked.append((client.host, client.port, client._password))
+        return 0.5, 100.0
+
+    monkeypatch.setattr(StoreClient, "read_s", read_s)
+    own = Server(name="s", url="redis://127.0.0.1:7", env={PASSWORD: "of-the-stack"})
+    assert tiers(RESP, stores=(own,)).read_s(50) == 1.0
+    assert tiers(RESP, env={"LMCACHE_RESP_PASSWORD": "of-others"}).read_s(100) == 1.5
+    assert asked == [("127.0.0.1", 7, "of-the-stack"), ("127.0.0.1", 7, "of-others")]
+
+    def refused(_: StoreClient) -> tuple[float, float]:
+        raise SubjectFault("NOAUTH")
+
+    monkeypatch.setattr(StoreClient, "read_s", refused)
+    with pytest.raises(NotJudged, match="NOAUTH"):
+        tiers(RESP).read_s(1)
+    with pytest.raises(NotJudged, match="cannot be measured from here"):
+        tiers({"type": "s3", "s3_endpoint": "https://x:1"}).read_s(1)
