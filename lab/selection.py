@@ -30,6 +30,7 @@ SLOW_TESTS = {
     "test_without_an_engine_the_router_answers_with_an_error_object",
     "test_the_router_lists_the_models_of_the_engines_that_are_left",
     "test_a_stream_that_breaks_off_says_so",
+    "test_conversations_stay_once_an_engine_has_come_back",
 }
 """Others that send as much as the tier holds, or that start engines again."""
 SIZES = ("chunks", "clients")

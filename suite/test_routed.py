@@ -195,6 +195,19 @@ def test_the_router_lists_the_models_of_the_engines_that_are_left(stack: Stack, 
     assert stack.model in listed, f"expected {stack.model} in the list, got {', '.join(sorted(listed)) or 'no model'}"
 
 
+@requirement("RTR-06")
+@pytest.mark.run_disruptive
+def test_conversations_stay_once_an_engine_has_come_back(
+    stack: Stack, text_requests: TextRequests, failed: Failed
+) -> None:
+    """After an engine has ended and the router uses it again, repeats go to the engine that holds their KV, as before."""
+    failed("killed").require_return()
+    conversations = Conversations(stack, text_requests)
+    conversations.begin()
+    lost = astray(conversations.repeat())
+    assert not lost, f"expected every repeat on the engine that holds its KV, got {'; '.join(lost)}"
+
+
 @requirement("RTR-07")
 @pytest.mark.run_disruptive
 def test_a_stream_that_breaks_off_says_so(stack: Stack, failed: Failed) -> None:

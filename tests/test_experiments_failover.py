@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import threading
@@ -164,6 +165,13 @@ def test_a_stream_that_breaks_off_without_a_word_is_unseen(data: str | None) -> 
     found.require_broken_streams()
     assert found.broken >= 1
     assert found.unseen == (found.broken if data is None else 0)
+
+
+def test_where_the_engine_is_not_used_again_nothing_is_known_of_what_follows() -> None:
+    found = run(FakeStack(whole))
+    found.require_return()
+    with pytest.raises(NotJudged, match="did not use the engine again"):
+        dataclasses.replace(found, returned_s=None).require_return()
 
 
 def test_without_a_broken_stream_nothing_is_known_of_them() -> None:
