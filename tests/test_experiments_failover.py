@@ -54,7 +54,7 @@ class FakeStack:
 
     def fake(self, name: str) -> Any:
         found = SimpleNamespace(name=name, finished=0)
-        found.counters = lambda: EngineCounters(requests_finished=found.finished, running=1)
+        found.counters = lambda: EngineCounters(requests_finished=found.finished, running=2)
         return found
 
     def post(self, path: str, payload: dict[str, Any], headers: Any, deadline_s: float) -> Response:
