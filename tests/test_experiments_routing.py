@@ -51,6 +51,7 @@ class FakeStack:
 
     def __init__(self, choose: Any, argv: tuple[str, ...] = ("--routing-logic", "session"), routers: int = 1) -> None:
         self.choose, self.sent, self.status = choose, 0, 200
+        self.gpu_prefix_cache = True
         self.seen: list[dict[str, str] | None] = []
         self.engines = [FakeEngine("a"), FakeEngine("b")]
         self.health = SimpleNamespace(known_gone=frozenset())
@@ -119,7 +120,12 @@ def test_a_router_that_keeps_sessions_together_loses_none() -> None:
 def test_a_policy_that_goes_by_the_prompt_is_told_no_session() -> None:
     stack = FakeStack(by_beginning, ("--policy", "cache_aware"))
     assert astray(conversations(stack).repeat()) == []
-    assert stack.seen == [None] * 14
+    assert stack.seen == [None] * 21, "begun together, found one by one, repeated"
+
+
+def test_a_router_that_goes_by_the_load_alone_loses_what_it_spread() -> None:
+    stack = FakeStack(lambda number, *_: number % 2 if number <= 7 else 0, ("--policy", "cache_aware"))
+    assert len(astray(conversations(stack).repeat())) >= 3
 
 
 def test_a_router_that_is_told_what_engines_hold_finds_what_it_never_sent() -> None:

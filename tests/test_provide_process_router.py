@@ -14,7 +14,7 @@ import yaml
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.progress import Progress
 from fixtures.core.record import EngineServer, StackRecord
-from fixtures.provide.process import probe, router_environment
+from fixtures.provide.process import probe, router, router_environment
 from fixtures.provide.process.launch import stand_up
 from fixtures.provide.process.router import POLICY_OF, router_argv, substitutions
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
@@ -92,9 +92,24 @@ def test_what_stands_for_a_kv_aware_router_is_declared() -> None:
     command = RouterCommand("kvaware", None, 1)
     words = argv(command, PYPI)
     assert words[words.index("--policy") + 1] == "cache_aware"
-    assert "registry of the router: LMCache's controller -> a tree of prefixes" in "\n".join(
-        substitutions(command, PYPI)
-    )
+    said = "\n".join(substitutions(command, PYPI))
+    assert "registry of the router: LMCache's controller -> a tree of prefixes" in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "vllm", "words"),
+    [
+        ("prefixaware", PYPI, "0.32.0+cpu", ("--enable-scale-out",)),
+        ("kvaware", PYPI, "1.0.0", ("--enable-scale-out",)),
+        ("prefixaware", PYPI, "0.31.0", ()),
+        ("session", PYPI, "0.32.0", ()),
+        ("prefixaware", OWN, "0.32.0", ()),
+    ],
+)
+def test_engines_turn_prompts_into_tokens_for_a_router_that_goes_by_them(
+    policy: str, env: RouterEnv, vllm: str, words: tuple[str, ...]
+) -> None:
+    assert router.Routers(RouterCommand(policy, None, 1), env).words_of_engines(vllm) == words
 
 
 def test_requests_are_sent_again_as_often_as_production_stack_would() -> None:
