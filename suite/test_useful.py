@@ -38,6 +38,7 @@ def test_a_reload_reaches_the_first_token_sooner(latency: Trials, figures: Figur
 @requirement("LAT-02")
 def test_the_figure_is_physically_possible(latency: Trials, figures: Figures) -> None:
     """No reload is faster than the link can transfer its bytes; a faster one was not answered from the tier."""
+    figures("prompt", latency.prompt_tokens, "tokens")
     figures("floor", latency.floor_ms, "ms")
     latency.check_possible(limits.RELOAD_OVER_FLOOR)
     assert latency.over_floor.low >= limits.RELOAD_OVER_FLOOR, (
@@ -50,6 +51,7 @@ def test_the_figure_is_physically_possible(latency: Trials, figures: Figures) ->
 def test_half_of_the_possible_saving_is_realised(latency: Trials, figures: Figures) -> None:
     """Offload efficiency, (cold - reload) / (cold - floor), is at least one half."""
     efficiency = latency.efficiency
+    figures("prompt", latency.prompt_tokens, "tokens")
     figures.interval("offload efficiency", efficiency, "", better="higher")
     latency.check_efficiency(limits.EFFICIENCY)
     assert efficiency.low >= limits.EFFICIENCY, (
