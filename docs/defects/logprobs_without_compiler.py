@@ -3,7 +3,7 @@ import json, os, subprocess, sys, time, urllib.error, urllib.request
 
 MODEL, *MORE = sys.argv[1:]
 ENGINE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--served-model-name", "m", "--enforce-eager"]
-environment = {**os.environ, "CXX": "/no/compiler/here", "PATH": os.path.dirname(sys.executable), "TORCHINDUCTOR_CACHE_DIR": f"/tmp/{os.getpid()}"}
+environment = {**os.environ, "CXX": "/no/compiler/here", "TORCHINDUCTOR_CACHE_DIR": f"/tmp/{os.getpid()}"}
 environment.pop("TORCHDYNAMO_DISABLE", None)
 
 def ask(**more):
