@@ -44,8 +44,17 @@ def needs_of(entry: Entry) -> Needs:
     return Needs(None, harms=False, own=False)
 
 
+def comparable(values: Values | None) -> bool:
+    """Whether the engine without its connector, measured with the embedded values, is the one to compare with."""
+    return values is None or not (
+        values.recipe or values.configuration or any("dtype" in name for name in values.changes)
+    )
+
+
 def compared(entry: Entry) -> frozenset[str]:
     """Requirements that an entry needs the engine without its connector for; LAT-04 also for the fault's own pace."""
+    if not comparable(needs_of(entry).values):
+        return frozenset()
     if isinstance(entry, Healthy) and not entry.tests:
         return COMPARED - set(entry.without)
     in_prefills = (

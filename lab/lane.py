@@ -16,7 +16,7 @@ from lab import bench as benches
 from lab import process_faults, selection
 from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy
 from lab.changed_values import check_values
-from lab.grouping import needs_of
+from lab.grouping import comparable, needs_of
 from lab.other_load import OtherLoad
 from lab.result import Result, compare
 from lab.subject import LabError
@@ -133,7 +133,7 @@ class Lane:
                     runner.progress,
                 )
             self._bench = bench
-            bench.record.baseline = compared_with
+            bench.record.baseline = compared_with if comparable(values) else None
             bench.record.save(bench.registry)
             if values is not None:
                 check_values(self._bench.record, values)

@@ -38,6 +38,7 @@ class FakeStack:
 
     gap_s: Callable[[int], float] = lambda _: 0.01
     beside_s: float = 0.02
+    load: float = 0.5
     answers: int = 0
     cleared: int = 0
     stored: list[Prompt] = field(default_factory=list)
@@ -49,6 +50,9 @@ class FakeStack:
 
     def clear_prefix_cache(self) -> None:
         self.cleared += 1
+
+    def load_per_core(self) -> float:
+        return self.load
 
     def complete(self, prompt: Prompt, *, stream: bool, max_tokens: int, ignore_eos: bool) -> Exchange:
         assert stream
@@ -116,6 +120,15 @@ def test_decoding_is_judged_by_the_machine_as_it_is_now(
     else:
         cost.check_decided()
         assert cost.too_slow == (verdict == "too slow")
+
+
+def test_slow_decoding_on_a_busy_machine_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "slower_now", lambda *_: 1.0)
+    stack = FakeStack(gap_s=lambda _: 0.02, load=2.5)
+    known = baseline(decode_tokens_per_s=(100.0,) * decoding.DECODES)
+    cost = decoding.decode_cost(stack, source(), known)  # type: ignore[arg-type]
+    with pytest.raises(NotJudged, match=r"2\.5 runnable processes per core"):
+        cost.check_decided()
 
 
 def test_rates_that_overlap_do_not_decide() -> None:
