@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @requirement("REL-01")
 def test_the_release_starts_within_its_own_budget(stack: Stack, figures: Figures) -> None:
-    """Every pod becomes ready within the limit of its start-up probe, and no container is restarted."""
+    """Every pod becomes ready within the time that its probes allow, and no container is restarted."""
     starts = stack.release.starts()
     for start in starts:
         assert start.restarts == 0, (
@@ -27,7 +27,7 @@ def test_the_release_starts_within_its_own_budget(stack: Stack, figures: Figures
             figures("start-up of an engine", start.seconds, "s", better="lower")
         if start.seconds is not None and start.budget_s is not None:
             assert start.seconds <= start.budget_s, (
-                f"expected {start.name} to be ready within the {start.budget_s:.0f} s of its start-up probe, "
+                f"expected {start.name} to be ready within the {start.budget_s:.0f} s that its probes allow, "
                 f"got {start.seconds:.0f} s"
             )
     stack.release.check_own()

@@ -24,6 +24,7 @@ from fixtures.evidence.pods.objects import (
     event_time,
     is_ready,
     last_end,
+    ready_budget_s,
     restarts,
     seconds_of,
     started_in_s,
@@ -725,6 +726,22 @@ def test_the_budget_of_a_start_up() -> None:
     assert startup_budget_s({"startupProbe": probe}) == 615.0
     assert startup_budget_s({"startupProbe": {}}) is None
     assert startup_budget_s({}) is None
+
+
+@pytest.mark.parametrize(
+    ("readiness", "expected"),
+    [
+        (None, 21.0),
+        ({"initialDelaySeconds": 30, "periodSeconds": 5}, 36.0),
+        ({"periodSeconds": 2}, 23.0),
+        ({"initialDelaySeconds": 1, "periodSeconds": 5, "successThreshold": 3}, 36.0),
+    ],
+)
+def test_the_budget_until_a_container_is_ready(readiness: dict[str, int] | None, expected: float) -> None:
+    """The router of chart 0.1.12 was ready after 34 s without a restart: its readiness probe begins after 30 s."""
+    probe = {"initialDelaySeconds": 5, "periodSeconds": 5, "failureThreshold": 3}
+    assert ready_budget_s({"startupProbe": probe, "readinessProbe": readiness}) == expected
+    assert ready_budget_s({"readinessProbe": readiness}) is None
 
 
 def test_environments_keep_doubles_and_references() -> None:
