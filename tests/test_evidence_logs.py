@@ -125,7 +125,7 @@ def test_a_healthy_run_has_no_fault_and_no_crash(path: Path) -> None:
 
 
 def test_there_are_healthy_runs_to_judge_by() -> None:
-    assert len(HEALTHY) == 6
+    assert len(HEALTHY) == 7
 
 
 def test_in_process_run() -> None:

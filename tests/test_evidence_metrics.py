@@ -432,6 +432,17 @@ def test_native_counters_are_bytes_over_all_ranks() -> None:
     assert missing_metrics(recorded(NATIVE), "engine") == ()
 
 
+def test_native_counters_of_a_gpu() -> None:
+    """OffloadingConnector on an H200 with a tier of 32 GiB, in the midst of a load; 128 KiB of KV a token, blocks of 16."""
+    samples = recorded("native-h200-vllm0.32.0.metrics.txt")
+    found = CacheCounters.read(samples, 16, tier=TierSize(bytes_per_token=131072, tokens=262144))
+    engine = EngineCounters.read(samples)
+    assert (found.flavour, found.stored_tokens, found.loaded_tokens) == ("native", 632112, 199280)
+    assert (found.loaded_tokens, found.hit_tokens, found.lookup_tokens) == (engine.loaded, 199280, 833036)
+    assert (found.pinned, found.store_failures, found.evicted) == (64, None, None)
+    assert missing_metrics(samples, "native") == missing_metrics(samples, "engine") == ()
+
+
 def test_without_the_size_of_a_token_bytes_say_nothing() -> None:
     found = CacheCounters.read(recorded(NATIVE), 128)
     assert (found.stored_tokens, found.loaded_tokens, found.hit_tokens, found.counts_stores) == (

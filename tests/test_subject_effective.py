@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,6 @@ from fixtures.evidence.prometheus import Samples
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_httpserver import HTTPServer
 
 V1 = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
@@ -326,11 +325,8 @@ def test_a_disk_size_without_a_path_makes_no_tier_beside_a_cache_server(
             found.check_known()
 
 
-NATIVE_START = """\
-(Worker pid=1) INFO 11-29 22:04:08 [factory.py:62] Creating v1 connector with name: OffloadingConnector and engine_id: 0
-(Worker pid=1) INFO 11-29 22:04:09 [shared_offload_region.py:121] Created mmap file /dev/shm/vllm_offload_0.mmap ({made} GB)
-"""
-"""By the source of vLLM 0.32: a CPU has no such region."""
+NATIVE_START = (Path(__file__).parent / "data/evidence/native-h200-vllm0.32.0.engine.log").read_text()
+"""OffloadingConnector on an H200, which says that it made 34.36 GB; a CPU makes no such region."""
 SIMPLE_START = (
     "(Worker pid=1) INFO 11-29 22:04:08 [simple_cpu_offload_connector.py:150] SimpleCPUOffloadConnector: role=WORKER, "
     "per_rank=16.00 GB, world_size=2, mode=eager, backend=cpu, disk=none\n"
@@ -352,9 +348,9 @@ def native_stack(
     ("start", "size", "extra", "buffer_gib", "chunk"),
     [
         ("", "32.0", {}, 32, 16),
-        (NATIVE_START.format(made="34.36"), "32.0", {}, 32, 16),
-        (NATIVE_START.format(made="34.35"), "None", {"cpu_bytes_to_use": 32 << 30}, 32, 16),
-        (NATIVE_START.format(made="17.18"), "32.0", {}, 16, 16),
+        (NATIVE_START, "32.0", {}, 32, 16),
+        (NATIVE_START.replace("34.36", "34.35"), "None", {"cpu_bytes_to_use": 32 << 30}, 32, 16),
+        (NATIVE_START.replace("34.36", "17.18"), "32.0", {}, 16, 16),
         (SIMPLE_START, "32.0", {}, 32, 16),
         (SIMPLE_START, "None", {}, 32, 16),
         ("", "32.0", {"blocks_per_chunk": 4}, 32, 64),
