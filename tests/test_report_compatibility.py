@@ -85,13 +85,15 @@ def test_runs_of_one_combination_share_a_row_the_newest_first(tmp_path: Path) ->
     write(tmp_path, "a-old", "2026-01-01T00:00:00Z", "one", **{"API-01": "passed"})
     write(tmp_path, "b-new", "2026-02-01T00:00:00Z", "two", **{"API-01": "failed"})
     (tmp_path / compatibility.BESIDE).write_text(
-        "notes:\n- {report: b-new, requirements: [API-01], note: 'See [there](x.md).'}\nnot_run:\n"
+        "notes:\n- {report: b-new, requirements: [API-01], note: 'See [there](x.md).'}\n"
+        "- {report: a-old, note: 'On [a node](y.md).'}\nnot_run:\n"
         "- {vllm: 9.9, lmcache: '1', connector: c, where: w, reason: r, tried: t}\n".replace("9.9", "'9.9'")
     )
     page = compatibility.document(*compatibility.load(tmp_path))
     (row,) = [line for line in page.splitlines() if line.startswith("| 0.32.0")]
     assert row.index("2026-02-01") < row.index("2026-01-01")
     assert "`two`: 2 conformant, 1 non-conformant<br>" in row
+    assert row.endswith(" *On [a node](y.md).* |")
     failures = page.partition("### b-new")[2]
     assert "**API-01** non-conformant: " in failures
     assert "*See [there](x.md).*" in failures
@@ -104,6 +106,7 @@ def test_runs_of_one_combination_share_a_row_the_newest_first(tmp_path: Path) ->
     [
         ("notes: [{report: a, requirements: [API-02], note: x}]", ValueError),
         ("notes: [{report: b, requirements: [API-01], note: x}]", ValueError),
+        ("notes: [{report: b, note: x}]", ValueError),
         ("not_run: [{vllm: '1', lmcache: '1', connector: c, where: w, reason: ''}]", ValidationError),
         ("other: []", ValidationError),
     ],
