@@ -1,0 +1,76 @@
+"""Faults of any process: its log, signals, model and options."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+from .control import FOLDER, STATE, fault, fired, params, wrap
+from .targets import Finder
+
+
+def _emit(original: Any) -> Any:
+    @functools.wraps(original)
+    def emit(self: Any, record: Any) -> Any:
+        if params("log-full"):
+            fired("a log line could not be written")
+            return None  # logging swallows OSError(ENOSPC) just so: nothing reaches the file, the program goes on
+        if (wanted := params("silent")) and record.levelno >= logging.WARNING and wanted["about"] in record.name:
+            fired("a warning was not written")
+            return None
+        return original(self, record)
+
+    return emit
+
+
+def install() -> None:
+    """Make ready to act; nothing is changed until the control file says so."""
+    sys.meta_path.insert(0, Finder())
+    wrap(logging.StreamHandler, "emit", _emit)
+    STATE["deaf"] = params("deaf-when-restarted") is not None  # it was started while the fault was on
+    STATE["started"] = fault().get("hook")
+    if params("ignore-sigterm"):
+        _ignore_sigterm()
+    _other_model()
+    _other_option()
+
+
+def _of_instance(wanted: Any) -> bool:
+    """Whether a fault is meant for this engine."""
+    return bool(wanted) and os.environ.get("LMCACHE_LMCACHE_INSTANCE_ID", "").endswith(wanted["instance"])
+
+
+def _other_option() -> None:
+    """One engine of several runs with another value of an option."""
+    wanted = params("other-option")
+    if wanted is not None and _of_instance(wanted) and wanted["flag"] in sys.argv:
+        sys.argv[sys.argv.index(wanted["flag"]) + 1] = wanted["value"]
+        fired(f"runs with {wanted['flag']} {wanted['value']}")
+
+
+def _other_model() -> None:
+    """One engine of several serves its model from another folder: a link to the one that it was told."""
+    if _of_instance(params("other-model")) and "--model" in sys.argv:
+        at = sys.argv.index("--model") + 1
+        link = FOLDER / "other-model"
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(sys.argv[at])
+        fired(f"serves {link} in place of {sys.argv[at]}")
+        sys.argv[at] = str(link)
+
+
+def _ignore_sigterm() -> None:
+    """From now on nothing in this process can take SIGTERM as a reason to end."""
+    original = signal.signal
+
+    def keep(number: Any, handler: Any) -> Any:
+        return None if number == signal.SIGTERM else original(number, handler)
+
+    original(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal = keep  # type: ignore[assignment]
+    fired("SIGTERM is ignored")
