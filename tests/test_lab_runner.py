@@ -307,6 +307,12 @@ def test_the_tries_that_the_project_keeps_can_be_read() -> None:
     assert any(one.on_gpu for one in tries)
 
 
+def test_the_page_shows_the_tries_that_the_project_keeps() -> None:
+    """``python -m lab --page`` writes it."""
+    tries = [one for one in history.read(TRIES) if not one.on_gpu]
+    assert detection(tries, FAULTS, HEALTHY) == TRIES.parents[1].joinpath("detection.md").read_text()
+
+
 def test_every_injection_has_words() -> None:
     for fault in FAULTS:
         assert how(fault.injection)
