@@ -997,16 +997,6 @@ HOOK_FAULTS = (
         tests=("CFG-06", "CFG-01", "RTR-01"),
     ),
     Fault(
-        "engine-with-another-data-type",
-        "configuration",
-        "of two engines that share a tier, the second one computes in another data type",
-        "LM#1139 (engines of one tier that are not alike)",
-        Hook("other-option", {"instance": "-1", "flag": "--dtype", "value": "bfloat16"}, at_start=True, values=ROUTED),
-        ids("CFG-06"),
-        allowed=ids("RTR-04"),
-        tests=("CFG-06", "CFG-01", "RTR-01"),
-    ),
-    Fault(
         "router-takes-turns",
         "serving",
         "the router sends requests to the engines in turn, whatever session they belong to",

@@ -129,14 +129,3 @@ def test_one_engine_of_several_serves_from_another_folder(hooks: Path, instance:
     assert done.stdout.strip() == str(["--model", str(folder), "--port", "1"])
     assert folder.resolve() == hooks.parent
     assert acted(hooks, "fault-1") == linked
-
-
-@pytest.mark.parametrize(("instance", "dtype"), [("mistral-1", "bfloat16"), ("mistral-0", "float32")])
-def test_one_engine_of_several_has_another_option(hooks: Path, instance: str, dtype: str) -> None:
-    write_control(hooks, "fault-1", Hook("other-option", {"instance": "-1", "flag": "--dtype", "value": "bfloat16"}))
-    (hooks.parent / "engine.py").write_text(ARGUMENTS)
-    environment = os.environ | {"PYTHONPATH": str(hooks), "LMCACHE_LMCACHE_INSTANCE_ID": instance}
-    command = [sys.executable, "-m", "engine", "--dtype", "float32", "--port", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=hooks.parent)
-    assert done.stdout.strip() == str(["--dtype", dtype, "--port", "1"])
-    assert acted(hooks, "fault-1") == (dtype == "bfloat16")

@@ -37,20 +37,11 @@ def install() -> None:
     if params("ignore-sigterm"):
         _ignore_sigterm()
     _other_model()
-    _other_option()
 
 
 def _of_instance(wanted: Any) -> bool:
     """Whether a fault is meant for this engine."""
     return bool(wanted) and os.environ.get("LMCACHE_LMCACHE_INSTANCE_ID", "").endswith(wanted["instance"])
-
-
-def _other_option() -> None:
-    """One engine of several runs with another value of an option."""
-    wanted = params("other-option")
-    if wanted is not None and _of_instance(wanted) and wanted["flag"] in sys.argv:
-        sys.argv[sys.argv.index(wanted["flag"]) + 1] = wanted["value"]
-        fired(f"runs with {wanted['flag']} {wanted['value']}")
 
 
 def _other_model() -> None:

@@ -221,7 +221,6 @@ HOOKS = frozenset(
         "below-new-names",
         "below-lost-names",
         "other-model",
-        "other-option",
         "keep-blocks",
         "keep-aborted",
         "count-gpu-only",
