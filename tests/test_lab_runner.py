@@ -55,6 +55,7 @@ def verdicts(fired: str, not_judged: str = "LAT-01", errors: str = "", reason: s
     [
         ("ACC-01 ACC-02", "LAT-01", "", ""),
         ("ACC-01 ACC-02 ACC-05", "LAT-01", "", ""),
+        ("ACC-01 ACC-02 ACC-08", "LAT-01", "", ""),
         ("ACC-01", "LAT-01", "ACC-02", ""),
         ("ACC-01 ACC-02 COR-01", "LAT-01", "", "COR-01"),
         ("", "LAT-01", "ACC-01 ACC-02", ""),
