@@ -60,6 +60,10 @@ class Result:
         return f"{word}: {fired} fired" + (f"; {'; '.join(parts)}" if parts else "")
 
 
+FOLLOWS = frozenset({"ACC-08"})
+"""What turns with ACC-02: where reloads are lost, those of the turns of a conversation are, too."""
+
+
 def compare(entry: Entry, found: Verdicts, seconds: float = 0.0, *, others: float = 0.0) -> Result:
     """What a run of the suite means for a fault; ``others`` are the cores that other programs took meanwhile."""
     if isinstance(entry, Healthy):
@@ -67,13 +71,14 @@ def compare(entry: Entry, found: Verdicts, seconds: float = 0.0, *, others: floa
     fired = frozenset(found.fired)
     noisy = {id_ for id_, reason in found.not_judged.items() if any(word in reason for word in NOISE)}
     undecided = (entry.expected - fired) & noisy if others >= BUSY_CORES else frozenset()
+    follows = FOLLOWS if "ACC-02" in entry.expected else frozenset()
     missed = entry.expected - fired - undecided | (entry.not_judged - set(found.not_judged))
     return Result(
         entry.id,
         found.fired,
         missed=tuple(sorted(missed)),
         undecided=tuple(sorted(undecided)),
-        unrelated=tuple(sorted(fired - entry.expected - entry.allowed)),
+        unrelated=tuple(sorted(fired - entry.expected - entry.allowed - follows)),
         errors=found.errors,
         seconds=seconds,
     )
