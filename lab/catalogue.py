@@ -1436,7 +1436,7 @@ HOOK_FAULTS = (
         "LM#4064, LM#1803 (objects lost behind a live index)",
         Hook("lose-chunks", {"every": 10, "after": 40}),
         ids("ACC-02"),
-        allowed=ids("ACT-03 ACC-05 ACC-06 ACC-07 ACC-08 COR-04"),
+        allowed=ids("ACT-03 ACC-05 ACC-06 ACC-07 COR-04"),
     ),
     Fault(
         "chunks-expire",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,24 +12,24 @@ import pytest
 
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged, StackError, SubjectFault
-from fixtures.core.ports import HOST, free_port
+from fixtures.core.ports import HOST
 from fixtures.core.waiting import poll
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.prometheus import Samples
-from fixtures.experiments import tier_damage, tier_disruption, tier_outage, tier_size
+from fixtures.experiments import recovery, tier_damage, tier_disruption, tier_outage, tier_size
 from fixtures.experiments.losing import Compared
 from fixtures.experiments.tier_disruption import disrupted
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
 from fixtures.subject.contents import Below, Folder, Keys
 from fixtures.subject.exchange import Exchange, TokenSources
+from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CHUNK, ENTRY = 256, 400 * 1024
-REDIS = shutil.which("redis-server")
 
 
 def tier_of(
@@ -127,7 +125,7 @@ def control(stack: FakeStack) -> Any:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tier_outage, "BETWEEN_S", 0.0)
+    monkeypatch.setattr(recovery, "BETWEEN_S", 0.0)
     monkeypatch.setattr(tier_outage, "TOLD_S", 0.0)
     monkeypatch.setattr(tier_size, "SETTLES_S", 0.0)
     monkeypatch.setattr(tier_disruption, "STOPPED_S", 0.05)
@@ -332,30 +330,8 @@ def test_a_slow_folder_that_nobody_reads_was_not_slow(fake: Any, state: tier_dis
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Iterator[Keys]:
-    if REDIS is None:
-        pytest.skip("redis-server is not on PATH")
-    found = Keys(HOST, free_port())
-    words = [
-        REDIS,
-        "--port",
-        str(found.port),
-        "--bind",
-        HOST,
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-        "--maxmemory",
-        "1gb",
-    ]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    try:
-        with found.client() as store:
-            assert poll(store.serves, bool, 10.0)
-        yield found
-    finally:
-        process.kill()
-        process.wait()
+    with redis_server(tmp_path, "--maxmemory", "1gb") as port:
+        yield Keys(HOST, port)
 
 
 @pytest.mark.parametrize("state", ["full", "read-only"])

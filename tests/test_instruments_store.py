@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,41 +10,18 @@ import pytest
 
 from fixtures.core.errors import NoAnswer, SubjectFault
 from fixtures.core.ports import HOST, free_port
-from fixtures.core.waiting import poll
 from fixtures.instruments.store import StoreClient
+from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-REDIS = shutil.which("redis-server")
-
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    if REDIS is None:
-        pytest.skip("redis-server is not on PATH")
-    port = free_port()
-    words = [
-        REDIS,
-        "--port",
-        str(port),
-        "--bind",
-        HOST,
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-        "--requirepass",
-        "pass-word",
-    ]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    try:
-        assert poll(StoreClient(HOST, port).serves, bool, 10.0)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+    with redis_server(tmp_path, "--requirepass", "pass-word") as found:
+        yield found
 
 
 def test_commands_and_their_replies(port: int) -> None:

@@ -24,7 +24,7 @@ from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among
 from fixtures.subject.features import features_of
 from tests import fakes
-from tests.test_instruments_store import REDIS
+from tests.redis_server import REDIS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STORE = StoreCommand(

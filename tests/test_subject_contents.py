@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import NotApplicable, NotJudged
-from fixtures.core.ports import HOST, free_port
+from fixtures.core.ports import HOST
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Server
-from fixtures.core.waiting import poll
-from fixtures.subject.contents import PASSWORD, Below, Contents, Folder, Keys, below
+from fixtures.instruments.store import PASSWORD
+from fixtures.subject.contents import Below, Contents, Folder, Keys, below
+from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-REDIS = shutil.which("redis-server")
 
 
 @pytest.fixture(params=["folder", "keys"])
@@ -30,18 +27,8 @@ def contents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Content
         (tmp_path / "half.tmp").write_bytes(b"what is being written is no entry")
         yield Folder(tmp_path)
         return
-    if REDIS is None:
-        pytest.skip("redis-server is not on PATH")
-    keys = Keys(HOST, free_port(), "pass-word")
-    words = [REDIS, "--port", str(keys.port), "--bind", HOST, "--save", "", "--requirepass", "pass-word"]
-    process = subprocess.Popen([*words, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
-    try:
-        with keys.client() as store:
-            assert poll(store.serves, bool, 10.0)
-        yield keys
-    finally:
-        process.kill()
-        process.wait()
+    with redis_server(tmp_path, "--requirepass", "pass-word") as port:
+        yield Keys(HOST, port, "pass-word")
 
 
 def test_entries_are_listed_read_changed_and_removed(contents: Contents) -> None:
