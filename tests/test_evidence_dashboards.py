@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.evidence.dashboards import Panel, exposed, panels
+from fixtures.evidence.dashboards import Panel, exposed, in_report, panels
 from fixtures.provide import dashboards as command
 
 if TYPE_CHECKING:
@@ -102,6 +102,21 @@ def test_metrics_of_others_and_queries_that_cannot_be_read_are_no_fault() -> Non
     assert (found.blank, found.partly_blank) == (False, False)
     assert found.queries[0].foreign == ("DCGM_FI_DEV_GPU_UTIL",)
     assert (found.queries[1].problem or "").startswith("cannot be read")
+
+
+def test_what_a_report_says_of_a_dashboard() -> None:
+    queries = ("vllm:gone", "vllm:num_requests_running", "DCGM_FI_DEV_GPU_UTIL")
+    found = panels(
+        json.dumps({"panels": [*dashboard(*queries)["panels"], *dashboard(queries[0])["panels"]]}), exposed([PAGE])
+    )
+    assert in_report(found) == {
+        "panels": 2,
+        "blank": [{"title": "one", "missing": ["vllm:gone is not exposed"]}],
+        "partly_blank": [{"title": "one", "missing": ["vllm:gone is not exposed"]}],
+        "not_judged": [
+            {"title": "one", "not_judged": ["DCGM_FI_DEV_GPU_UTIL is of another exporter, and was not judged"]}
+        ],
+    }
 
 
 def test_panels_in_rows_and_texts_without_queries() -> None:

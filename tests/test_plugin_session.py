@@ -239,6 +239,8 @@ BAD: dict[str, tuple[str, str]] = {
     "environment is a file": ("--engine-env {p}/empty.yaml", "is not an engine environment: name an empty"),
     "environment is a full folder": ("--engine-env {p}/one", "is not an engine environment: name an empty"),
     "run folder is a file": ("--run-dir {p}/empty.yaml/runs", "empty.yaml is not a writable folder"),
+    "no such dashboard": ("--dashboard {p}/x.json", "--dashboard .*x.json: .*No such file"),
+    "not a dashboard": ("--dashboard {p}/empty.yaml", "--dashboard .*empty.yaml: it is not the JSON of a Grafana dashboard"),
     "unknown profile": ("--profile lattency", "unknown profile 'lattency'.*latency"),
     "unknown gate": ("--gate=cor", "--gate: unknown profile 'cor'.*core"),
     "GPU without its environment": ("--gpu --stack process --config {p}/one", "set --engine-python to the .*for CUDA"),
@@ -365,6 +367,32 @@ def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureF
     result = project.run(*attach)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*fake-0, fake-0-tier of stack * no longer run; start a new one with --keep-stack*"])
+
+
+def test_the_panels_that_a_stack_leaves_blank_are_in_the_report(project: Project) -> None:
+    """They are named before the stack is torn down, also where a test judges that."""
+    queries = ("vllm:num_requests_running", "vllm:gone", "lmcache_mp_l1_memory_usage_bytes")
+    found = [{"title": f"panel of {query}", "targets": [{"expr": query}]} for query in queries]
+    (project.path / "d.json").write_text(json.dumps({"panels": found}))
+    project.suite(
+        PASSES
+        + """
+        @pytest.mark.run_last
+        @requirement("MEM-06")
+        def test_ended(teardown_report):
+            assert not teardown_report.left_running
+        """.replace("\n        ", "\n")
+    )
+    result = project.run(*project.subject, "--dashboard=d.json")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["dashboard d.json (one): 3 panels with queries, 1 blank, 0 partly blank"])
+    (subject,) = project.report()["subjects"]
+    assert subject["dashboards"]["d.json"]["blank"] == [
+        {"title": "panel of vllm:gone", "missing": ["vllm:gone is not exposed"]}
+    ]
+    page = (project.path / "reports" / "conformance.md").read_text()
+    assert "- **d.json**: 3 panels with queries, 1 blank, 0 partly blank\n" in page
+    assert "  - blank: panel of vllm:gone: vllm:gone is not exposed\n" in page
 
 
 @pytest.mark.long

@@ -33,6 +33,7 @@ from fixtures.subject.cache_server import CacheServer, shape_of_server
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.log_file import LogFile
 from fixtures.subject.memory import process_trees
+from fixtures.subject.metrics_pages import metrics_pages
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
@@ -181,6 +182,32 @@ def with_cache(folder: Path, engine: FakeServer, cache: FakeServer, **fields: An
     engines = [EngineServer(name="engine-0", url=engine.url, cache_server="kv", log=folder / "engine-0.log")]
     servers = [Server(name="kv", url=cache.url, log=folder / "kv.log")]
     return Stack(record(folder, engines=engines, cache_servers=servers, **fields))
+
+
+# --- what Prometheus would scrape ---------------------------------------------------------------------------------------
+
+
+def test_the_metrics_pages_are_those_of_all_servers(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    with serving() as router:
+        router.page = "router_requests 1\n"
+        port = f"--prometheus-port={router.server_port}"
+        routers = [
+            Server(name="r", url="http://127.0.0.1:9", argv=("vllm_router", port)),
+            Server(name="s", url=router.url),
+        ]
+        stack = with_cache(tmp_path, engine, cache, routers=routers)
+        pages = metrics_pages(stack)
+        assert list(pages) == ["engine-0", "kv", "r", "s"]
+        assert (pages["r"], pages["s"]) == (router.page, router.page)
+        assert "lmcache_mp_" in pages["kv"]
+        router.metrics_status = 404
+        with pytest.raises(NotJudged, match="metrics of r cannot be read: HTTP 404"):
+            metrics_pages(stack)
+    with pytest.raises(NotJudged, match="metrics of engine-0 cannot be read"):
+        metrics_pages(Stack(record(tmp_path)))
+    engines = [EngineServer(name="engine-0", url=engine.url, counters=False)]
+    with pytest.raises(NotJudged, match="add --url for each engine"):
+        metrics_pages(Stack(record(tmp_path, engines=engines)))
 
 
 # --- one request, and nobody else's -----------------------------------------------------------------------------------
