@@ -48,6 +48,7 @@ class FakeStack:
     preempted: Callable[[int], int] = lambda asked: 0
     """Preemptions until so many requests were sent."""
     kept: list[tuple[tuple[Prompt, ...], TokenSources]] = field(default_factory=list)
+    expect_retrieved: Callable[[Exchange], None] = lambda exchange: None
     asked: list[Prompt] = field(default_factory=list)
     repeats: int = 0
     dropped_before: set[tuple[int, ...]] = field(default_factory=set)
@@ -67,6 +68,10 @@ class FakeStack:
 
     def load_per_core(self) -> float | None:
         return None
+
+    @property
+    def accounting(self) -> Any:
+        return SimpleNamespace(expect_retrieved=self.expect_retrieved)
 
     @property
     def tier(self) -> Any:
@@ -459,6 +464,10 @@ class Together:
         response = Response(200, {}, "", total_s=seconds, content_s=(seconds,))
         return [Exchange(one, {}, response, "engine-0") for one in prompts], TokenSources(at_once, 0, loaded)
 
+    @property
+    def accounting(self) -> Any:
+        return SimpleNamespace(expect_retrieved=lambda exchange: None)
+
 
 def together(stack: Together) -> Interval:
     return latency.measure_together(stack, Prompts(3, "together", CHUNK, 20000))  # type: ignore[arg-type]
@@ -514,3 +523,13 @@ def test_a_load_that_is_slow_for_long_prompts_only_is_seen_at_its_length() -> No
     slow = FakeStack(reload_s=lambda prompt: 2.0 if prompt.tokens > 4000 else 0.002)
     found = {one.prompt_tokens: one.ratio.low >= limits.RELOAD_OVER_COLD for one in curve_of(slow)}
     assert found == {257: False, 1025: False, 2049: False, 4097: True, 8193: True}
+
+
+def test_what_the_log_does_not_confirm_is_not_timed() -> None:
+    """H200, full graphs: 1 024 tokens counted as loaded, found in the log and never retrieved."""
+
+    def contradicted(exchange: Exchange) -> None:
+        raise NotJudged(f"the log says that none of {exchange.sources.loaded} tokens was retrieved")
+
+    with pytest.raises(NotJudged, match="none of 256 tokens was retrieved"):
+        measure(FakeStack(expect_retrieved=contradicted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from fixtures.evidence.metrics import CacheCounters
 from fixtures.instruments.prompts import Prompt
 from fixtures.instruments.response import Response
 from fixtures.subject.accounting import Accounting
-from fixtures.subject.exchange import Exchange
+from fixtures.subject.exchange import Exchange, TokenSources
 from fixtures.subject.log_file import LogFile, LogWindow
 
 if TYPE_CHECKING:
@@ -122,3 +123,28 @@ def test_a_native_connector_that_counts_no_stores_is_not_judged() -> None:
     found = accounting(lambda *_: CacheCounters(flavour="native", loaded_tokens=1024))
     with pytest.raises(NotJudged, match="SimpleCPUOffloadConnector counts no stores"):
         found.stored_tokens(exchange(cache_before=CacheCounters(flavour="native")))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "contradicted"),
+    [("", False), ("Retrieved", True), ("LMCache", False)],
+    ids=["found-and-retrieved", "found-only", "nothing-logged"],
+)
+def test_a_load_that_the_log_contradicts_is_not_timed(tmp_path: Path, left_out: str, contradicted: bool) -> None:
+    """H200, vLLM 0.32 with full CUDA graphs: vLLM counts 1 024 loaded tokens, LMCache finds and never retrieves them."""
+    log = LogFile(tmp_path / "engine-0.log")
+    lines = (DATA / "inprocess-lmcache0.5.3.engine.log").read_bytes().decode().splitlines()
+    log.path.write_text(
+        "\n".join(line for line in lines if WARM in line and (not left_out or left_out not in line)) + "\n"
+    )
+    asked = exchange(WARM, log_marks={"engine-0": 0})
+    asked = replace(asked, tokens=TokenSources(56, 0, 1024))
+    if contradicted:
+        with pytest.raises(NotJudged, match=r"1024 tokens of prompt-1 .* none of them was retrieved"):
+            accounting(log=log).expect_retrieved(asked)
+    else:
+        accounting(log=log).expect_retrieved(asked)
+
+
+def test_without_a_log_there_is_nothing_to_contradict() -> None:
+    accounting().expect_retrieved(exchange())
