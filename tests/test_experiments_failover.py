@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import threading
 import time
 from types import SimpleNamespace
@@ -18,16 +17,13 @@ from fixtures.catalogue.limits import Limit
 from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments.disruption import Disruption
-from fixtures.experiments.failover import ANSWER_TOKENS, Failover, failover
+from fixtures.experiments.failover import Failover, failover
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
+from tests.fakes.answers import stream_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from fixtures.evidence.sse import StreamFacts
-
-USAGE = {"prompt_tokens": 3, "completion_tokens": ANSWER_TOKENS, "total_tokens": 3 + ANSWER_TOKENS}
 
 
 class FakeStack:
@@ -88,18 +84,6 @@ class FakeStack:
         yield found
         self.failed = False
         found.undone = found.note("a is back")
-
-
-def whole(payload: dict[str, Any], tokens: int | None = None) -> Response:
-    usage = USAGE | {"completion_tokens": tokens or payload["max_tokens"]}
-    if not payload["stream"]:
-        return Response(200, {}, json.dumps({"choices": [{"text": "x"}], "usage": usage}), total_s=0.1)
-    return Response(200, {}, "", total_s=0.1, stream=stream_of(usage))
-
-
-def stream_of(usage: dict[str, Any] | None, *, done: bool = True) -> StreamFacts:
-    missing = ("the stream does not end with [DONE]",)
-    return SimpleNamespace(violations=() if done else missing, done=done, usage=usage)  # type: ignore[return-value]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from fixtures.experiments import upgrade as module
 from fixtures.experiments.upgrade import Upgraded, upgrade
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
-from tests.test_experiments_failover import whole
+from tests.fakes.answers import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,8 +26,8 @@ from fixtures.instruments.client import Client, has_content
 from fixtures.instruments.response import Response
 from fixtures.subject.context import tokens_at_most
 from fixtures.subject.exchange import Exchange, first_difference, summary
+from tests.fakes.openai_server import CHAT, COMPLETION, DELTAS, PIECES
 from tests.fuzzing import FEW
-from tests.test_instruments_api import CHAT, COMPLETION, DELTAS, PIECES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,8 +27,7 @@ from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.target import Target
 from fixtures.subject.stack import Stack
-from tests.test_provide_release import Site, changed
-from tests.test_provide_release_cluster_session import busy
+from tests.release_site import Site, busy, changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

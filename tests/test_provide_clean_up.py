@@ -21,9 +21,9 @@ import pytest
 from fixtures.core.progress import Progress
 from fixtures.core.waiting import poll
 from fixtures.provide.orphans import remove_orphans, remove_release
+from tests import process_project as of_processes
+from tests import release_project as of_a_release
 from tests.apart import Started
-from tests.test_plugin_session import project as process_project
-from tests.test_provide_release_chart import project as chart_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytest.importorskip("kubernetes")
 pytest_plugins = ("pytester",)
 
-__all__ = ["chart_project", "process_project"]
+chart_project, process_project = of_a_release.project, of_processes.project
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/clean-up.md"

@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
-from fixtures.core.record import PodRef, Server
-from fixtures.core.waiting import poll
 from fixtures.provide.kube import connection, context
 from fixtures.provide.kube.api import PATIENCE_S, ApiError, Kube, UnreachableError
 from fixtures.provide.kube.context import ClusterContext, resolve_context
-from fixtures.provide.kube.exec import execute, run_python
-from fixtures.provide.kube.logs import Logs
-from fixtures.provide.kube.port_forward import PortForward
 from fixtures.provide.target import Target
+from tests import kube_cluster
 from tests.fakes.api_server import FakeCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_httpserver import HTTPServer
 
 pytest.importorskip("kubernetes")
 
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    made = FakeCluster().start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def kube(cluster: FakeCluster, tmp_path: Path) -> Kube:
-    return Kube(ClusterContext(str(cluster.kubeconfig(tmp_path)), "fake"), patience_s=5.0)
-
-
-def deployment(name: str = "engine", replicas: int = 1) -> dict[str, Any]:
-    container = {"name": "vllm", "image": "example/engine:1", "command": ["vllm", "serve", "m"]}
-    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
-    return {"metadata": {"name": name}, "spec": {"replicas": replicas, "template": template}}
-
-
-def put(cluster: FakeCluster, replicas: int = 1) -> list[str]:
-    cluster.put("apis/apps/v1/deployments", "default", deployment(replicas=replicas))
-    return [pod["metadata"]["name"] for pod in cluster.pods("default")]
+cluster = kube_cluster.cluster
+kube = kube_cluster.kube
 
 
 # --- which cluster ----------------------------------------------------------------------------------------------------
@@ -208,156 +180,3 @@ def test_a_dry_run_makes_nothing(cluster: FakeCluster, kube: Kube) -> None:
     cluster.refuses["c"] = "spec.x: field is immutable"
     with pytest.raises(ApiError, match="field is immutable"):
         kube.dry_run(thing, "default")
-
-
-# --- commands in pods -------------------------------------------------------------------------------------------------
-
-
-def test_commands_print_or_fail(cluster: FakeCluster, kube: Kube) -> None:
-    (name,) = put(cluster)
-    pod = PodRef(namespace="default", name=name, uid="u", container="vllm", port=8000)
-    cluster.programs["memory.stat"] = "anon 1\n"
-    assert execute(kube, pod, ["cat", "memory.stat"]) == "anon 1\n"
-    with pytest.raises(
-        StackError, match=r'nvidia-smi in pod .* failed: .*exec: "nvidia-smi": executable file not found'
-    ):
-        execute(kube, pod, ["nvidia-smi"])
-
-
-def test_the_python_of_the_engine_is_found(cluster: FakeCluster, kube: Kube) -> None:
-    (pod,) = put(cluster)
-    reference = PodRef(namespace="default", name=pod, uid="u", container="vllm", port=8000)
-    cluster.programs["/opt/venv/bin/python3 -c"] = "of the image\n"
-    cluster.programs["python3 -c"] = "of the path\n"
-    of_image = Server(name="e", url="http://x", pod=reference, argv=("/opt/venv/bin/vllm", "serve"))
-    of_path = Server(name="e", url="http://x", pod=reference, argv=("vllm", "serve"))
-    assert run_python(kube, of_image, "print()") == "of the image\n"
-    assert run_python(kube, of_path, "print()") == "of the path\n"
-
-
-# --- port-forwards ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def forward(cluster: FakeCluster, kube: Kube, httpserver: object) -> Iterator[PortForward]:
-    (pod,) = put(cluster)
-    cluster.targets["engine", 8000] = ("127.0.0.1", httpserver.port)  # type: ignore[attr-defined]
-    httpserver.expect_request("/health").respond_with_data("fine")  # type: ignore[attr-defined]
-    httpserver.expect_request("/much").respond_with_data(b"x" * 3_000_000)  # type: ignore[attr-defined]
-    with PortForward(kube, "default", pod, 8000) as opened:
-        yield opened
-
-
-def test_bytes_go_both_ways(forward: PortForward) -> None:
-    assert requests.get(f"{forward.url}/health", timeout=5).text == "fine"
-    assert len(requests.get(f"{forward.url}/much", timeout=5).content) == 3_000_000
-    forward.check()
-
-
-def test_many_connections_at_once(forward: PortForward) -> None:
-    found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(requests.get(f"{forward.url}/health", timeout=10).text))
-        for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == ["fine"] * 16
-    assert poll(lambda: len(forward._open), lambda n: n == 0, 5.0) == 0
-
-
-def test_a_server_that_came_back_is_reached_again(cluster: FakeCluster, forward: PortForward) -> None:
-    with cluster.away():
-        with pytest.raises(requests.RequestException):
-            requests.get(f"{forward.url}/health", timeout=5)
-        with pytest.raises(StackError, match="through the API server was lost"):
-            forward.check()
-    assert requests.get(f"{forward.url}/health", timeout=5).text == "fine"
-
-
-def test_a_cut_is_not_the_pods_fault(cluster: FakeCluster, forward: PortForward) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as patient:
-        cluster.targets["engine", 8000] = patient.getsockname()
-        with socket.create_connection(("127.0.0.1", int(forward.url.rpartition(":")[2]))) as client:
-            client.sendall(b"hello")
-            inside, _ = patient.accept()
-            assert inside.recv(5) == b"hello"
-            cluster.cut()
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
-            inside.close()
-    with pytest.raises(StackError, match="does not prove a fault of the pod"):
-        forward.check()
-
-
-def test_a_pod_that_refuses_is_the_pods_fault(cluster: FakeCluster, forward: PortForward) -> None:
-    cluster.targets["engine", 8000] = ("127.0.0.1", 9)
-    with pytest.raises(requests.RequestException):
-        requests.get(f"{forward.url}/health", timeout=5)
-    forward.check()
-
-
-def test_a_pod_that_is_gone_refuses_quickly(cluster: FakeCluster, forward: PortForward) -> None:
-    (pod,) = cluster.pods("default")
-    cluster.remove("api/v1/pods", "default", pod["metadata"]["name"])
-    assert poll(cluster.pods, lambda left: not left, 5.0) == []
-    with pytest.raises(requests.RequestException):
-        requests.get(f"{forward.url}/health", timeout=5)
-    forward.check()
-
-
-# --- logs -------------------------------------------------------------------------------------------------------------
-
-
-def text_of(path: Path, words: str) -> str:
-    return poll(path.read_text, lambda text: words in text, 8.0)
-
-
-def test_logs_are_followed_from_the_first_line(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
-    (pod,) = put(cluster)
-    logs = Logs(kube, tmp_path / "logs")
-    path = logs.follow("default", pod, "uid", "vllm")
-    assert logs.follow("default", pod, "uid", "vllm") == path
-    assert text_of(path, "starting") == "INFO starting\n"
-    cluster.say(pod, "Stored 256 tokens")
-    assert text_of(path, "Stored") == "INFO starting\nStored 256 tokens\n"
-    logs.close()
-
-
-def test_a_restart_loses_no_line_and_doubles_none(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
-    (pod,) = put(cluster)
-    logs = Logs(kube, tmp_path / "logs")
-    path = logs.follow("default", pod, "uid", "vllm")
-    text_of(path, "starting")
-    with cluster.away():  # what is said meanwhile is in the previous log only
-        cluster.say(pod, "ValueError: boom")
-        cluster.restart(pod)
-        cluster.say(pod, "second life")
-    assert text_of(path, "second life") == "INFO starting\nValueError: boom\nsecond life\n"
-    cluster.cut()
-    cluster.say(pod, "after the cut")
-    assert text_of(path, "after the cut") == "INFO starting\nValueError: boom\nsecond life\nafter the cut\n"
-    logs.close()
-
-
-def test_what_the_kubelet_says_itself_is_no_line(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
-    (pod,) = put(cluster)
-    cluster.restart(pod)
-    cluster.previous[pod] = [("unable", "to retrieve container logs for containerd://0")]  # with HTTP 200
-    cluster.say(pod, "second life")
-    logs = Logs(kube, tmp_path / "logs")
-    path = logs.follow("default", pod, "uid", "vllm")
-    assert text_of(path, "second life") == "second life\n"
-    logs.close()
-
-
-def test_sixty_four_pods_take_one_connection_each(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
-    names = put(cluster, replicas=64)
-    logs = Logs(kube, tmp_path / "logs")
-    paths = [logs.follow("default", name, name, "vllm") for name in names]
-    for path in paths:
-        assert "starting" in text_of(path, "starting")
-    assert cluster.most_connections <= 64 + (os.cpu_count() or 1) * 5 + 10
-    logs.close()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,19 +15,7 @@ from fixtures.provide.kube import charts
 from fixtures.provide.kube.charts import Chart
 from fixtures.provide.kube.helm import ENV_HELM, Helm, Layers, RenderError, error_summary, find_command
 from tests.helm_binaries import helm as binary
-
-STAND_IN = Path(__file__).parent / "data/cluster/chart"
-MODEL: dict[str, Any] = {
-    "name": "m",
-    "repository": "example/engine",
-    "tag": "1",
-    "modelURL": "org/m",
-    "replicaCount": 1,
-    "requestCPU": 1,
-    "requestMemory": "1Gi",
-    "lmcacheConfig": {"cpuOffloadingBufferSize": "20"},
-}
-VALUES = {"servingEngineSpec": {"modelSpec": [MODEL]}}
+from tests.stand_in_chart import STAND_IN, VALUES
 
 
 @pytest.fixture(params=[3, 4])

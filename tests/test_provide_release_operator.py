@@ -22,8 +22,8 @@ from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.pod_operator import PodOperator
 from fixtures.subject.cache_server import CacheServer
 from fixtures.subject.stack import Stack
-from tests.test_provide_kube_helm import VALUES
-from tests.test_provide_release import Site
+from tests.release_site import Site
+from tests.stand_in_chart import VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

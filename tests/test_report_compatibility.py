@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fixtures.report import compatibility
 
-from .test_report_gate import report
+from .report_examples import report
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
 from fixtures.plugin import REPORTING
 from fixtures.report import schema
 from tests.apart import ADDOPTS
 from tests.apart import run as apart_run
 
+JUDGED = [each for each in REQUIREMENTS.values() if not each.planned]
+"""The requirements that a test of the suite judges."""
 Run = Callable[..., pytest.RunResult]
 
 ROOT = Path(__file__).resolve().parents[1]

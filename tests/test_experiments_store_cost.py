@@ -1,0 +1,60 @@
+"""What storing costs, beside what the machine itself costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.core.errors import NotJudged
+from fixtures.core.record import Baseline
+from fixtures.experiments import store_cost
+from fixtures.instruments.prompts import Prompt, Prompts
+from tests.fakes.timed_stack import CHUNK, FakeStack
+
+if TYPE_CHECKING:
+    from fixtures.subject.exchange import Exchange
+
+
+@pytest.mark.parametrize(
+    ("cold_s", "decided", "within"),
+    [(100e-6, True, True), (200e-6, True, False), ([*[300e-6] * 5, *[50e-6] * 5], False, False)],
+    ids=["as-without", "twice", "noisy"],
+)
+def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
+    baseline = Baseline(pool_tokens=1, prompt_tokens=4097, cold_s=(0.4107,) * 8)
+    times = iter(cold_s if isinstance(cold_s, list) else [cold_s] * 10)
+
+    class Varying(FakeStack):
+        def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
+            self.cold_s = next(times)
+            return super().complete(prompt, stream=stream)
+
+    cost = store_cost.store_cost(Varying(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    assert cost.allowed_s(0.4107) == pytest.approx(1.25 * 0.4107 + 0.05)
+    if decided:
+        cost.check_decided()
+        assert cost.too_slow != within
+    else:
+        with pytest.raises(NotJudged, match=r"includes the limit \(0\.563 to 0\.563 s\)"):
+            cost.check_decided()
+
+
+@pytest.mark.parametrize("slower", [1, 2], ids=["same-machine", "slower-machine"])
+def test_a_machine_that_is_slower_now_is_not_the_store(slower: int) -> None:
+    """Cold prompts take twice as long: the store's doing, unless those that are not stored do, too."""
+    as_then = 0.001 + 100e-6 * 4097
+    baseline = Baseline(pool_tokens=1, prompt_tokens=4097, cold_s=(0.4107,) * 8, unstored_s=(as_then,) * 8)
+
+    class Slower(FakeStack):
+        def complete(self, prompt: Prompt, *, stream: bool, **_: Any) -> Exchange:
+            self.cold_s = 200e-6 if prompt.tokens == 4097 else slower * 100e-6
+            return super().complete(prompt, stream=stream)
+
+    cost = store_cost.store_cost(Slower(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    if slower == 1:
+        cost.check_decided()
+        assert cost.too_slow
+    else:
+        with pytest.raises(NotJudged, match=r"also take \S+ times as long"):
+            cost.check_decided()

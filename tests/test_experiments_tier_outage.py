@@ -1,0 +1,155 @@
+"""A tier below host memory that is gone, slow, full or refuses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
+from fixtures.core.ports import HOST
+from fixtures.core.waiting import poll
+from fixtures.experiments import tier_disruption, tier_outage, tier_size
+from fixtures.experiments.tier_disruption import disrupted
+from fixtures.subject.contents import Keys
+from tests.fakes import lower_tier
+from tests.fakes.lower_tier import ENTRY, control, source, tier_of
+from tests.redis_server import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+fake = lower_tier.fake
+quick = lower_tier.quick
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+def outage(fake: Any, state: tier_disruption.State) -> tier_outage.TierOutage:
+    return tier_outage.tier_outage(fake, source(), control(fake), state)
+
+
+def test_a_folder_that_is_gone_costs_nothing(fake: Any) -> None:
+    fake.said = "[2026-11-29 22:05:02,785] LMCache ERROR: FSL2Adapter failed to store x (a.py:1:a)"
+    found = outage(fake, "gone")
+    assert (found.lost, found.ended, found.stalls) == (0, (), 0)
+    assert found.told == ("FSL2Adapter failed to store x",)
+    assert len(found.compared) == 2
+    assert found.recovered_s is not None
+    assert "loaded from it" in found.timeline
+    found.check_decided()
+
+
+def test_what_is_late_ends_the_questions(fake: Any) -> None:
+    away = fake.folder.with_name("below.away")
+    fake.fails = lambda: NoAnswer("no answer within 30 s", overdue=True) if away.exists() else None
+    found = outage(fake, "gone")
+    assert found.late
+    assert set(found.late) == {"no answer within 30 s"}
+    assert found.recovered_s is None
+    assert not found.compared
+
+
+def test_a_cache_server_that_ends_is_seen(fake: Any) -> None:
+    fake.gone = {"kv-0": "cache server kv-0 ended during the run: full"}
+    assert outage(fake, "gone").ended == ("cache server kv-0 ended during the run: full",)
+
+
+def test_a_tier_that_is_never_used_again(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.catalogue.limits.RECOVERED_S", -1.0)
+    failed: list[bool] = []
+    away = fake.folder.with_name("below.away")
+    fake.takes = lambda: not failed and not (away.exists() and failed.append(True))
+    found = outage(fake, "gone")
+    assert found.recovered_s is None
+    assert not found.told, "nothing was logged"
+
+
+def test_a_full_tier_that_takes_files_is_not_judged(fake: Any) -> None:
+    with pytest.raises(NotJudged, match="so it was not"):
+        outage(fake, "full")
+    assert fake.limits == [tier_disruption.LOG_ROOM_BYTES, None]
+
+
+def test_a_single_stall_decides_nothing(fake: Any) -> None:
+    found = outage(fake, "gone")
+    assert len(found.waits_s) == tier_outage.LOADS * tier_outage.MISSES
+    one = tier_outage.TierOutage(**{**vars(found), "waits_s": (0.1, 2.5, 0.1, 0.1)})
+    assert one.stalls == 1
+    with pytest.raises(NotJudged, match="single stall"):
+        one.check_decided()
+    assert tier_outage.TierOutage(**{**vars(found), "waits_s": (2.1, 2.5, 0.1, 0.1)}).stalls == 2
+
+
+# --- the contexts -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("state", ["read-only", "gone", "full"])
+def test_a_folder_is_as_before_also_after_an_error(fake: Any, state: tier_disruption.State) -> None:
+    (fake.folder / "a.data").write_bytes(bytes(ENTRY))
+    mode = fake.folder.stat().st_mode
+
+    def see() -> None:
+        if state == "read-only":
+            assert (fake.folder / "a.data").read_bytes() == bytes(ENTRY)
+            with pytest.raises(OSError):
+                (fake.folder / "b.data").write_bytes(b"new")
+        if state == "gone":
+            assert not fake.folder.exists()
+            fake.folder.mkdir()  # as a program may do that misses it
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), disrupted(fake, fake.lower, state, ()):
+        see()
+    assert fake.folder.stat().st_mode == mode
+    (fake.folder / "b.data").write_bytes(b"new")
+    assert sorted(one.name for one in fake.folder.iterdir()) == ["a.data", "b.data"]
+
+
+def test_entries_that_are_smaller_than_the_log_cannot_be_kept_out(fake: Any) -> None:
+    (fake.folder / "a.data").write_bytes(b"small")
+    with pytest.raises(NotJudged, match="no larger than the log"), disrupted(fake, fake.lower, "full", ()):
+        pass
+
+
+@pytest.mark.parametrize("state", ["slow", "frozen"])
+def test_a_slow_folder_that_nobody_reads_was_not_slow(fake: Any, state: tier_disruption.State) -> None:
+    (fake.folder / "a.data").write_bytes(b"content")
+    with pytest.raises(NotJudged, match="nothing was read"), disrupted(fake, fake.lower, state, ["a.data"]):
+        pass
+    assert (fake.folder / "a.data").read_bytes() == b"content"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Iterator[Keys]:
+    with redis_server(tmp_path, "--maxmemory", "1gb") as port:
+        yield Keys(HOST, port)
+
+
+@pytest.mark.parametrize("state", ["full", "read-only"])
+def test_a_store_refuses_writes_and_takes_them_again(fake: Any, keys: Keys, state: tier_disruption.State) -> None:
+    tier = tier_of("resp", fake.server, keys)
+    keys.write("kept", b"content")
+    with disrupted(fake, tier, state, ()) as done:
+        assert keys.read("kept") == b"content"
+        with pytest.raises(SubjectFault):
+            keys.write("new", b"content")
+    assert done.undone > done.acted > 0
+    keys.write("new", b"content")
+    assert tier_size.size_of(tier) == 1 << 30, "the store's own limit"
+
+
+def test_what_happens_to_the_process_of_a_store(fake: Any) -> None:
+    done: list[str] = []
+    fake.operator = SimpleNamespace(
+        **{name: lambda _, name=name: done.append(name) for name in ("kill", "start", "freeze", "resume")}
+    )
+    tier = tier_of("resp", fake.server, Keys(HOST, 1), SimpleNamespace(name="kv-store"))
+    for state in ("gone", "frozen"):
+        with disrupted(fake, tier, state, ()):
+            done.append("|")
+    assert done == ["kill", "|", "start", "freeze", "|", "resume"]
+    done.clear()
+    with disrupted(fake, tier, "slow", ()):
+        poll(lambda: done.count("freeze"), lambda count: count >= 2, 5.0)
+    assert done.count("freeze") >= 2
+    assert done[-1] == "resume"
