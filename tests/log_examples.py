@@ -122,6 +122,7 @@ EXAMPLES = {
     "mp-hit-mismatch": "[req=a] LMCache hit mismatch across servers: [1, 2] → take min=1",
     "rank-mismatch": "Lookup results (number of hit tokens) differ across (TP and PP) ranks: [1, 2].",
     "mp-reaped": "Reaped non-GPU instance 7: silent for 61.0s (pinged=True)",
+    "layout-not-known": "vLLM is not available but tried to query kv cache layout information, cannot get KV cache layout",
     "hash-seed-unset": "Using builtin hash without PYTHONHASHSEED set. For production environments",
     "hash-fallback": "Could not load 'sha256_cbor' from vLLM. Using builtin hash. This may cause inconsistencies",
 }
