@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from fixtures.core.progress import Progress
     from fixtures.provide.process.environment import EngineEnv
-    from lab.catalogue import Hook, Proxy, Values
+    from lab.catalogue.model import Hook, Proxy, Values
     from lab.subject import Subject
 
 HOOKS = Path(__file__).parent / "hooks"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fixtures.core.record import StackRecord
     from fixtures.provide.values.config import Config
-    from lab.catalogue import Values
+    from lab.catalogue.model import Values
     from lab.subject import Subject
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.catalogue import Fault, Healthy, Hook, Process, Proxy, Values, ids
+from lab.catalogue.model import Fault, Healthy, Hook, Process, Proxy, Values, ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

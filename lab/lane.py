@@ -14,7 +14,7 @@ from fixtures.plugin.locks import machine
 from fixtures.provide.process import teardown
 from lab import bench as benches
 from lab import process_faults, selection
-from lab.catalogue import KEPT_S, Fault, Healthy, Hook, Process, Proxy
+from lab.catalogue.model import KEPT_S, Fault, Healthy, Hook, Process, Proxy
 from lab.changed_values import check_values
 from lab.grouping import comparable, needs_of
 from lab.other_load import OtherLoad
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.bench import Bench
-    from lab.catalogue import Values
+    from lab.catalogue.model import Values
     from lab.result import Entry
     from lab.runner import Runner
     from lab.suite_run import Verdicts

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.bench import Bench
-    from lab.catalogue import Process
+    from lab.catalogue.model import Process
 
 
 def act(bench: Bench, what: Process) -> str:

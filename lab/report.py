@@ -9,12 +9,12 @@ import json
 from typing import TYPE_CHECKING
 
 from fixtures.catalogue.requirements import REQUIREMENTS
-from lab.catalogue import Fault, Healthy, Process, Proxy, Values
+from lab.catalogue.model import Fault, Healthy, Process, Proxy, Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lab.catalogue import Injection
+    from lab.catalogue.model import Injection
     from lab.history import Try
 
 

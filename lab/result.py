@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lab.catalogue import Fault, Healthy
+from lab.catalogue.model import Fault, Healthy
 from lab.other_load import BUSY_CORES
 
 if TYPE_CHECKING:

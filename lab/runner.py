@@ -213,7 +213,7 @@ def sources_digest(config: Path) -> str:
             (ROOT / "lab", "**/*.py"),
         )
         for path in sorted(folder.glob(pattern))
-        if path.name not in {"catalogue.py", "report.py", "__main__.py"} and path.is_file()
+        if path.parent.name != "catalogue" and path.name not in {"report.py", "__main__.py"} and path.is_file()
     ]
     digest = hashlib.sha256()
     for path in files:

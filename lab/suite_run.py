@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fixtures.core.waiting import poll
 from fixtures.plugin.locks import FINISHED
 from lab import forked, selection
-from lab.catalogue import KEPT_S
+from lab.catalogue.model import KEPT_S
 from lab.subject import ROOT, LabError
 
 if TYPE_CHECKING:

@@ -6,10 +6,7 @@ import json
 from typing import Any
 
 from fixtures.core.errors import NotJudged
-from fixtures.evidence.connector import (
-    Connector,
-    connector_fault,
-)
+from fixtures.evidence.connector import Connector, connector_fault
 
 FLAG = "--kv-transfer-config"
 

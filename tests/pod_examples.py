@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fixtures.evidence.pods.objects import (
-    seconds_of,
-)
+from fixtures.evidence.pods.objects import seconds_of
 
 FATES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data/cluster/fates.json").read_text())
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.evidence.connector import (
-    connector_of,
-    effective_connector,
-)
+from fixtures.evidence.connector import connector_of, effective_connector
 from tests.command_lines import FAULT, FLAG, MP, NIXL, OK, OPEN, SIZE, V1, multi, text, verdict
 
 

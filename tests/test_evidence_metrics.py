@@ -9,11 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fixtures.evidence.metrics import (
-    CacheCounters,
-    CounterReset,
-    EngineCounters,
-)
+from fixtures.evidence.metrics import CacheCounters, CounterReset, EngineCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.watched import EXPECTED_METRICS, missing_metrics
 from tests.recorded_metrics import COLD, DATA, IN_PROCESS, RELOADED, exposition, recorded

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.evidence.metrics import (
-    CacheCounters,
-)
+from fixtures.evidence.metrics import CacheCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.shape import FULL, KvShape
 from tests.recorded_metrics import COLD, IN_PROCESS, RELOADED, exposition, recorded

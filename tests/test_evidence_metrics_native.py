@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from fixtures.evidence.metrics import (
-    CacheCounters,
-    EngineCounters,
-    TierSize,
-)
+from fixtures.evidence.metrics import CacheCounters, EngineCounters, TierSize
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.watched import missing_metrics
 from tests.recorded_metrics import recorded

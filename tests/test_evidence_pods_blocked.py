@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.evidence.pods.blocked import blocked_owner, blocked_pod
-from fixtures.evidence.pods.objects import (
-    by_object,
-    event_time,
-    seconds_of,
-    state_of,
-    uid_of,
-)
+from fixtures.evidence.pods.objects import by_object, event_time, seconds_of, state_of, uid_of
 from fixtures.provide.release import waiting
 from fixtures.provide.release.snapshot import ReleaseSnapshot
 from tests.pod_examples import AT, BEGAN, FATES, event, pending, unschedulable

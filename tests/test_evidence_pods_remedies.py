@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.evidence.pods.blocked import blocked_pod, rejected_pods
-from fixtures.evidence.pods.containers import (
-    out_of_memory,
-)
+from fixtures.evidence.pods.containers import out_of_memory
 from tests.pod_examples import AT, BEGAN, event, pending, unschedulable
 
 

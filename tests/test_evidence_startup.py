@@ -9,11 +9,7 @@ import pytest
 
 from fixtures.core.model_geometry import Parallel
 from fixtures.evidence import startup
-from fixtures.evidence.connector import (
-    Connector,
-    connector_of,
-    effective_connector,
-)
+from fixtures.evidence.connector import Connector, connector_of, effective_connector
 from fixtures.evidence.vllm_options import with_transfer_config, without_connector
 from tests.command_lines import FLAG, KIB, MP, NIXL, OK, SIZE, START, V1, multi, verdict
 

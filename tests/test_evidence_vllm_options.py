@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.evidence.connector import (
-    connector_fault,
-    connector_of,
-)
+from fixtures.evidence.connector import connector_fault, connector_of
 from fixtures.evidence.vllm_options import parallel_of, parse_options
 from tests.command_lines import FAULT, FLAG, MP, NIXL, OK, OPEN, SIZE, V1, multi, read, text, verdict
 

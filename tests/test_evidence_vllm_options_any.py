@@ -9,11 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.evidence import startup
-from fixtures.evidence.connector import (
-    connector_of,
-    lmcache_file,
-    lmcache_settings,
-)
+from fixtures.evidence.connector import connector_of, lmcache_file, lmcache_settings
 from fixtures.evidence.vllm_options import Options, parallel_of, parse_options, without_connector
 from tests.command_lines import FLAG, START, V1, multi, read, verdict
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
-from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE, Fault, Hook, Process, Proxy, Values
+from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
+from lab.catalogue.model import Fault, Hook, Process, Proxy, Values
 from lab.proxy.faults import FAULTS as PROXY_FAULTS
 
 ROOT = Path(__file__).parents[1]

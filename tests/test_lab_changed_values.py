@@ -12,7 +12,8 @@ import yaml
 
 from fixtures.core.tree import get_path
 from lab import process_faults
-from lab.catalogue import ENCRYPTED, Values, server_with
+from lab.catalogue.model import Values
+from lab.catalogue.settings import ENCRYPTED, server_with
 from lab.changed_values import changed_config, check_values
 from lab.subject import LabError, Subject
 

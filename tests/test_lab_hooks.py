@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.bench import acted, copy_hooks, write_control
-from lab.catalogue import Hook
+from lab.catalogue.model import Hook
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from lab import other_load
-from lab.catalogue import Fault, Healthy, Hook, ids
+from lab.catalogue.model import Fault, Healthy, Hook, ids
 from lab.result import Result, compare
 from lab.suite_run import Verdicts, read_verdicts
 

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.plugin.locks import FINISHED
 from lab import history, runner, suite_run
-from lab.catalogue import FAULTS, HEALTHY, Fault
+from lab.catalogue import FAULTS, HEALTHY
 from lab.grouping import in_groups, in_queues, runs_alone
 from lab.lane import Lane
 from lab.result import Result
@@ -21,6 +21,8 @@ from tests.lab_tries import IDS, VERSIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lab.catalogue.model import Fault
 
 
 def test_the_digest_of_the_sources_is_stable(tmp_path: Path) -> None:

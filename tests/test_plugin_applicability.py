@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.verdict_sessions import (
-    Run,
-    allure_results,
-    entries,
-)
+from tests.verdict_sessions import Run, allure_results, entries
 
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 

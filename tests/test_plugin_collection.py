@@ -8,15 +8,7 @@ import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.plugin import judgement, judgement_options
-from tests.verdict_sessions import (
-    ADVISORY,
-    HEAD,
-    JUDGED,
-    PASSING,
-    UNJUDGED,
-    Run,
-    written,
-)
+from tests.verdict_sessions import ADVISORY, HEAD, JUDGED, PASSING, UNJUDGED, Run, written
 
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 

@@ -10,15 +10,7 @@ import time
 
 import pytest
 
-from tests.verdict_sessions import (
-    HEAD,
-    PASSING,
-    UNJUDGED,
-    Run,
-    allure_results,
-    entries,
-    written,
-)
+from tests.verdict_sessions import HEAD, PASSING, UNJUDGED, Run, allure_results, entries, written
 
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 

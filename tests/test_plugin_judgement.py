@@ -5,15 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.catalogue.selection import musts
-from tests.verdict_sessions import (
-    ADVISORY,
-    PASSING,
-    UNJUDGED,
-    Run,
-    all_of,
-    entries,
-    written,
-)
+from tests.verdict_sessions import ADVISORY, PASSING, UNJUDGED, Run, all_of, entries, written
 
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 

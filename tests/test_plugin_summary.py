@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.verdict_sessions import (
-    ADVISORY,
-    MIXED,
-    UNJUDGED,
-    Run,
-    allure_results,
-    entries,
-    written,
-)
+from tests.verdict_sessions import ADVISORY, MIXED, UNJUDGED, Run, allure_results, entries, written
 
 if TYPE_CHECKING:
     import pytest

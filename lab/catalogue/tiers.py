@@ -1,0 +1,250 @@
+"""Faults of tiers below host memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lab.catalogue.model import Fault, Hook, Kind, Process, ids
+from lab.catalogue.settings import BELOW, DISK, EVICTED, LOOKED_AT, REMOTE, RESTARTED, SIZED, only, server_with
+
+
+def _below(id_: str, kind: Kind, title: str, hook: Hook, expected: str = "TIR-01", **more: Any) -> Fault:
+    """A fault of a tier below the CPU tier; ``hook`` names the fault and has its parameters."""
+    values = REMOTE if id_.startswith("redis-") else DISK
+    tests = RESTARTED if "TIR-02" in expected else EVICTED
+    source = more.pop("source", "source (lmcache/v1/distributed/l2_adapters)")
+    injection = dataclasses.replace(hook, values=values)
+    return Fault(id_, kind, title, source, injection, ids(expected), tests=more.pop("tests", tests), **more)
+
+
+FAULTS: tuple[Fault, ...] = (
+    _below(
+        "below-never-written",
+        "inactive",
+        "what is said to be written to the tier below is not",
+        Hook("below-drop"),
+    ),
+    _below(
+        "below-written-late",
+        "inactive",
+        "what is said to be written below is written a minute later, and lost with the cache server",
+        Hook("below-late", {"seconds": 60.0}),
+        "TIR-02",
+    ),
+    _below(
+        "below-holds-little",
+        "inactive",
+        "the tier below keeps the last 40 chunks only, and says nothing",
+        Hook("below-keep-few", {"chunks": 40}),
+    ),
+    _below(
+        "below-not-looked-up",
+        "inactive",
+        "lookups leave out the tier below",
+        Hook("below-never-found"),
+    ),
+    _below(
+        "below-first-chunk-only",
+        "inactive",
+        "of a prompt that is below, only the first chunk is found",
+        Hook("below-first-only"),
+    ),
+    _below(
+        "below-in-another-order",
+        "wrong answer",
+        "the chunks of a prompt come from below in another order",
+        Hook("below-mixed-up"),
+        allowed=ids("ACT-04"),
+    ),
+    _below(
+        "below-counted-as-cpu",
+        "observability",
+        "what came from below is counted as found in the CPU tier",
+        Hook("below-counted-above"),
+    ),
+    _below(
+        "below-slow",
+        "latency",
+        "every load from below waits for three seconds",
+        Hook("below-slow", {"seconds": 3.0}),
+        "TIR-05",
+        slow=True,
+        tests=("CFG-01", "API-02", "TIR-05"),
+    ),
+    _below(
+        "below-emptied-at-start",
+        "inactive",
+        "a cache server that starts removes what is below",
+        Hook("below-empty-at-start"),
+        "TIR-02",
+    ),
+    _below(
+        "below-renamed-at-start",
+        "inactive",
+        "a cache server that was started again gives chunks other names than before",
+        Hook("below-new-names"),
+        "TIR-02",
+    ),
+    _below(
+        "keys-differ-after-a-restart",
+        "inactive",
+        "an engine that was started again makes other keys than before",
+        Hook("new-keys"),
+        "TIR-02",
+        source="V#42625",
+    ),
+    _below(
+        "redis-written-under-other-names",
+        "inactive",
+        "chunks are written to Redis under names that no lookup asks for",
+        Hook("below-lost-names"),
+    ),
+    _below(
+        "redis-renamed-at-start",
+        "inactive",
+        "a cache server that was started again asks Redis for other names than before",
+        Hook("below-new-names"),
+        "TIR-02",
+    ),
+    _below(
+        "redis-counted-as-cpu",
+        "observability",
+        "what came from Redis is counted as found in the CPU tier",
+        Hook("below-counted-above"),
+    ),
+    Fault(
+        "slow-tier-called-done",
+        "wrong answer",
+        "a load from a slow tier is called done after half a second, whatever has come",
+        "LM#3685 (a slow remote tier)",
+        Hook("hasty-load", {"seconds": 0.5}, values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("slow"),
+    ),
+    Fault(
+        "misses-wait-for-a-slow-tier",
+        "latency",
+        "a lookup waits until the load of another request has ended",
+        "LM#3472",
+        Hook("lookup-behind-load", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("slow"),
+    ),
+    Fault(
+        "full-tier-ends-the-cache-server",
+        "crash or hang",
+        "the cache server ends when its disk is full",
+        "LM#2238",
+        Hook("die-when-full", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("full"),
+    ),
+    Fault(
+        "gone-tier-never-answers",
+        "crash or hang",
+        "a lookup in a folder that is gone never ends",
+        "LM#5270",
+        Hook("endless-lookup", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("gone"),
+    ),
+    Fault(
+        "tier-given-up-for-good",
+        "inactive",
+        "after one store that failed a tier is never used again",
+        "LM#5270 (after an outage)",
+        Hook("give-up-tier", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("read-only"),
+    ),
+    Fault(
+        "tier-fails-in-silence",
+        "observability",
+        "nothing in log or metrics tells of stores that fail",
+        "LM#4064 (a failure that is swallowed)",
+        Hook("silent", {"about": "lmcache.v1.distributed"}, values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("full"),
+    ),
+    Fault(
+        "tier-never-evicts",
+        "memory",
+        "a tier in files with a size evicts nothing",
+        "LM#1399 (a disk tier beyond its size)",
+        Hook("never-evict-below", values=SIZED),
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
+        without=("TIR-03:True",),
+    ),
+    Fault(
+        "tier-counts-half",
+        "memory",
+        "a tier counts half of what lies in it",
+        "LM#1399 (a disk tier beyond its size)",
+        Hook("count-half", values=SIZED),
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
+        without=("TIR-03:True",),
+    ),
+    Fault(
+        "tier-forgets-what-lies-there",
+        "memory",
+        "LMCache as it is: after a restart the files of before are not counted, and the tier outgrows its size",
+        "source: native_connector_l2_adapter.py begins with no sizes",
+        SIZED,
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
+    ),
+    Fault(
+        "store-port-closed",
+        "configuration",
+        "nothing listens where the cache server's store is to be: engine and cache server are healthy all the same",
+        "LM 0.5.6 l2_adapters/resp_l2_adapter.py (source)",
+        Process("kill-store", values=REMOTE),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "coordinator-port-closed",
+        "configuration",
+        "a coordinator at a port where nothing listens: the cache server serves alone",
+        "PS tutorials/17-kv-aware-routing.md (port 9001 of the controller), LM 0.5.6 mp_coordinator/registrar.py (source)",
+        server_with("--coordinator-url", "http://127.0.0.1:9"),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "coordinator-unknown-host",
+        "configuration",
+        "a coordinator whose name does not resolve",
+        "LM 0.5.6 mp_coordinator/registrar.py (source)",
+        server_with("--coordinator-url", "http://kv-coordinator.invalid:9300"),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "disk-folder-gone",
+        "configuration",
+        "the folder of the disk tier is gone, as after an unmounted volume: LMCache makes it once, at its start",
+        "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
+        Process("remove-folder", values=DISK),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+    Fault(
+        "disk-folder-write-protected",
+        "configuration",
+        "the folder of the disk tier cannot be written to: LMCache starts on it without an error",
+        "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
+        Process("write-protect-folder", values=DISK),
+        ids("TIR-06"),
+        tests=LOOKED_AT,
+    ),
+)

@@ -1,0 +1,95 @@
+"""Faults that make reloads slow, or the measurement of them wrong."""
+
+from __future__ import annotations
+
+from lab.catalogue.model import Fault, Hook, Proxy, ids
+from lab.catalogue.settings import TIMING
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "lookup-slow",
+        "latency",
+        "every lookup takes 300 ms",
+        "LM#3472, LM#1938",
+        Hook("slow-lookup", {"seconds": 0.3}),
+        ids("LAT-05"),
+        allowed=TIMING,
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-05", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "store-slow",
+        "latency",
+        "every store takes 1 s longer, and the first token of a cold prompt waits for it",
+        "LM#2205, LM#1938",
+        Hook("slow-store", {"seconds": 1.0}),
+        ids("LAT-04 LAT-05"),
+        allowed=ids("LAT-07"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-04", "LAT-05", "ACT-04", "API-02", "API-06"),
+    ),
+    Fault(
+        "load-slow",
+        "latency",
+        "every load takes as long as computing its tokens twice",
+        "LM#1938, LM#2205",
+        Hook("slow-load", {"prefills": 2.0}),
+        ids("LAT-01 LAT-03 LAT-06"),
+        tests=("CFG-01", "ACC-02", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "LAT-06", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "short-load-slow",
+        "latency",
+        "a load of up to 1 024 tokens takes as long as computing them twice",
+        "LM#1938",
+        Hook("slow-load", {"prefills": 2.0, "most": 1024}),
+        ids("LAT-08"),
+        tests=("CFG-01", "ACC-02", "LAT-01", "LAT-03", "LAT-08", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "step-slow",
+        "latency",
+        "the connector holds every step of the engine up for 20 ms",
+        "V#32604 (decoding slows down with offload)",
+        Hook("slow-step", {"seconds": 0.02}),
+        ids("LAT-09"),
+        allowed=TIMING | ids("LAT-04 LAT-05 LAT-07"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-09", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "crowded-store-slow",
+        "latency",
+        "where several requests store at once, each store holds the engine up for 300 ms",
+        "LM#2205",
+        Hook("slow-store", {"seconds": 0.3, "crowded": 0.05}),
+        ids("LAT-07"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-07", "ACT-04", "API-06"),
+    ),
+    Fault(
+        "first-event-held",
+        "latency",
+        "a gateway holds the first event of every stream for 300 ms, cold and reloaded alike: not the fault of the cache",
+        "nginx documentation, proxy_buffering",
+        Proxy("hold-first-event", {"seconds": 0.3}),
+        frozenset(),
+        not_judged=ids("LAT-05"),
+        tests=("CFG-01", "ACC-02", "LAT-05", "API-02", "API-06"),
+    ),
+    Fault(
+        "cold-delay-on-repeats",
+        "latency",
+        "a repeat is held as long as its cold run took",
+        "LM#2334, LM#1109 (ratio without its cause)",
+        Proxy("slow-repeat"),
+        TIMING,
+        allowed=ids("ACC-02"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "API-06"),
+    ),
+    Fault(
+        "edge-cache-with-a-shadow",
+        "latency",
+        "repeats are answered at the edge while the engine is asked behind the client's back, so that every counter is right",
+        "LM#2334 (the same ratio with and without a cache)",
+        Proxy("edge-cache", {"shadow": True, "tokens": 300}),
+        ids("LAT-02"),
+        tests=("CFG-01", "ACC-02", "COR-01", "LAT-01", "LAT-02", "LAT-03", "LAT-05", "API-06"),
+    ),
+)
