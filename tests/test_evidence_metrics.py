@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fixtures.evidence.metrics import CacheCounters, CounterReset, EngineCounters
+from fixtures.evidence.metrics import CacheCounters, CounterReset, EngineCounters, Registry
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.watched import EXPECTED_METRICS, missing_metrics
 from tests.recorded_metrics import COLD, DATA, IN_PROCESS, RELOADED, exposition, recorded
@@ -231,3 +231,12 @@ def test_a_number_of_thousands_of_digits_is_none() -> None:
     digits = "9" * 5000
     assert vllm(f'vllm:cache_config_info{{block_size="{digits}",num_gpu_blocks="7"}} 1\n').block_size is None
     assert vllm(f"vllm:num_requests_running {digits}\n").running is None
+
+
+def test_what_the_engines_told_a_router() -> None:
+    page = """# TYPE lmcache:cache_controller_kv_pool_keys_count gauge
+lmcache:cache_controller_kv_pool_keys_count{role="controller"} 42.0
+lmcache:cache_controller_registered_workers_count{role="controller"} 2.0
+"""
+    assert Registry.read(Samples.parse(page)) == Registry(workers=2, keys=42)
+    assert Registry.read(Samples.parse("vllm:num_requests_running 0\n")) == Registry(None, None)

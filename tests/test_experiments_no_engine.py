@@ -44,10 +44,10 @@ class FakeStack:
         return models("m") if path == "/v1/models" else Response(200, {}, "{}", total_s=0.1)
 
     @contextlib.contextmanager
-    def killed(self, _: Any, engine: Any) -> Iterator[Disruption]:
-        self.alive.discard(engine.name)
-        yield Disruption(f"{engine.name} is killed")
-        self.alive.add(engine.name)
+    def all_killed(self, _: Any, engines: Any) -> Iterator[Disruption]:
+        self.alive -= {one.name for one in engines}
+        yield Disruption("all are killed")
+        self.alive |= {one.name for one in engines}
         self.ended = True
 
 
@@ -62,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> NoEngine:
-    monkeypatch.setattr(module, "killed", stack.killed)
+    monkeypatch.setattr(module, "all_killed", stack.all_killed)
     return no_engine(stack, TextRequests("m", 1, "test"))  # type: ignore[arg-type]
 
 

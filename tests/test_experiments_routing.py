@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
-from fixtures.evidence.metrics import EngineCounters
+from fixtures.evidence.metrics import EngineCounters, Registry
 from fixtures.experiments.routing import Conversations, Listing, ask, astray, listing, models_of_engines, recomputed
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
@@ -126,6 +127,24 @@ def test_a_policy_that_goes_by_the_prompt_is_told_no_session() -> None:
 def test_a_router_that_goes_by_the_load_alone_loses_what_it_spread() -> None:
     stack = FakeStack(lambda number, *_: number % 2 if number <= 7 else 0, ("--policy", "cache_aware"))
     assert len(astray(conversations(stack).repeat())) >= 3
+
+
+@pytest.mark.parametrize(
+    ("told", "fault", "says"),
+    [
+        (Registry(2, 42), None, ""),
+        (Registry(0, 0), SubjectFault, "got 0 keys of 0 registered workers: .*TIR-06"),
+        (Registry(2, 0), SubjectFault, "got 0 keys of 2 registered workers: .*ACC-01"),
+        (Registry(None, None), NotJudged, "name no LMCache controller"),
+    ],
+)
+def test_a_router_whose_registry_is_empty_is_told_apart(
+    told: Registry, fault: type[Exception] | None, says: str
+) -> None:
+    stack = FakeStack(in_turn, ("--routing-logic", "kvaware"))
+    stack.routers[0].registry = lambda: told  # type: ignore[method-assign]
+    with pytest.raises(fault, match=says) if fault else contextlib.nullcontext():
+        assert conversations(stack).engines == 2
 
 
 def test_a_router_that_is_told_what_engines_hold_finds_what_it_never_sent() -> None:

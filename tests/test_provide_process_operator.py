@@ -19,7 +19,7 @@ from fixtures.core.progress import Progress
 from fixtures.core.record import Server, StackRecord
 from fixtures.core.waiting import poll
 from fixtures.evidence.flags import flag_value
-from fixtures.experiments.disruption import badly, detoured, frozen, killed
+from fixtures.experiments.disruption import all_killed, badly, detoured, frozen, killed
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process import probe
@@ -32,6 +32,9 @@ from tests import fakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from fixtures.subject.cache_server import CacheServer
+    from fixtures.subject.engine import Engine
 
 SHM = Path("/dev/shm")
 
@@ -147,6 +150,20 @@ def test_an_end_on_purpose_is_no_fault_and_is_undone(place: Place) -> None:
     assert "is started again" in found.timeline
     assert stack.health.gone() == {}
     assert not stack.context.incidents.found
+    assert stack.complete(prompts().unique(chunks=1)).sources.computed == 257
+
+
+def test_several_servers_end_and_are_started_again_side_by_side(place: Place) -> None:
+    stack = place.stack
+    parts: list[Engine | CacheServer] = [*stack.cache_servers, stack.engine]
+    first = [one.server.process for one in parts]
+    with all_killed(stack, parts) as found:
+        assert not any(one.server.process and one.server.process.alive for one in parts)
+        assert stack.health.gone() == {}
+    assert found.acted < found.undone
+    now = [one.server.process for one in parts]
+    assert all(one is not None and one.alive and one not in first for one in now)
+    assert stack.health.gone() == {}
     assert stack.complete(prompts().unique(chunks=1)).sources.computed == 257
 
 

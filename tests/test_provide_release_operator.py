@@ -16,7 +16,7 @@ from fixtures.core.record import EngineServer, PodRef, StackRecord
 from fixtures.core.waiting import poll
 from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import name_of, uid_of
-from fixtures.experiments.disruption import detoured, frozen, killed
+from fixtures.experiments.disruption import all_killed, detoured, frozen, killed
 from fixtures.provide.release import pod_operator
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.pod_operator import PodOperator
@@ -121,7 +121,7 @@ def test_an_end_on_purpose_is_no_fault_of_the_release(place: Place, tmp_path: Pa
 
 @pytest.mark.long
 def test_the_next_end_by_itself_is_one(place: Place) -> None:
-    with killed(place.stack, place.stack.engine):
+    with all_killed(place.stack, place.stack.engines):
         pass
     log = place.stack.engine.log
     assert log is not None

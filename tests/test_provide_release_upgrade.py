@@ -142,3 +142,24 @@ def test_a_release_whose_chart_no_longer_renders_is_a_fault(site4: Site) -> None
     templates.write_text(templates.read_text() + '\n{{ fail "no" }}\n')
     with pytest.raises(SubjectFault, match="expected the chart to render"):
         release.keys_without_effect(None)
+
+
+@pytest.mark.parametrize(
+    ("tag", "runs", "becomes"),
+    [
+        ("v1", "docker.io/org/engine@sha256:abc", "v1@sha256:abc"),
+        ("v1", "docker-pullable://org/engine@sha256:abc", "v1@sha256:abc"),
+        ("v1", "docker.io/library/import-2026-11-30@sha256:abc", None),  # loaded onto the node: no registry has it
+        ("v1", "sha256:abc", None),
+        ("v2", "docker.io/org/engine@sha256:abc", None),  # another image than that of the pod
+        ("v1@sha256:abc", "docker.io/org/engine@sha256:abc", None),
+    ],
+)
+def test_an_upgrade_changes_the_tag_of_an_image_that_a_registry_has(tag: str, runs: str, becomes: str | None) -> None:
+    container = {"name": "vllm", "image": "org/engine:v1"}
+    pods = [{"spec": {"containers": [container]}, "status": {"containerStatuses": [{"name": "vllm", "imageID": runs}]}}]
+    values, said = with_change(changed(repository="org/engine", tag=tag), pods)
+    assert said == (f"tag {tag} -> {becomes}" if becomes else f"env {MARK}=1")
+    assert values["servingEngineSpec"]["modelSpec"][0]["tag"] == (becomes or tag)
+    _, said = with_change(changed(repository="org/engine", tag=tag, lmcacheConfig=BUFFER), pods)
+    assert said == "cpuOffloadingBufferSize 20 -> 18" + (f", tag {tag} -> {becomes}" if becomes else "")
