@@ -106,6 +106,38 @@ def test_a_waiver_covers_its_own_requirement_only(run: Run, waive: Any, source: 
     assert run(source, waive(waiver())).ret == code
 
 
+CASES = """
+import pytest
+@requirement("ACC-02")
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_it(how): assert how != {0!r} and {1!r}, "expected an answer, got none"
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (CASES.format("frozen", True), 0),
+        (CASES.format("killed", True), 1),
+        (CASES.format("", False), 1),
+        (FAILING, 1),
+    ],
+)
+def test_a_waiver_of_cases_covers_no_other_case(
+    run: Run, project: pytest.Pytester, waive: Any, source: str, code: int
+) -> None:
+    result = run(source, waive(waiver() + "  cases: [frozen]\n"))
+    assert result.ret == code
+    assert (entries(project)["ACC-02"]["waived"] is None) == bool(code)
+    if not code:
+        result.stdout.fnmatch_lines(["WAIVED *ACC-02 *(frozen waived until *"])
+
+
+def test_a_waiver_of_cases_says_nothing_of_what_was_not_run(run: Run, waive: Any) -> None:
+    source = all_of("latency", but="LAT-05")
+    assert run(source, "--gate=latency", waive(waiver("LAT-05") + "  cases: [frozen]\n")).ret == 1
+
+
 def test_a_waiver_opens_the_gate_and_the_gate_says_so(run: Run, project: pytest.Pytester, waive: Any) -> None:
     source = all_of("latency", but="LAT-05")
     for rest in ('\n@requirement("LAT-05")\ndef test_last(): assert 0, "no"', ""):
@@ -134,6 +166,8 @@ def test_a_waiver_opens_the_gate_and_the_gate_says_so(run: Run, project: pytest.
         (waiver().replace("known,", "x" * 500), "entry 1: reason has 526 characters; write at most 500"),
         (waiver().replace("kv-team", "x" * 501), "entry 1: owner has 501 characters; write at most 500"),
         (waiver().replace("kv-team", "[a, b]"), r"entry 1: owner is ['a', 'b'], not a text; write it in quotes"),
+        (waiver() + "  cases: frozen\n", "entry 1: cases is 'frozen'; write a list of at most 50 texts, such as"),
+        (waiver() + "  cases: [1]\n", "entry 1: cases is 1; write a list"),
         (waiver().replace("kv-team", "5"), "entry 1: owner is 5, not a text; write it in quotes"),
         (waiver("[ACC-02]"), r"requirement is ['ACC-02'], not a text"),
         (waiver(expires="[1]"), r"expires is [1], not a date"),
