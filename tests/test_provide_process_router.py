@@ -135,6 +135,14 @@ def test_the_command_of_production_stacks_own_router() -> None:
 # --- the environment --------------------------------------------------------------------------------------------------
 
 
+def test_a_local_router_of_production_stack_is_not_kv_aware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "router_environment", lambda python, *, report: PYPI if python is None else OWN)
+    config = load_config("router-kv", CONFIG.parents[1])
+    assert router.Routers.of(config, None, print) is not None
+    with pytest.raises(ConfigurationError, match=r"no engine of local processes reports .*--stack chart"):
+        router.Routers.of(config, OWN.python, print)
+
+
 @pytest.mark.parametrize("program", ["vllm-router", "production-stack"])
 def test_a_router_of_the_user_is_recognised(tmp_path: Path, program: str) -> None:
     python = fakes.make_router(tmp_path / "router", program=program)
