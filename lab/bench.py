@@ -6,15 +6,9 @@ hold nothing but its start: else the verdicts of one fault would be those of the
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
 import random
-import shutil
-import statistics
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.core.errors import NotJudged, SubjectFault
@@ -22,23 +16,19 @@ from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
-from fixtures.provide.process import launch
+from fixtures.provide.process import launch, teardown
 from fixtures.subject.stack import Stack
-from lab.changed_values import changed_config
-from lab.proxy.faults import FAULTS as PROXY_FAULTS
-from lab.proxy.server import Proxy as FaultProxy
-from lab.subject import LabError
+from lab import hook_control
+from lab.changed_values import changed_config, check_values
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from fixtures.core.progress import Progress
     from fixtures.provide.process.environment import EngineEnv
-    from lab.catalogue.model import Hook, Proxy, Values
+    from lab.catalogue.model import Values
     from lab.subject import Subject
-
-HOOKS = Path(__file__).parent / "hooks"
 
 
 @dataclass
@@ -62,72 +52,9 @@ class Bench:
         """Record of the stack, for ``--stack attach``."""
         return self.record.folder / "record.json"
 
-    # --- seeding ----------------------------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def hooked(self, id_: str, hook: Hook) -> Iterator[None]:
-        """Switch a fault on for a while.
-
-        Raises:
-            LabError: it never acted.
-        """
-        control, log = self.hooks / "control.json", self.hooks / "fired.jsonl"
-        log.unlink(missing_ok=True)
-        write_control(self.hooks, id_, self.addressed(hook))
-        try:
-            yield
-        finally:
-            _replace(control, "")
-        if not acted(self.hooks, id_):
-            raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
-
-    def addressed(self, hook: Hook) -> Hook:
-        """The hook in the terms of this stack.
-
-        One that is meant for one engine names it by what its processes know: their temporary folder. A time in prefills is
-        one in seconds for each token, by the engine without its connector.
-        """
-        params = dict(hook.params)
-        if "engine" in params:
-            params["tmpdir"] = str(self.record.engines[params["engine"]].tmp)
-        if "prefills" in params:
-            baseline = self.record.baseline
-            assert baseline is not None
-            params["seconds_per_token"] = (
-                params["prefills"] * statistics.median(baseline.cold_s) / baseline.prompt_tokens
-            )
-        return dataclasses.replace(hook, params=params)
-
-    @contextlib.contextmanager
-    def proxied(self, proxy: Proxy) -> Iterator[Path]:
-        """Put a proxy in front of the router, or of the first engine, for a while; yields the record that leads through it.
-
-        Raises:
-            LabError: its fault never acted.
-        """
-        front = (*self.record.routers, *self.record.engines)[0]
-        fault = PROXY_FAULTS[proxy.name](**proxy.params)
-        fault.engines = tuple(engine.url for engine in self.record.engines)
-        with FaultProxy(front.url, fault) as running:
-            folder = self.folder / "proxied"
-            folder.mkdir(exist_ok=True)
-            record = self.record.model_copy(deep=True, update={"id": f"{self.record.id}-proxied", "folder": folder})
-            (*record.routers, *record.engines)[0].url = running.url
-            path = record.save(folder)
-            try:
-                yield path
-            finally:
-                # The suite may have started a server again, in a process that only the record of the proxy knows.
-                for own, one in zip(self.record.everything, StackRecord.load(path).everything, strict=True):
-                    own.process = one.process
-                self.record.save(self.registry)
-                (self.registry / f"{record.id}.json").unlink(missing_ok=True)
-            if not running.fired:
-                raise LabError(f"the proxy fault {proxy.name} never acted: the fault was not seeded")
-
-    # --- healthy again ----------------------------------------------------------------------------------------------
     def restore(self) -> bool:
         """Drop what a fault left in the tier and in the logs; False when the stack is not healthy any more."""
-        _replace(self.hooks / "control.json", "")
+        hook_control.switch_off(self.hooks)
         try:
             stack = Stack(self.record)
             rest = poll(
@@ -157,12 +84,28 @@ class Bench:
         self.forget_logs()
         return True
 
+    def check_values(self, values: Values) -> None:
+        """Whether the stack has the other values that it was stood up with.
+
+        Raises:
+            LabError: it does not show them.
+        """
+        check_values(self.record, values)
+
     def forget_logs(self) -> None:
         """Cut every log back to what it said when the stack was ready; its processes append, so they go on behind it."""
         for path, text in self.start_of_logs.items():
             with path.open("r+b") as file:
                 file.truncate(0)
                 file.write(text)
+
+    def tear_down(self) -> None:
+        """End every process of the stack, and those that faults started."""
+        for other in self.others:
+            other.kill()
+            other.wait()
+        # The suite may have started a server again, in a process that only the saved record knows.
+        teardown.tear_down(StackRecord.load(self.record_path), self.registry)
 
 
 def stand_up(
@@ -176,7 +119,7 @@ def stand_up(
 ) -> Bench:
     """A stack of the subject's configuration with other values, ready for faults."""
     folder.mkdir(parents=True, exist_ok=True)
-    hooks = copy_hooks(folder / "hooks")
+    hooks = hook_control.copy_hooks(folder / "hooks")
     config = changed_config(name, subject, values, folder / "config")
     registry = cache / "stacks"
     record = launch.stand_up(
@@ -195,28 +138,3 @@ def stand_up(
         server.log: server.log.read_bytes() for server in record.everything if server.log is not None
     }
     return bench
-
-
-def copy_hooks(target: Path) -> Path:
-    """The hooks in a folder of their own: the control file is beside them."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(HOOKS, target, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.jsonl"))
-    return target
-
-
-def write_control(hooks: Path, id_: str, hook: Hook) -> None:
-    """Switch a fault on."""
-    _replace(hooks / "control.json", json.dumps({"id": id_, "hook": hook.name, "params": hook.params}))
-
-
-def acted(hooks: Path, id_: str) -> bool:
-    """Whether a fault has acted, by its own word."""
-    log = hooks / "fired.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return any(line["id"] == id_ and not line["what"].startswith("wrapped ") for line in lines)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(path)

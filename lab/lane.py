@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from fixtures.core.errors import StackError
-from fixtures.core.record import StackRecord
 from fixtures.plugin.locks import machine
-from fixtures.provide.process import teardown
 from lab import bench as benches
-from lab import process_faults, selection
-from lab.catalogue.model import KEPT_S, Fault, Healthy, Hook, Process, Proxy
-from lab.changed_values import check_values
+from lab.catalogue.model import KEPT_S, Fault, Healthy, Hook
 from lab.grouping import comparable, needs_of
 from lab.other_load import OtherLoad
 from lab.result import Result, compare
+from lab.seeding import hooks_of_its_own, seeded
 from lab.subject import LabError
 from lab.suite_run import judge
 
@@ -63,40 +58,15 @@ class Lane:
         elif entry.slow:
             cases = "slow"
         injection = entry.injection if isinstance(entry, Fault) else entry.setting
-        without = {selection.ENV_WITHOUT: " ".join(entry.without)}
         if needs.own:
             assert isinstance(injection, Hook)
             return self._judge_own(entry.id, injection, folder, tests)
         bench = self._bench_with(needs.values)
-        record, meanwhile = bench.record_path, None
         try:
-            with ExitStack() as during:
-                if isinstance(injection, Hook):
-                    during.enter_context(bench.hooked(entry.id, injection))
-                elif isinstance(injection, Proxy):
-                    record = during.enter_context(bench.proxied(injection))
-                elif isinstance(injection, Process) and injection.action == "cpu-load":
-                    during.enter_context(process_faults.cpu_load(injection.count))
-                elif isinstance(injection, Process) and injection.action == "other-clients":
-                    during.enter_context(process_faults.other_clients(bench))
-                elif isinstance(injection, Process) and injection.action == "kill-store":
-                    process_faults.kill_store(bench)
-                elif isinstance(injection, Process) and injection.action == "remove-folder":
-                    during.enter_context(process_faults.without_folder(bench))
-                elif isinstance(injection, Process) and injection.action == "write-protect-folder":
-                    during.enter_context(process_faults.write_protected(bench))
-                elif isinstance(injection, Process) and injection.action == "hang-ups":
-                    process_faults.hang_up(bench)
-                elif isinstance(injection, Process):
-                    meanwhile = functools.partial(process_faults.act, bench, injection)
+            with seeded(bench, entry.id, injection) as (record, meanwhile):
+                options = [*_attach(record), *([f"--soak={SOAK}"] if "RES-09" in tests else [])]
                 return judge(
-                    folder,
-                    [*_attach(record), *([f"--soak={SOAK}"] if "RES-09" in tests else [])],
-                    cases=cases,
-                    tests=tests,
-                    meanwhile=meanwhile,
-                    environment=without,
-                    kept_s=kept_s,
+                    folder, options, cases=cases, tests=tests, without=entry.without, meanwhile=meanwhile, kept_s=kept_s
                 )
         finally:
             if needs.harms or not bench.restore():
@@ -105,13 +75,9 @@ class Lane:
     def _judge_own(self, id_: str, hook: Hook, folder: Path, tests: tuple[str, ...]) -> Verdicts:
         """On a stack that the suite itself stands up and tears down."""
         self.drop()
-        hooks = benches.copy_hooks(self.runner.folder / f"{id_}-hooks")
-        benches.write_control(hooks, id_, hook)
         named = [f"--config={hook.values.configuration}"] if hook.values is not None else []
-        found = judge(folder, named, cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
-        if not benches.acted(hooks, id_):
-            raise LabError(f"the hook {hook.name} never acted: the fault was not seeded")
-        return found
+        with hooks_of_its_own(self.runner.folder / f"{id_}-hooks", id_, hook) as hooks:
+            return judge(folder, named, cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
 
     def _bench_with(self, values: Values | None) -> Bench:
         """The stack with these values: the one that stands, or a new one."""
@@ -127,7 +93,7 @@ class Lane:
                     name,
                     runner.subject,
                     values,
-                    runner.engine_env(),
+                    runner.env,
                     runner.folder / name,
                     runner.cache,
                     runner.progress,
@@ -136,7 +102,7 @@ class Lane:
             bench.record.baseline = compared_with if comparable(values) else None
             bench.record.save(bench.registry)
             if values is not None:
-                check_values(self._bench.record, values)
+                bench.check_values(values)
             elif not self._bench.restore():
                 self.drop()
                 raise LabError("a fresh stack does not load what it has stored: there is nothing to seed faults into")
@@ -145,11 +111,7 @@ class Lane:
     def drop(self) -> None:
         """End the stack of this lane."""
         if self._bench is not None:
-            for other in self._bench.others:
-                other.kill()
-                other.wait()
-            # The suite may have started a server again, in a process that only the saved record knows.
-            teardown.tear_down(StackRecord.load(self._bench.record_path), self.runner.cache / "stacks")
+            self._bench.tear_down()
             self._bench = None
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import random
 import shutil
 import sys
@@ -26,9 +25,9 @@ from typing import TYPE_CHECKING
 from fixtures.core.files import cache_dir
 from fixtures.core.progress import Progress
 from fixtures.instruments import cards
-from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
-from fixtures.provide.process import baseline_engine, install, probe
+from fixtures.provide.process import baseline_engine
 from lab import history
+from lab.engine_env import engine_env
 from lab.grouping import compared, in_groups, in_queues, runs_alone
 from lab.lane import Lane
 from lab.result import Result
@@ -60,7 +59,6 @@ class Runner:
         self.fresh = fresh
         self.folder = Path(tempfile.mkdtemp(prefix="kv-lab-"))
         self.begin = time.monotonic()
-        self._env: EngineEnv | None = None
         self.compared: frozenset[str] = frozenset()
         """Requirements of all that is run that need ``compared_with``."""
         self._stopped = False
@@ -127,20 +125,15 @@ class Runner:
         return self.cache / "lab" / "tries.jsonl"
 
     # --- stacks -----------------------------------------------------------------------------------------------------
-    def engine_env(self) -> EngineEnv:
+    @functools.cached_property
+    def env(self) -> EngineEnv:
         """The environment of the engines; made where there is none."""
-        if self._env is None:
-            python, folder = os.environ.get(ENGINE_PYTHON_VARIABLE), os.environ.get(ENGINE_ENV_VARIABLE)
-            if python:
-                self._env = probe.adopt(Path(python))
-            else:
-                self._env = install.ensure(Path(folder) if folder else None, report=self.progress.line)
-        return self._env
+        return engine_env(self.progress)
 
     @property
     def versions(self) -> dict[str, str]:
         """Of the engine and the cache that the faults were seeded into, and what they ran on."""
-        env = self.engine_env()
+        env = self.env
         on = history.CPU if self.subject.device == "cpu" else cards.cards()[0].name
         return {"vllm": env.vllm, "lmcache": env.lmcache, "on": on}
 
@@ -149,7 +142,7 @@ class Runner:
         """The engine without its connector, of the values as they are: it is the same for every fault."""
         return baseline_engine.measure(
             self.subject.load(),
-            self.engine_env(),
+            self.env,
             folder=self.folder / "without-connector",
             cache=self.cache,
             registry=self.cache / "stacks",
@@ -166,7 +159,7 @@ class Runner:
         return sources_digest(self.subject.load().folder)
 
     def _key(self, entry: Entry) -> Path:
-        env = self.engine_env()
+        env = self.env
         text = json.dumps(
             [
                 dataclasses.asdict(entry),

@@ -47,6 +47,7 @@ def judge(
     *,
     cases: str,
     tests: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     meanwhile: Any = None,
     environment: dict[str, str] | None = None,
     kept_s: float = KEPT_S,
@@ -57,7 +58,7 @@ def judge(
         folder: for the report and the run's own files.
         options: what tells pytest its subject.
         cases: ``fast``, ``slow`` (fast and the timing tests) or ``full``.
-        tests: requirement ids, to run only their tests.
+        tests, without: requirement ids (or cases) whose tests alone are run, or left out.
         meanwhile: called once, as soon as the first test is over.
         environment: further variables.
         kept_s: how long a prompt that was stored early has to be kept.
@@ -73,11 +74,15 @@ def judge(
         *(f"--report-dir={folder}", f"--run-dir={folder / 'runs'}", f"--timeout={TEST_DEADLINE_S}"),
         *(f"--deadline=kept={kept_s:g}", *options),
     ]
-    variables = os.environ | {selection.ENV_CASES: cases, selection.ENV_TESTS: " ".join(tests)} | (environment or {})
+    chosen = {
+        selection.ENV_CASES: cases,
+        selection.ENV_TESTS: " ".join(tests),
+        selection.ENV_WITHOUT: " ".join(without),
+    }
+    variables = os.environ | chosen | (environment or {})
     if cases == "full" or tests:
         arguments.append("--profiles=all")  # of these only the tests that are named, or everything
-    log = folder / "pytest.log"
-    run = forked.start("pytest", arguments, ROOT, log, variables=variables)
+    run = forked.start("pytest", arguments, ROOT, log := folder / "pytest.log", variables=variables)
     try:
         if meanwhile is not None:
             wait_for_first_test(folder, run, log)

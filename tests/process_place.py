@@ -41,7 +41,7 @@ class Place:
         self.env: EngineEnv = probe.adopt(self.fake.python)
         self.deadlines = Deadlines()
 
-    def up(self, name: str = "run") -> StackRecord:
+    def up(self, name: str = "run", router_python: Path | None = None) -> StackRecord:
         return stand_up(
             load_config(str(self.config), self.folder),
             self.env,
@@ -51,6 +51,7 @@ class Place:
             progress=Progress(self.said, live=False),
             device="cpu",
             deadlines=self.deadlines,
+            router_python=router_python,
         )
 
     def running(self) -> list[psutil.Process]:

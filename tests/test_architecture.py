@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PICTURE = re.compile(r"(<!-- begin: (.+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
-MODULES = {str(path.relative_to(ROOT)): path for name in ("fixtures", "lab") for path in (ROOT / name).rglob("*.py")}
+FOLDERS = ("fixtures", "lab", "suite", "tests")
+MODULES = {str(path.relative_to(ROOT)): path for name in FOLDERS for path in (ROOT / name).rglob("*.py")}
 
 MOST_LINES = 350
 DATA = {
@@ -27,14 +28,17 @@ DATA = {
 """Tables: they may be longer."""
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_IMPORTS = 10
-FRONT = "fixtures.testing"
-"""A list of what suite/ imports, and nothing else."""
+FRONTS = {"fixtures.testing", "lab.catalogue"}
+"""A list of what suite/ imports, and one of all faults; nothing else."""
+WIDE = {"tests.test_catalogue_requirements", "tests.test_provide_values_templates", "tests.test_report_configs"}
+"""They hold what several packages say of the same thing against each other."""
 
 
 @functools.cache
-def graph(*, at_run_time: bool = False) -> grimp.ImportGraph:
-    """The imports of fixtures/, those for types only included unless ``at_run_time``."""
-    return grimp.build_graph("fixtures", exclude_type_checking_imports=at_run_time, cache_dir=None)
+def graph(*packages: str, at_run_time: bool = False) -> grimp.ImportGraph:
+    """The imports of these packages, by default of fixtures/; those for types only included unless ``at_run_time``."""
+    every = packages or ("fixtures",)
+    return grimp.build_graph(*every, exclude_type_checking_imports=at_run_time, cache_dir=None)
 
 
 def arrows() -> set[tuple[str, str]]:
@@ -98,12 +102,34 @@ def test_functions_are_short() -> None:
 
 
 def test_modules_import_few_others() -> None:
+    many = {name for name in ours("fixtures", "lab") - FRONTS if len(imported_by(name)) > MOST_IMPORTS}
+    assert not many, f"more than {MOST_IMPORTS} modules imported: two subjects"
+
+
+def test_tests_import_few_others() -> None:
+    """What is tested and what it needs; ``fixtures.core``, which everything needs, does not count."""
     many = {
         name
-        for name in graph(at_run_time=True).modules - {FRONT}
-        if len(graph(at_run_time=True).find_modules_directly_imported_by(name)) > MOST_IMPORTS
+        for name in ours("tests") - WIDE
+        if sum(not one.startswith(("fixtures.core", "tests")) for one in imported_by(name)) > MOST_IMPORTS
     }
     assert not many, f"more than {MOST_IMPORTS} modules imported: two subjects"
+
+
+def test_no_test_imports_another() -> None:
+    """What several need is in a module of its own: a test is found and changed where it is."""
+    found = {(name, one) for name in ours("tests") for one in imported_by(name) if one.startswith("tests.test_")}
+    assert not found
+
+
+def ours(*packages: str) -> set[str]:
+    """Modules of these packages."""
+    return {name for name in graph(*FOLDERS, at_run_time=True).modules if name.partition(".")[0] in packages}
+
+
+def imported_by(name: str) -> set[str]:
+    """Modules of the project that a module imports at run time."""
+    return graph(*FOLDERS, at_run_time=True).find_modules_directly_imported_by(name)
 
 
 @pytest.mark.parametrize("name", sorted(DATA))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.bench import acted, copy_hooks, write_control
 from lab.catalogue.model import Hook
+from lab.hook_control import acted, copy_hooks, write_control
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,13 +20,11 @@ from fixtures.evidence.flags import flag_value
 from fixtures.experiments.disruption import all_killed, badly, detoured, frozen, killed
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
-from fixtures.provide.process import probe
-from fixtures.provide.process.launch import stand_up
 from fixtures.provide.process.operator import LocalOperator
 from fixtures.provide.process.teardown import tear_down
-from fixtures.provide.values.config import load_config
 from fixtures.subject.stack import Stack
-from tests import fakes
+from tests import process_place
+from tests.process_place import SHM, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,26 +32,16 @@ if TYPE_CHECKING:
     from fixtures.subject.cache_server import CacheServer
     from fixtures.subject.engine import Engine
 
-SHM = Path("/dev/shm")
+machine = process_place.place
 
 
-class Place:
+class Operated:
     """A running stack of stand-ins, and its operator."""
 
-    def __init__(self, folder: Path) -> None:
-        self.fake = fakes.make(folder / "env")
-        self.registry = folder / "cache" / "stacks"
-        progress = Progress(io.StringIO(), live=False)
-        self.record = stand_up(
-            load_config(str(fakes.make_config(folder / "fakes")), folder),
-            probe.adopt(self.fake.python),
-            folder=folder / "run",
-            cache=folder / "cache",
-            registry=self.registry,
-            progress=progress,
-            device="cpu",
-        )
-        self.operator = LocalOperator(self.record, self.registry, progress, Deadlines())
+    def __init__(self, place: Place) -> None:
+        self.fake, self.registry = place.fake, place.registry
+        self.record = place.up()
+        self.operator = LocalOperator(self.record, self.registry, Progress(place.said, live=False), Deadlines())
         self.stack = Stack(self.record, operator=self.operator)
 
     @property
@@ -64,15 +50,10 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    made = Place(tmp_path)
+def place(machine: Place) -> Iterator[Operated]:
+    made = Operated(machine)
     yield made
-    left = tear_down(made.record, made.registry)
-    fakes.clear_shared_memory(tmp_path)
-    assert not left.left_running
+    assert not tear_down(made.record, made.registry).left_running
 
 
 def prompts() -> Prompts:
@@ -83,7 +64,7 @@ def pids(server: Server) -> set[int]:
     return {one.pid for one in process_tree(server.process)} if server.process else set()
 
 
-def test_an_engine_ends_and_is_started_again_by_the_same_command(place: Place) -> None:
+def test_an_engine_ends_and_is_started_again_by_the_same_command(place: Operated) -> None:
     engine = place.record.engines[0]
     first, tree = engine.process, process_tree(engine.process) if engine.process else []
     assert first is not None
@@ -103,7 +84,7 @@ def test_an_engine_ends_and_is_started_again_by_the_same_command(place: Place) -
     assert Client(engine.url).get("/health").status == 200
 
 
-def test_shared_memory_of_others_stays(place: Place) -> None:
+def test_shared_memory_of_others_stays(place: Operated) -> None:
     server, engine = place.record.cache_servers[0], place.record.engines[0]
     assert server.process is not None
     place.operator.kill(engine)
@@ -111,7 +92,7 @@ def test_shared_memory_of_others_stays(place: Place) -> None:
     place.operator.start(engine)
 
 
-def test_a_server_that_is_stopped_answers_nothing_until_it_goes_on(place: Place) -> None:
+def test_a_server_that_is_stopped_answers_nothing_until_it_goes_on(place: Operated) -> None:
     server = place.record.cache_servers[0]
     client = Client(server.url, deadline_s=0.3)
     place.operator.freeze(server)
@@ -121,7 +102,7 @@ def test_a_server_that_is_stopped_answers_nothing_until_it_goes_on(place: Place)
     assert Client(server.url).get("/healthcheck").status == 200
 
 
-def test_a_server_that_does_not_come_back_leaves_nothing_running(place: Place) -> None:
+def test_a_server_that_does_not_come_back_leaves_nothing_running(place: Operated) -> None:
     engine = place.record.engines[0]
     place.operator.kill(engine)
     place.fake.behave(engine="dies")
@@ -132,7 +113,7 @@ def test_a_server_that_does_not_come_back_leaves_nothing_running(place: Place) -
     place.operator.start(engine)
 
 
-def test_what_is_no_process_of_this_machine_is_not_judged(place: Place) -> None:
+def test_what_is_no_process_of_this_machine_is_not_judged(place: Operated) -> None:
     with pytest.raises(NotJudged, match="no process of this machine"):
         place.operator.kill(Server(name="elsewhere", url="http://x"))
 
@@ -140,7 +121,7 @@ def test_what_is_no_process_of_this_machine_is_not_judged(place: Place) -> None:
 # --- the contexts -----------------------------------------------------------------------------------------------------
 
 
-def test_an_end_on_purpose_is_no_fault_and_is_undone(place: Place) -> None:
+def test_an_end_on_purpose_is_no_fault_and_is_undone(place: Operated) -> None:
     stack, engine = place.stack, place.stack.engine
     with killed(stack, engine) as found:
         assert stack.health.gone() == {}
@@ -153,7 +134,7 @@ def test_an_end_on_purpose_is_no_fault_and_is_undone(place: Place) -> None:
     assert stack.complete(prompts().unique(chunks=1)).sources.computed == 257
 
 
-def test_several_servers_end_and_are_started_again_side_by_side(place: Place) -> None:
+def test_several_servers_end_and_are_started_again_side_by_side(place: Operated) -> None:
     stack = place.stack
     parts: list[Engine | CacheServer] = [*stack.cache_servers, stack.engine]
     first = [one.server.process for one in parts]
@@ -167,7 +148,7 @@ def test_several_servers_end_and_are_started_again_side_by_side(place: Place) ->
     assert stack.complete(prompts().unique(chunks=1)).sources.computed == 257
 
 
-def test_it_is_undone_whatever_happens(place: Place) -> None:
+def test_it_is_undone_whatever_happens(place: Operated) -> None:
     with pytest.raises(ZeroDivisionError), frozen(place.stack, place.stack.cache_servers[0]):
         raise ZeroDivisionError
     assert place.stack.cache_servers[0].config(), "it answers"
@@ -176,7 +157,7 @@ def test_it_is_undone_whatever_happens(place: Place) -> None:
     assert place.stack.cache_servers[0].config()
 
 
-def test_a_cache_server_is_moved_behind_a_network_and_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_server_is_moved_behind_a_network_and_back(place: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DEGRADED_S", 0.1)  # the engine is a stand-in, which notices nothing
     server = place.stack.cache_servers[0]
     port, first = int(flag_value(server.server.argv, "--port") or 0), server.server.process
@@ -197,7 +178,7 @@ def test_a_cache_server_is_moved_behind_a_network_and_back(place: Place, monkeyp
     assert place.stack.health.gone() == {}
 
 
-def test_nothing_is_done_where_it_is_not_allowed(place: Place) -> None:
+def test_nothing_is_done_where_it_is_not_allowed(place: Operated) -> None:
     stack = Stack(place.record, allowed=frozenset({"observes", "asks"}), operator=place.operator)
     with pytest.raises(NotJudged, match="--allow"), killed(stack, stack.engine):
         raise AssertionError
@@ -214,7 +195,7 @@ def test_nothing_is_done_where_it_is_not_allowed(place: Place) -> None:
 # --- what earlier tests have ended ------------------------------------------------------------------------------------
 
 
-def end(place: Place) -> Any:
+def end(place: Operated) -> Any:
     """The engine ends by itself."""
     reference = place.record.engines[0].process
     assert reference is not None
@@ -224,7 +205,7 @@ def end(place: Place) -> Any:
     return reference
 
 
-def test_what_has_ended_is_started_again_and_told(place: Place) -> None:
+def test_what_has_ended_is_started_again_and_told(place: Operated) -> None:
     first = end(place)
     (said,) = place.stack.revive()
     assert "was started again, because of an earlier test: engine fake-0 ended during the run" in said
@@ -238,7 +219,7 @@ def test_what_has_ended_is_started_again_and_told(place: Place) -> None:
 
 
 @pytest.mark.long
-def test_an_engine_that_hangs_is_started_again(place: Place) -> None:
+def test_an_engine_that_hangs_is_started_again(place: Operated) -> None:
     place.stack.health._hung["fake-0"] = "POST /v1/completions: no answer within 120 s"
     place.operator.freeze(place.record.engines[0])
     (said,) = place.stack.revive()
@@ -246,13 +227,13 @@ def test_an_engine_that_hangs_is_started_again(place: Place) -> None:
     place.stack.health.check_serving()
 
 
-def test_an_engine_that_serves_again_is_left_alone(place: Place) -> None:
+def test_an_engine_that_serves_again_is_left_alone(place: Operated) -> None:
     place.stack.health._hung["fake-0"] = "POST /v1/completions: no answer within 30 s"
     assert place.stack.revive() == []
     place.stack.health.check_serving()
 
 
-def test_another_worker_takes_over_what_one_has_started(place: Place) -> None:
+def test_another_worker_takes_over_what_one_has_started(place: Operated) -> None:
     other = Stack(StackRecord.load(place.record.folder / "record.json"), operator=place.operator)
     end(place)
     place.stack.revive()
@@ -260,7 +241,7 @@ def test_another_worker_takes_over_what_one_has_started(place: Place) -> None:
     assert other.engine.pid == place.stack.engine.pid
 
 
-def test_the_files_of_a_server_are_limited_and_not_limited_again(place: Place) -> None:
+def test_the_files_of_a_server_are_limited_and_not_limited_again(place: Operated) -> None:
     server = place.record.cache_servers[0]
     assert server.process is not None
     process = server.process.process()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
-from fixtures.core.progress import Progress
 from fixtures.core.record import EngineServer, StackRecord
-from fixtures.provide.process import probe, router, router_environment
-from fixtures.provide.process.launch import stand_up
+from fixtures.provide.process import router, router_environment
 from fixtures.provide.process.router import POLICY_OF, router_argv, substitutions
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
 from fixtures.provide.process.teardown import tear_down
@@ -24,7 +22,12 @@ from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values
 from fixtures.provide.values.router_command import POLICIES, RouterCommand, router_of
 from fixtures.subject.stack import Stack
-from tests import fakes
+from tests import fakes, process_place
+
+if TYPE_CHECKING:
+    from tests.process_place import Place
+
+place = process_place.place
 
 ENGINES = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
 PYPI = RouterEnv(Path("/env/bin/python"), "vllm-router", "0.1.17")
@@ -192,35 +195,18 @@ def test_an_installation_that_fails_says_why(tmp_path: Path, monkeypatch: pytest
 # --- its processes ----------------------------------------------------------------------------------------------------
 
 
-class Place:
-    """Two stand-ins for engines, and routers in front of them."""
-
-    def __init__(self, folder: Path, routers: int = 1) -> None:
-        self.folder, self.registry = folder, folder / "cache" / "stacks"
-        self.config = fakes.make_config(folder / "fakes", replicas=2)
-        values = yaml.safe_load((self.config / "values.yaml").read_text())
-        values["routerSpec"] = {"routingLogic": "roundrobin", "replicaCount": routers}
-        (self.config / "values.yaml").write_text(yaml.safe_dump(values))
-        self.env = probe.adopt(fakes.make(folder / "env").python)
-        self.router = fakes.make_router(folder / "router")
-
-    def up(self) -> StackRecord:
-        return stand_up(
-            load_config(str(self.config), self.folder),
-            self.env,
-            folder=self.folder / "run",
-            cache=self.folder / "cache",
-            registry=self.registry,
-            progress=Progress(io.StringIO(), live=False),
-            device="cpu",
-            router_python=self.router,
-        )
+@pytest.fixture
+def router_python(place: Place) -> Path:
+    """The interpreter of routers, two of which stand in front of two engines."""
+    place.config = fakes.make_config(place.folder / "two-engines", replicas=2)
+    values = yaml.safe_load((place.config / "values.yaml").read_text())
+    values["routerSpec"] = {"routingLogic": "roundrobin", "replicaCount": 2}
+    (place.config / "values.yaml").write_text(yaml.safe_dump(values))
+    return fakes.make_router(place.folder / "router")
 
 
-def test_routers_come_and_go_with_their_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
-    place = Place(tmp_path, routers=2)
-    record = place.up()
+def test_routers_come_and_go_with_their_stack(place: Place, router_python: Path) -> None:
+    record = place.up(router_python=router_python)
     try:
         assert [one.name for one in record.routers] == ["router-0", "router-1"]
         assert StackRecord.load(place.registry / f"{record.id}.json") == record
@@ -246,12 +232,8 @@ def test_routers_come_and_go_with_their_stack(tmp_path: Path, monkeypatch: pytes
     assert not any(one.tmp is not None and one.tmp.exists() for one in record.routers)
 
 
-def test_a_router_that_dies_says_why_and_takes_everything_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KV_OFFLOAD_CACHE", str(tmp_path / "cache"))
-    place = Place(tmp_path)
-    (place.router.parents[1] / "behaviour.json").write_text(json.dumps({"router": ["dies"]}))
+def test_a_router_that_dies_says_why_and_takes_everything_with_it(place: Place, router_python: Path) -> None:
+    (router_python.parents[1] / "behaviour.json").write_text(json.dumps({"router": ["dies"]}))
     with pytest.raises(StackError, match=r"router-0 ended while it was starting: .*no policy of that name"):
-        place.up()
+        place.up(router_python=router_python)
     assert not list(place.registry.glob("*"))

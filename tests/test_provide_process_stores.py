@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.core.progress import Progress
 from fixtures.core.record import StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.evidence.adapters import adapters_of
 from fixtures.instruments.store import PASSWORD, StoreClient
-from fixtures.provide.process import lower_tiers, probe
+from fixtures.provide.process import lower_tiers
 from fixtures.provide.process.commands import commands_of, stores_of
-from fixtures.provide.process.launch import check_stores, stand_up
+from fixtures.provide.process.launch import check_stores
 from fixtures.provide.process.lower_tiers import Stores, local_adapters, program_of
 from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among
 from fixtures.subject.features import features_of
-from tests import fakes
+from tests import process_place
 from tests.redis_server import REDIS
+
+if TYPE_CHECKING:
+    from tests.process_place import Place
+
+place = process_place.place
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STORE = StoreCommand(
@@ -117,11 +121,8 @@ def test_without_the_program_one_sentence_says_what_to_do(monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(REDIS is None, reason="redis-server is not on PATH")
-def test_a_store_comes_and_goes_with_its_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    fake = fakes.make(tmp_path / "env")
-    values = fakes.make_config(tmp_path / "fakes") / "values.yaml"
+def test_a_store_comes_and_goes_with_its_stack(place: Place) -> None:
+    values = place.config / "values.yaml"
     extra = (CONFIGS / "remote" / "values.yaml").read_text().partition("extraObjects:")[2]
     connector = '{"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}'
     text = values.read_text().replace(
@@ -129,19 +130,11 @@ def test_a_store_comes_and_goes_with_its_stack(tmp_path: Path, monkeypatch: pyte
     )
     text = text.replace("lmcacheConfig: {enabled: true", "lmcacheConfig: {enabled: false")
     values.write_text(f"{text}extraObjects:{extra}")
-    record = stand_up(
-        load_config(str(values.parent), tmp_path),
-        probe.adopt(fake.python),
-        folder=tmp_path / "run",
-        cache=tmp_path / "cache",
-        registry=tmp_path / "cache" / "stacks",
-        progress=Progress(io.StringIO(), live=False),
-        device="cpu",
-    )
+    record = place.up()
     try:
         (store,) = record.stores
         assert store.process is not None
-        assert StackRecord.load(tmp_path / "run" / "record.json").stores == [store]
+        assert StackRecord.load(place.folder / "run" / "record.json").stores == [store]
         port = int(store.url.rpartition(":")[2])
         (below,) = adapters_of(record.cache_servers[0].argv)
         assert below.place == f"127.0.0.1:{port}"
@@ -152,7 +145,7 @@ def test_a_store_comes_and_goes_with_its_stack(tmp_path: Path, monkeypatch: pyte
         assert "kv-store-not-a-secret" not in " ".join(said)
         assert any(one.startswith("store kv-store: redis-server -> ") for one in said)
     finally:
-        report = tear_down(record, tmp_path / "cache" / "stacks")
+        report = tear_down(record, place.registry)
     assert report.left_running == ()
     assert not store.process.alive
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((place.folder / "tmp").iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.prometheus import Samples
-from fixtures.experiments import recovery, tier_damage, tier_disruption, tier_outage, tier_size
+from fixtures.experiments import tier_damage, tier_outage, tier_size
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
 from fixtures.subject.contents import Below, Folder, Keys
@@ -122,10 +122,10 @@ def control(stack: FakeStack) -> Any:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "BETWEEN_S", 0.0)
+    monkeypatch.setattr("fixtures.experiments.recovery.BETWEEN_S", 0.0)
     monkeypatch.setattr(tier_outage, "TOLD_S", 0.0)
     monkeypatch.setattr(tier_size, "SETTLES_S", 0.0)
-    monkeypatch.setattr(tier_disruption, "STOPPED_S", 0.05)
+    monkeypatch.setattr("fixtures.experiments.tier_disruption.STOPPED_S", 0.05)
     for module in (tier_damage, tier_outage):
         monkeypatch.setattr(module, "renew", lambda *_: True)
 

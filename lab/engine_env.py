@@ -1,0 +1,22 @@
+"""The engines' environment of a run of the lab."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
+from fixtures.provide.process import install, probe
+
+if TYPE_CHECKING:
+    from fixtures.core.progress import Progress
+    from fixtures.provide.process.environment import EngineEnv
+
+
+def engine_env(progress: Progress) -> EngineEnv:
+    """The environment that a variable names, otherwise the suite's own, made where there is none."""
+    python, folder = os.environ.get(ENGINE_PYTHON_VARIABLE), os.environ.get(ENGINE_ENV_VARIABLE)
+    if python:
+        return probe.adopt(Path(python))
+    return install.ensure(Path(folder) if folder else None, report=progress.line)
