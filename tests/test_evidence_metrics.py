@@ -84,7 +84,8 @@ def test_engine_without_gpu_prefix_cache() -> None:
     assert (engine.block_size, engine.pool_blocks, engine.pool_tokens) == (16, 29_817, 477_072)
     assert engine.prefix_caching_enabled is False
     assert engine.ttft_sum == pytest.approx(12.318034)
-    assert engine.ttft_count == 63
+    assert engine.ttft_count == engine.decode_count == 63
+    assert engine.decode_sum == pytest.approx(23.663241)
     assert engine.kv_usage == 0.0
 
 

@@ -15,6 +15,7 @@ from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments import decoding
+from fixtures.experiments.store_cost import Pace
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
 from fixtures.instruments.trials import Interval, median_interval
@@ -44,6 +45,20 @@ class FakeStack:
     stored: list[Prompt] = field(default_factory=list)
     beside: list[tuple[Sequence[Prompt], Sequence[Prompt]]] = field(default_factory=list)
 
+    engine_gap_s: float | None = None
+    """By the engine's own clock; None where it has none."""
+    finished: int = 0
+
+    @property
+    def engine(self) -> Any:
+        return SimpleNamespace(counters=self.counters)
+
+    def counters(self) -> EngineCounters:
+        if self.engine_gap_s is None:
+            return EngineCounters()
+        spent = self.finished * self.engine_gap_s * (decoding.DECODED - 1)
+        return EngineCounters(decode_count=self.finished, decode_sum=spent)
+
     def gaps_beside(self, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> list[float]:
         self.beside.append((prompts, others))
         return [self.beside_s] * 100
@@ -58,6 +73,7 @@ class FakeStack:
         assert stream
         assert ignore_eos
         self.answers += 1
+        self.finished += 1
         return exchange(prompt, [self.gap_s(self.answers)] * (max_tokens - 1))
 
     def complete_concurrently(self, prompts: list[Prompt], **_: Any) -> tuple[list[Exchange], TokenSources]:
@@ -86,6 +102,30 @@ def test_the_first_answer_does_not_count() -> None:
     assert found == pytest.approx((100.0,) * decoding.DECODES)
 
 
+def test_the_clock_of_the_engine_is_believed_where_the_tokens_came_together() -> None:
+    """A busy machine: the API server, or the client, had them all at once (seen: 152 385 tokens per second)."""
+    stack = FakeStack(gap_s=lambda number: 6.5e-6 if number % 2 else 0.02, engine_gap_s=0.01)
+    found = decoding.measure_decoding(stack, source())  # type: ignore[arg-type]
+    assert found == pytest.approx((100.0,) * decoding.DECODES)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_without_that_clock_answers_in_a_few_pieces_are_not_judged(pieces: int) -> None:
+    stack = FakeStack()
+    gaps = [0.0] * (decoding.DECODED - pieces) + [0.1] * (pieces - 1)
+    stack.complete = lambda prompt, **_: exchange(prompt, gaps)  # type: ignore[method-assign]
+    with pytest.raises(NotJudged, match="in a few pieces"):
+        decoding.measure_decoding(stack, source())  # type: ignore[arg-type]
+
+
+def test_a_clock_that_counted_another_request_too_is_not_believed() -> None:
+    stack = FakeStack(engine_gap_s=0.5)
+    stack.finished = 3
+    counted = iter(range(1000))
+    stack.counters = lambda: EngineCounters(decode_count=2 * next(counted), decode_sum=1.0)  # type: ignore[method-assign]
+    assert decoding.measure_decoding(stack, source()) == pytest.approx((100.0,) * decoding.DECODES)  # type: ignore[arg-type]
+
+
 def test_in_a_round_as_many_old_prompts_come_as_new_ones() -> None:
     stack = FakeStack()
     assert decoding.measure_gaps(stack, source()) == pytest.approx((0.02,) * decoding.ROUNDS)  # type: ignore[arg-type]
@@ -105,17 +145,23 @@ def test_percentiles_by_rank(share: float, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "slow_machine", "verdict"),
-    [(100.0, 1.0, "holds"), (96.0, 1.0, "holds"), (80.0, 1.0, "too slow"), (80.0, 1.5, "not judged")],
+    [
+        (100.0, 1.0, "holds"),
+        (96.0, 1.0, "holds"),
+        (80.0, 1.0, "too slow"),
+        (80.0, 1.5, "not judged"),
+        (99.0, 0.8, "not judged"),
+    ],
 )
 def test_decoding_is_judged_by_the_machine_as_it_is_now(
     monkeypatch: pytest.MonkeyPatch, rate: float, slow_machine: float, verdict: str
 ) -> None:
-    monkeypatch.setattr(decoding, "slower_now", lambda *_: slow_machine)
+    monkeypatch.setattr(decoding, "pace_now", lambda *_: Pace(slow_machine, slow_machine))
     stack = FakeStack(gap_s=lambda _: 1 / rate)
     known = baseline(decode_tokens_per_s=(100.0,) * decoding.DECODES)
     cost = decoding.decode_cost(stack, source(), known)  # type: ignore[arg-type]
     if verdict == "not judged":
-        with pytest.raises(NotJudged, match="nothing else uses the machine"):
+        with pytest.raises(NotJudged, match=r"nothing else uses the machine|takes 0\.8 times as long as then"):
             cost.check_decided()
     else:
         cost.check_decided()
@@ -123,7 +169,7 @@ def test_decoding_is_judged_by_the_machine_as_it_is_now(
 
 
 def test_slow_decoding_on_a_busy_machine_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "slower_now", lambda *_: 1.0)
+    monkeypatch.setattr(decoding, "pace_now", lambda *_: Pace())
     stack = FakeStack(gap_s=lambda _: 0.02, load=2.5)
     known = baseline(decode_tokens_per_s=(100.0,) * decoding.DECODES)
     cost = decoding.decode_cost(stack, source(), known)  # type: ignore[arg-type]
@@ -134,7 +180,7 @@ def test_slow_decoding_on_a_busy_machine_is_not_judged(monkeypatch: pytest.Monke
 def test_rates_that_overlap_do_not_decide() -> None:
     wide, narrow = median_interval([90.0] * 4 + [110.0] * 5), median_interval([100.0] * 9)
     with pytest.raises(NotJudged, match="too noisy to decide"):
-        decoding.DecodeCost(wide, narrow, 1.0).check_decided()
+        decoding.DecodeCost(wide, narrow, Pace()).check_decided()
 
 
 @pytest.mark.parametrize(("gap_s", "too_slow"), [(0.03, False), (0.0499, False), (0.2, True)])

@@ -15,6 +15,7 @@ from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.core.record import Baseline, Load
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments import load, load_cost
+from fixtures.experiments.store_cost import Pace
 from fixtures.instruments.conversations import Conversation, Conversations
 from fixtures.instruments.prompts import Prompts
 from fixtures.instruments.response import Response
@@ -229,7 +230,7 @@ def test_requests_that_fail_are_for_thr_02_to_say() -> None:
 
 def cost(monkeypatch: pytest.MonkeyPatch, latency_s: float, slower: float = 1.0) -> load_cost.LoadCost:
     monkeypatch.setattr(load_cost, "serve", lambda *_: served(latency_s=latency_s))
-    monkeypatch.setattr(load_cost, "slower_now", lambda *_: slower)
+    monkeypatch.setattr(load_cost, "pace_now", lambda *_: Pace(slower, slower))
     return load_cost.load_cost(FakeStack(), prompts(), baseline())  # type: ignore[arg-type]
 
 
@@ -243,7 +244,7 @@ def test_conversations_that_fit_the_pool_may_take_a_twentieth_longer(monkeypatch
 def test_on_a_cpu_the_copies_take_the_cores_that_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     for latency_s, too_slow in ((2.4, False), (4.2, True)):
         monkeypatch.setattr(load_cost, "serve", lambda *_, seconds=latency_s: served(latency_s=seconds))
-        monkeypatch.setattr(load_cost, "slower_now", lambda *_: 1.0)
+        monkeypatch.setattr(load_cost, "pace_now", lambda *_: Pace())
         stack = FakeStack(record=SimpleNamespace(baseline=None, device="cpu"))
         assert load_cost.load_cost(stack, prompts(), baseline()).too_slow is too_slow  # type: ignore[arg-type]
 
@@ -251,6 +252,8 @@ def test_on_a_cpu_the_copies_take_the_cores_that_compute(monkeypatch: pytest.Mon
 def test_a_machine_that_is_slower_now_is_not_the_cost_of_offload(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotJudged, match="nothing else uses the machine"):
         cost(monkeypatch, 2.4, slower=1.3).check_decided()
+    with pytest.raises(NotJudged, match=r"takes 0\.9 times as long as then"):
+        cost(monkeypatch, 2.05, slower=0.9).check_decided()
 
 
 def beyond(monkeypatch: pytest.MonkeyPatch, stack: FakeStack, **changes: Any) -> tuple[Any, str, list[Any]]:

@@ -36,8 +36,17 @@ def test_what_the_store_costs(cold_s: Any, decided: bool, within: bool) -> None:
         cost.check_decided()
         assert cost.too_slow != within
     else:
-        with pytest.raises(NotJudged, match=r"includes the limit \(0\.563 to 0\.563 s\)"):
+        with pytest.raises(NotJudged, match=r"includes the limit \(0\.563 to 0\.563 s"):
             cost.check_decided()
+
+
+def test_a_machine_that_is_faster_now_does_not_hide_the_store() -> None:
+    """Cold prompts take as long as without the connector, while what is not stored takes half as long."""
+    baseline = Baseline(pool_tokens=1, prompt_tokens=4097, cold_s=(0.4107,) * 8, unstored_s=(2 * 0.4107,) * 8)
+    cost = store_cost.store_cost(FakeStack(), Prompts(3, "cost", CHUNK, 20000), baseline)  # type: ignore[arg-type]
+    assert not cost.too_slow
+    with pytest.raises(NotJudged, match=r"takes 0\.\d+ times as long as then"):
+        cost.check_decided()
 
 
 @pytest.mark.parametrize("slower", [1, 2], ids=["same-machine", "slower-machine"])

@@ -182,19 +182,26 @@ def test_every_trial_that_was_run_is_kept(ratios: list[float], gate: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "judged"),
-    [(0.5, 0.8, True), (0.95, 1.2, True), (0.8, 1.0, False), (0.8, 0.9, False), (0.9, 1.2, True), (0.9, 0.9, True)],
-    ids=["below", "above", "across", "up-to-the-gate", "from-the-gate-on", "the-gate"],
+    ("ratios", "judged"),
+    [
+        ([0.5] * 12 + [0.8] * 12, True),
+        ([0.95] * 12 + [1.2] * 12, True),
+        ([0.9] * 24, True),
+        ([0.8] * 12 + [1.0] * 12, False),
+        ([0.8] * 6 + [1.0] * 18, False),
+        ([0.8] * 5 + [1.0] * 19, True),
+        ([1.0] * 7, False),
+    ],
+    ids=["below", "above", "the-gate", "across", "above-with-95", "above-with-99", "above-but-few"],
 )
-def test_not_judged_exactly_where_the_interval_lies_across_the_gate(
-    low: float, high: float, judged: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Trials, "ratio", property(lambda self: Interval((low + high) / 2, low, high, 24)))
+def test_slower_than_the_gate_needs_more_confidence_than_faster(ratios: list[float], judged: bool) -> None:
+    found = trials(*map(trial, ratios))
     if judged:
-        trials(trial(1)).check_decided(0.9)
+        found.check_decided(0.9)
+        assert found.loses(0.9) == (found.ratio.high >= 0.9)
     else:
-        with pytest.raises(NotJudged, match=r"after 24 pairs .* still includes 0\.9"):
-            trials(trial(1)).check_decided(0.9)
+        with pytest.raises(NotJudged, match=rf"after {len(ratios)} pairs .* includes 0\.9, or hardly exceeds it"):
+            found.check_decided(0.9)
 
 
 @given(ratios=st.lists(st.floats(0.1, 3), min_size=1, max_size=24))
@@ -205,9 +212,10 @@ def test_decided_means_that_the_gate_says_yes_or_no(ratios: list[float]) -> None
     try:
         judged.check_decided(0.9)
     except NotJudged:
-        assert judged.ratio.low < 0.9 <= judged.ratio.high or len(ratios) < 6
+        assert judged.ratio.high >= 0.9 or len(ratios) < 6
+        assert not judged.loses(0.9)
     else:
-        assert judged.ratio.high < 0.9 or judged.ratio.low >= 0.9
+        assert (judged.ratio.high < 0.9) != judged.loses(0.9)
 
 
 def test_floor_and_efficiency_by_hand() -> None:

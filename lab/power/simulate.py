@@ -1,0 +1,109 @@
+"""Runs the simulation, and keeps what it gave: ``python -m lab --power``."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from fixtures.core.errors import NotJudged
+from fixtures.core.files import PUBLIC, write_atomically
+from lab.power import of_latency, of_load, samples
+from lab.power.world import World, worlds
+from lab.subject import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lab.power.verdict import Verdict
+
+VERDICTS: Final = (*of_latency.VERDICTS, *of_load.VERDICTS)
+KEPT = ROOT / "docs" / "evidence" / "power.jsonl"
+RUNS: Final = 2000
+"""At each distance; of a rate of 1 %, the exact 95 % interval then ends at 1.54 %."""
+DISTANCES: Final = (0.0, 0.5, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
+"""From the reference to the gate, as multiples."""
+SEED: Final = 19
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one verdict said on one machine, by distance."""
+
+    verdict: str
+    effect: str
+    world: str
+    runs: int
+    distances: tuple[float, ...]
+    failed: tuple[int, ...]
+    """Runs in which it was non-conformant (advisory)."""
+    passed: tuple[int, ...]
+
+    def undecided(self, at: int) -> int:
+        """Runs in which it was not judged."""
+        return self.runs - self.failed[at] - self.passed[at]
+
+    @property
+    def line(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, line: str) -> Self:
+        """Of one line."""
+        row: dict[str, Any] = json.loads(line)
+        fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in row.items()}
+        return cls(**fields)
+
+
+def read(path: Path = KEPT) -> list[Curve]:
+    """What is kept."""
+    return [Curve.of(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def judged_once(verdict: Verdict, world: World, rng: random.Random, distance: float) -> str:
+    """What the suite says once."""
+    try:
+        verdict.judge(world, rng, distance)
+    except AssertionError:
+        return "failed"
+    except NotJudged:
+        return "undecided"
+    return "passed"
+
+
+def curve(verdict: Verdict, world: World, runs: int, distances: Sequence[float] = DISTANCES) -> Curve:
+    """One verdict on one machine; the same arguments give the same curve."""
+    failed, passed = [], []
+    for distance in distances:
+        rng = random.Random(f"{SEED}/{verdict.name}/{world.name}/{distance}")
+        found = Counter(judged_once(verdict, world, rng, distance) for _ in range(runs))
+        failed.append(found["failed"])
+        passed.append(found["passed"])
+    return Curve(verdict.name, verdict.effect, world.name, runs, tuple(distances), tuple(failed), tuple(passed))
+
+
+def simulate(runs: int = RUNS, only: Sequence[str] = (), processes: int = 2) -> list[Curve]:
+    """Every verdict (or those whose name begins with one of ``only``) on every machine that recorded what it needs."""
+    chosen = [one for one in VERDICTS if not only or one.name.startswith(tuple(only))]
+    known = worlds(samples.read())
+    asked = [(verdict, world) for verdict in chosen for world in known if world.has(*verdict.needs)]
+    with ProcessPoolExecutor(processes) as pool:
+        tasks = [pool.submit(_curve_of, verdict.name, world, runs) for verdict, world in asked]
+        return [task.result() for task in tasks]
+
+
+def _curve_of(name: str, world: World, runs: int) -> Curve:
+    return curve(next(one for one in VERDICTS if one.name == name), world, runs)
+
+
+def keep(curves: Sequence[Curve], path: Path = KEPT) -> None:
+    """Write them in the order of the verdicts; what was not simulated anew stays."""
+    order = {one.name: at for at, one in enumerate(VERDICTS)}
+    every = {(one.verdict, one.world): one for one in (*read(path), *curves) if one.verdict in order}
+    ordered = sorted(every.values(), key=lambda one: (order[one.verdict], one.world))
+    write_atomically(path, "".join(f"{one.line}\n" for one in ordered), mode=PUBLIC)
