@@ -18,6 +18,7 @@ from fixtures.provide.kube.helm import Helm, Layers
 from fixtures.provide.release import cleanup, preflight, waiting
 from fixtures.provide.release.plan import Plan
 from fixtures.provide.release.under_test import ReleaseUnderTest
+from fixtures.provide.target import Target
 from tests.fakes.api_server import FakeCluster
 from tests.helm_binaries import helm as binary
 from tests.stand_in_chart import STAND_IN, VALUES
@@ -89,6 +90,18 @@ class Site:
             values=values,
         )
         return preflight.check(plan)
+
+    @property
+    def target(self) -> Target:
+        """The installed release, for those who adopt it."""
+        kubeconfig = self.kube.context.kubeconfig
+        return Target(
+            helm=str(self.helm.command[0]),
+            context="fake",
+            kubeconfig=kubeconfig,
+            namespace=self.namespace,
+            release="rel",
+        )
 
     def wait(self) -> Any:
         return waiting.until_ready(self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress)

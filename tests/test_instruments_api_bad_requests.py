@@ -15,10 +15,12 @@ from tests.fakes.openai_server import LONGEST, MODEL, Server
 if TYPE_CHECKING:
     from fixtures.instruments.api import Api
 
-api = openai_server.api
-server = openai_server.server
-shared = openai_server.shared
-shared_api = openai_server.shared_api
+api, server, shared, shared_api = (
+    openai_server.api,
+    openai_server.server,
+    openai_server.shared,
+    openai_server.shared_api,
+)
 
 
 BAD = pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)

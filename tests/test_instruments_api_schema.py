@@ -13,10 +13,12 @@ from tests.fakes.openai_server import DELTAS, ENDPOINTS, MODEL, PIECES, Server, 
 if TYPE_CHECKING:
     from fixtures.instruments.api import Api
 
-api = openai_server.api
-server = openai_server.server
-shared = openai_server.shared
-shared_api = openai_server.shared_api
+api, server, shared, shared_api = (
+    openai_server.api,
+    openai_server.server,
+    openai_server.shared,
+    openai_server.shared_api,
+)
 
 
 # --- the schema -------------------------------------------------------------------------------------------------------

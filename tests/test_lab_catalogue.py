@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
-from lab.catalogue.model import Fault, Hook, Process, Proxy, Values
+from lab.catalogue.model import Fault, Hook, Kind, Process, Proxy, Values
 from lab.proxy.faults import FAULTS as PROXY_FAULTS
 
 ROOT = Path(__file__).parents[1]
@@ -43,18 +44,7 @@ def test_there_are_enough_of_every_kind() -> None:
     assert len(FAULTS) >= 30
     assert len(HEALTHY) >= 8
     assert {type(fault.injection) for fault in FAULTS} == {Values, Hook, Proxy, Process}
-    kinds = {fault.kind for fault in FAULTS}
-    assert kinds == {
-        "configuration",
-        "inactive",
-        "wrong answer",
-        "leakage",
-        "crash or hang",
-        "memory",
-        "serving",
-        "observability",
-        "latency",
-    }
+    assert {fault.kind for fault in FAULTS} == set(get_args(Kind))
 
 
 def test_every_implemented_requirement_has_a_fault_that_must_turn_it() -> None:

@@ -25,7 +25,6 @@ from fixtures.experiments.routing import Conversations, Listing, astray, listing
 from fixtures.instruments.text_requests import TextRequests
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
-from fixtures.provide.target import Target
 from fixtures.subject.stack import Stack
 from tests.release_site import Site, busy, changed
 
@@ -145,15 +144,8 @@ def test_sixty_four_engines_are_found_and_judged_in_two_minutes(site: Site, tmp_
         (name, 8000): ("127.0.0.1", one.server_address[1]) for name, one in zip(pods, servers, strict=True)
     }
     site.cluster.targets["router", 8000] = ("127.0.0.1", router.server_address[1])
-    target = Target(
-        helm=str(site.helm.command[0]),
-        context="fake",
-        kubeconfig=site.kube.context.kubeconfig,
-        namespace="mine",
-        release="rel",
-    )
     began, memory = time.monotonic(), []
-    record = adopt(target, folder=tmp_path / "run", device="cpu")
+    record = adopt(site.target, folder=tmp_path / "run", device="cpu")
     assert len(record.engines) == COUNT
     for one in record.routers:
         one.argv = ("vllm-router", "--routing-logic", "session", "--session-key", "x-user-id")

@@ -24,7 +24,6 @@ from fixtures.provide.release import cluster_session
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.open_sessions import metrics_of
-from fixtures.provide.target import Target
 from fixtures.subject.addresses import look_at_addresses
 from fixtures.subject.stack import Stack
 from tests import release_access
@@ -170,15 +169,8 @@ def test_sixty_four_engines_take_one_connection_each(site: Site, tmp_path: Path)
     site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
     site.install(changed(replicaCount=count))
     poll(lambda: sum(map(is_ready, site.cluster.pods("mine"))), lambda ready: ready > count, 30.0)
-    target = Target(
-        helm=str(site.helm.command[0]),
-        context="fake",
-        kubeconfig=site.kube.context.kubeconfig,
-        namespace="mine",
-        release="rel",
-    )
     began = time.monotonic()
-    record = adopt(target, folder=tmp_path / "run", device="cpu")
+    record = adopt(site.target, folder=tmp_path / "run", device="cpu")
     assert len(record.engines) == count
     with ClusterSession(record, tmp_path / "many") as access:
         assert time.monotonic() - began < 15 * busy(), f"{time.monotonic() - began:.1f} s to adopt {count} engines"
