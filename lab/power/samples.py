@@ -107,7 +107,7 @@ def record(runner: Runner, path: Path = KEPT, *, throughput: bool = True) -> Sam
         "samples",
         runner.subject,
         None,
-        runner.engine_env(),
+        runner.env,
         runner.folder / "samples",
         runner.cache,
         runner.progress,

@@ -162,6 +162,9 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.reset()
 
+    def handle_error(self, *_: Any) -> None:
+        """A client that ends a connection is no news."""
+
     def reset(self) -> None:
         self.plain = {"/v1/completions": copy.deepcopy(COMPLETION), "/v1/chat/completions": copy.deepcopy(CHAT)}
         self.streams: dict[str, list[Any]] = {
