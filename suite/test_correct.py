@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from . import fill_tier, requirement
+from . import Below, fill_tier, requirement
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control, Suffix
@@ -144,6 +144,28 @@ def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, 
         control.check_total(other, prompt)
     stack.clear_prefix_cache()
     control.check_reloaded(stack.complete(prompt, cache_salt="tenant-a"), prompt)
+
+
+@requirement("COR-05")
+def test_kv_below_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, control: Control) -> None:
+    """The same of what lies in a tier below the CPU tier, asked of every engine that shares it."""
+    below = Below(stack, prompts)
+    prompt = prompts.unique(chunks=4)
+    below.store(prompt, cache_salt="tenant-a")
+    for engine in stack.engines:
+        below.clear_above()
+        other = stack.complete(prompt, engine=engine, cache_salt=f"tenant of {engine.name}").sources
+        assert other.reused == 0, f"expected 0 reused tokens for another tenant on {engine.name}, got {other}"
+        control.check_total(other, prompt)
+    below.clear_above()
+    other = stack.complete(prompt).sources
+    assert other.reused == 0, f"expected 0 reused tokens for a request without a salt, got {other}"
+    below.clear_above()
+    again = stack.complete(prompt, cache_salt="tenant-a")
+    control.check_reloaded(again, prompt)
+    assert again.sources.from_below in {None, prompt.whole_chunk_tokens}, (
+        f"expected {prompt.whole_chunk_tokens} tokens of the first tenant from below the CPU tier, got {again.sources}"
+    )
 
 
 @requirement("COR-05")

@@ -9,6 +9,7 @@ import pytest
 from . import (
     BAD_REQUESTS,
     UNAVAILABLE,
+    Below,
     Conversations,
     astray,
     bad_request,
@@ -107,6 +108,28 @@ def test_kv_that_one_engine_stored_is_loaded_by_the_others(stack: Stack, prompts
         again = control.complete(prompt, ANSWER_TOKENS, engine=loading)
         assert again.sources.loaded == prompt.whole_chunk_tokens, (
             f"expected {loading.name} to load {prompt.whole_chunk_tokens} tokens stored by {storing.name}, got {again.sources}"
+        )
+        control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=loading)
+
+
+@requirement("RTR-04")
+def test_kv_below_that_one_engine_stored_is_loaded_by_the_others(
+    stack: Stack, prompts: Prompts, control: Control
+) -> None:
+    """The same of a prompt that the CPU tier no longer holds: it comes from the tier below, which the engines share."""
+    below = Below(stack, prompts)
+    for storing, loading in stack.neighbours():
+        prompt = prompts.unique(chunks=4)
+        with below.written(prompt):
+            expected = control.answer(prompt, ANSWER_TOKENS, engine=storing)
+        below.clear_above()
+        again = control.complete(prompt, ANSWER_TOKENS, engine=loading)
+        assert again.sources.loaded == prompt.whole_chunk_tokens, (
+            f"expected {loading.name} to load {prompt.whole_chunk_tokens} tokens from below that {storing.name} stored, got "
+            f"{again.sources}"
+        )
+        assert again.sources.from_below in {None, prompt.whole_chunk_tokens}, (
+            f"expected all of them from below the CPU tier, got {again.sources}"
         )
         control.assert_same(again, prompt, expected, ANSWER_TOKENS, engine=loading)
 

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from . import (
-    Damage,
     TierState,
-    answer_damaged,
     limits,
     look_at_addresses,
     measure_below,
+    measure_lengths_below,
     mib,
     reload_evicted,
     requirement,
     restart,
     tier_outage,
     tier_size,
+    wins_from,
 )
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
+    from fixtures.experiments.tier_damage import Damage, Damaged
     from fixtures.instruments.prompts import Prompts
     from fixtures.plugin.recording import AddEvidence, Figures
     from fixtures.subject.stack import Stack
@@ -74,6 +75,26 @@ def test_a_reload_from_below_reaches_the_first_token_sooner(stack: Stack, prompt
         f"expected reload from below / cold below {limits.RELOAD_OVER_COLD} with 95 % confidence, got {ratio} "
         f"(cold {cold.median:.0f} ms, reload {reload.median:.0f} ms)"
     )
+
+
+@requirement("TIR-05")
+@pytest.mark.exclusive_host
+def test_a_reload_from_below_wins_at_every_length_with_room(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """At every length with a floor of at most half the cold time, the interval of reload from below / cold is below 0.9."""
+    found = measure_lengths_below(stack, prompts)
+    for one in found:
+        figures.interval(f"TTFT cold, {one.prompt_tokens} tokens", one.cold.ms, "ms")
+        figures.interval(f"TTFT reload from below, {one.prompt_tokens} tokens", one.reload.ms, "ms")
+        figures.interval(f"reload from below / cold, {one.prompt_tokens} tokens", one.ratio, "", better="lower")
+        figures.interval(f"reload from below, {one.prompt_tokens} tokens", one.gb_per_s, "GB/s", better="higher")
+    if (shortest := wins_from(found)) is not None:
+        figures("a reload from below is quicker from a prompt of", shortest, "tokens")
+    for one in [one for one in found if one.room]:
+        assert one.ratio.undecided(limits.RELOAD_OVER_COLD) or one.ratio.high < limits.RELOAD_OVER_COLD, (
+            f"expected reload from below / cold below {limits.RELOAD_OVER_COLD} at {one.prompt_tokens} tokens, got {one.ratio}"
+        )
+        one.check_decided(limits.RELOAD_OVER_COLD)
+    figures("bandwidth of the tier below, by itself", stack.tier.below.gb_per_s, "GB/s")
 
 
 @requirement("TIR-06")
@@ -137,7 +158,7 @@ def test_a_tier_that_fails_harms_no_request(
         f"expected everything to run on while the {found.tier} is {state}, got {'; '.join(found.ended)}"
     )
     assert not found.late, (
-        f"expected an answer within {limits.DEGRADED_S:.0f} s while the {found.tier} is {state}, got {found.late[0]}"
+        f"expected an answer within {limits.TIER_ANSWER_S:.0f} s while the {found.tier} is {state}, got {found.late[0]}"
     )
     assert not found.failed, f"expected an answer while the {found.tier} is {state}, got {found.failed[0]}"
     assert found.stalls < 2, (
@@ -150,8 +171,8 @@ def test_a_tier_that_fails_harms_no_request(
         f"expected the log, the metrics or the status of the cache server to tell that the {found.tier} is {state}, got nothing"
     )
     assert found.recovered_s is not None, (
-        f"expected a prompt to be stored in the {found.tier} and loaded from it within {limits.RECOVERED_S:.0f} s after it was "
-        f"no longer {state}"
+        f"expected a prompt to be stored in the {found.tier} and loaded from it within {limits.TIER_RECOVERED_S:.0f} s after "
+        f"it was no longer {state}"
     )
     figures(f"time until the tier is used, after {state}", found.recovered_s, "s", better="lower")
     found.check_decided()
@@ -160,33 +181,24 @@ def test_a_tier_that_fails_harms_no_request(
 @requirement("COR-07")
 @pytest.mark.run_disruptive
 @pytest.mark.parametrize("how", ["removed", "truncated"])
-def test_lost_content_of_a_tier_is_never_served(
-    stack: Stack, prompts: Prompts, control: Control, figures: Figures, how: Damage
-) -> None:
+def test_lost_content_of_a_tier_is_never_served(damaged: Damaged, control: Control, how: Damage) -> None:
     """A prompt whose content in the tier is gone, or cut short, is recomputed or refused; no answer is another one."""
-    found = answer_damaged(stack, prompts, control, how)
-    figures(f"tokens loaded of {how} content", found.loaded, "tokens")
-    figures(f"an undamaged prompt is loaded after {how} content was met", float(found.still_served), "")
-    assert not found.late, (
-        f"expected content of the {found.tier} that was {how} to be recomputed or refused, got {found.late}"
+    assert not damaged.late, (
+        f"expected content of the {damaged.tier} that was {how} to be recomputed or refused, got {damaged.late}"
     )
-    for one in found.compared:
+    for one in damaged.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
 
 
 @requirement("COR-08")
 @pytest.mark.run_disruptive
 @pytest.mark.parametrize("how", ["altered", "swapped"])
-def test_altered_content_of_a_tier_is_detected(
-    stack: Stack, prompts: Prompts, control: Control, figures: Figures, how: Damage
-) -> None:
+def test_altered_content_of_a_tier_is_detected(damaged: Damaged, control: Control, how: Damage) -> None:
     """A prompt whose content in the tier was altered, or is that of another prompt, is recomputed or refused."""
-    found = answer_damaged(stack, prompts, control, how)
-    figures(f"tokens loaded of {how} content", found.loaded, "tokens")
-    found.check_read()
-    assert not found.loaded, (
-        f"expected {how} content of the {found.tier} to be noticed, got {found.loaded} of its {found.whole} tokens loaded: "
-        f"{UNNOTICED}"
+    damaged.check_read()
+    assert not damaged.loaded, (
+        f"expected {how} content of the {damaged.tier} to be noticed, got {damaged.loaded} of its {damaged.whole} tokens "
+        f"loaded: {UNNOTICED}"
     )
-    for one in found.compared:
+    for one in damaged.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from fixtures.evidence.adapters import Adapter, adapters_of, is_cache_server, keeps_in_memory, with_adapters
+from fixtures.evidence.adapters import (
+    Adapter,
+    adapters_in_process,
+    adapters_of,
+    is_cache_server,
+    keeps_in_memory,
+    with_adapters,
+)
 
 SERVER = ("/env/bin/lmcache", "server", "--l1-size-gb", "1")
 FS = {"type": "fs", "base_path": "/kv"}
@@ -72,3 +79,32 @@ def test_only_the_server_s_own_command_says_what_it_does_not_have() -> None:
     assert is_cache_server(SERVER)
     assert not is_cache_server(("sh", "-c", "lmcache server"))
     assert not is_cache_server(())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"local_disk": "file:///d/"}, []),
+        (
+            {"local_disk": "/d/,/e/", "max_local_disk_size": 0.5},
+            [Adapter("local_disk", "disk", path="/d/", capacity_bytes=2**29, persistent=False)],
+        ),
+        ({"local_disk": "None", "max_local_disk_size": "5"}, []),
+        ({"max_local_disk_size": "x", "local_disk": "/d"}, []),
+        (
+            {"remote_url": "lm://kv-server:65432"},
+            [Adapter("lm", "remote", host="kv-server", port=65432, persistent=True)],
+        ),
+        (
+            {"remote_url": "redis://:word@kv:6379/0"},
+            [Adapter("redis", "remote", host="kv", port=6379, persistent=True)],
+        ),
+        ({"remote_url": "fs://host:0/mnt/kv?x=1"}, [Adapter("fs", "disk", path="/mnt/kv", persistent=True)]),
+        ({"remote_url": ""}, []),
+    ],
+)
+def test_the_tiers_of_lmcache_in_process_are_those_of_its_settings(
+    settings: dict[str, Any], expected: list[Adapter]
+) -> None:
+    assert list(adapters_in_process(settings)) == expected

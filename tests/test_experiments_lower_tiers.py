@@ -12,11 +12,17 @@ import pytest
 
 from fixtures.catalogue import limits
 from fixtures.core.deadlines import Deadlines
-from fixtures.core.errors import NotJudged
+from fixtures.core.errors import NotApplicable, NotJudged
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.metrics import CacheCounters
-from fixtures.experiments import lower_tiers
-from fixtures.experiments.lower_tiers import Below, measure_below, reload_evicted, restart
+from fixtures.experiments import latency, lower_tiers
+from fixtures.experiments.lower_tiers import (
+    Below,
+    measure_below,
+    measure_lengths_below,
+    reload_evicted,
+    restart,
+)
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
 from fixtures.subject.exchange import Exchange, TokenSources
@@ -61,17 +67,20 @@ class FakeStack:
         self.engine = SimpleNamespace(
             name="e", cache_server=server, log=self.log, counters=lambda: SimpleNamespace(preemptions=0)
         )
+        self.engines = [self.engine]
         self.context = SimpleNamespace(deadlines=Deadlines(counted_s=0.01))
         self.record = SimpleNamespace(kv_bytes_per_token=1, device="cpu")
         self.link_bytes_per_s = 1e12
         self.cache = SimpleNamespace(counters=self.counters, since=self.since)
         self.tier = SimpleNamespace(
             capacity_tokens=lambda: CAPACITY,
+            keeps=True,
             evicts_by_age=self.policy == "LRU",
             eviction_policy=self.policy,
             forget=lambda: self.did.append("forgot"),
             below=SimpleNamespace(
                 required=lambda: (Adapter("fs", "disk", path="/kv"),),
+                written=self.counters,
                 await_stored=lambda tokens, before: self.written * CHUNK - (before.below_stored_tokens or 0),
                 forget_pages=lambda: self.did.append("pages"),
                 read_s=lambda size: size * 1e-9,
@@ -109,7 +118,7 @@ class FakeStack:
             raise NotJudged("POST /cache/clear: HTTP 404")
         self.cpu.clear()
 
-    def clear_prefix_cache(self) -> None:
+    def clear_prefix_cache(self, engine: Any = None) -> None:
         self.gpu.clear()
 
     def complete(self, prompt: Prompt, **_: Any) -> Exchange:
@@ -269,3 +278,30 @@ def test_pairs_count_only_where_the_reload_came_from_below() -> None:
     assert found.transfer_s == pytest.approx(found.loaded_tokens * (1e-9 + 1e-12))
     with pytest.raises(NotJudged, match="no repeat was loaded"):
         measure_below(FakeStack(writes=False), source())  # type: ignore[arg-type]
+
+
+def test_on_a_gpu_pairs_are_made_at_several_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "CURVE_FROM_TOKENS", 4 * CHUNK)
+    stack = FakeStack()
+    with pytest.raises(NotApplicable, match="on a CPU"):
+        measure_lengths_below(stack, source())  # type: ignore[arg-type]
+    stack.record.device = "cuda"
+    found = measure_lengths_below(stack, source())  # type: ignore[arg-type]
+    assert [one.loaded_tokens for one in found] == [4 * CHUNK, 8 * CHUNK, 16 * CHUNK, 32 * CHUNK]
+    assert all(one.room and len(one.trials) >= 6 and one.moved_bytes == one.loaded_tokens for one in found)
+    assert all(one.gb_per_s.median > 0 for one in found)
+
+    def unknown(_: int) -> float:
+        raise NotJudged("no O_DIRECT")
+
+    stack.tier.below.read_s = unknown
+    for one in measure_lengths_below(stack, source("again")):  # type: ignore[arg-type]
+        assert (one.transfer_s, one.room, one.no_link, len(one.trials)) == (None, False, "no O_DIRECT", 6)
+        assert one.ratio.enough, "an interval is given, and nothing is claimed"
+
+
+def test_in_process_only_the_engine_is_restarted() -> None:
+    stack = FakeStack()
+    stack.engine.cache_server = None
+    with pytest.raises(NotApplicable, match="in the other case"):
+        restart(stack, source(), control(stack), engine_too=False)  # type: ignore[arg-type]

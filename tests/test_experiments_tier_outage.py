@@ -57,7 +57,7 @@ def test_a_cache_server_that_ends_is_seen(fake: Any) -> None:
 
 
 def test_a_tier_that_is_never_used_again(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.catalogue.limits.RECOVERED_S", -1.0)
+    monkeypatch.setattr("fixtures.catalogue.limits.TIER_RECOVERED_S", -1.0)
     failed: list[bool] = []
     away = fake.folder.with_name("below.away")
     fake.takes = lambda: not failed and not (away.exists() and failed.append(True))

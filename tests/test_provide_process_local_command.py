@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.evidence.flags import flag_value
+from fixtures.provide.process import host_copies
 from fixtures.provide.process import local_command as local
 from fixtures.provide.values.loading import load_values
 from fixtures.provide.values.render import render_engine
@@ -75,9 +76,9 @@ def test_a_model_made_here_brings_the_options_that_it_needs(render: Render) -> N
 
 def test_the_way_that_an_engine_moves_its_kv_is_offered_by_its_cache_server(render: Render) -> None:
     asked = {"name": "LMCACHE_MP_TRANSFER_MODE", "value": "lmcache_driven"}
-    tier = local.in_process_tier(render(f"{lmcache()}\nenv: {json.dumps([asked])}"))
+    tier = host_copies.in_process_tier(render(f"{lmcache()}\nenv: {json.dumps([asked])}"))
     assert tier.argv[-2:] == ("--supported-transfer-mode", "lmcache_driven")
-    assert "--supported-transfer-mode" not in local.in_process_tier(render(lmcache())).argv
+    assert "--supported-transfer-mode" not in host_copies.in_process_tier(render(lmcache())).argv
 
 
 def test_on_a_gpu_the_connector_stays_word_for_word(render: Render) -> None:
@@ -98,7 +99,7 @@ def test_an_explicit_multi_process_connector_gets_the_local_address_only(device:
         "lmcache.mp.heartbeat_interval": 2,
     }
     assert done.argv.count("--served-model-name") == 1
-    assert not local.needs_local_cache_server(command)
+    assert not host_copies.needs_local_cache_server(command)
 
 
 @pytest.mark.parametrize(("device", "first"), [("cpu", "LMCacheMPConnector"), ("cuda", "LMCacheConnectorV1")])
@@ -113,14 +114,14 @@ def test_members_of_a_multi_connector_get_the_local_address(render: Render, devi
     assert (used["kv_connector"], nixl) == ("MultiConnector", members[0])
     assert [one["kv_connector"] for one in rest] == [first, "LMCacheMPConnector"]
     assert rest[-1]["kv_connector_extra_config"] == {"lmcache.mp.host": "tcp://127.0.0.1", "lmcache.mp.port": 6000}
-    assert local.needs_local_cache_server(command)
+    assert host_copies.needs_local_cache_server(command)
 
 
 def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render: Render) -> None:
     command = render(lmcache().replace("{", "{extraArgs: [--kv-offloading-size, '1'], ", 1))
     assert command.connector is not None
     assert command.connector["kv_connector"] == "LMCacheConnectorV1"
-    assert not local.needs_local_cache_server(command), "vLLM's own connector takes its place"
+    assert not host_copies.needs_local_cache_server(command), "vLLM's own connector takes its place"
     (change,) = [one for one in localise(command, cache_server=None).substitutions if one.what == "connector"]
     assert json.loads(change.used)["kv_connector"] == "LMCacheConnectorV1", "vLLM itself has to override it"
     on_gpu = localise(command, cache_server=None, device="cuda")
@@ -146,11 +147,11 @@ def test_on_a_cpu_the_copies_of_the_native_connector_are_replaced(
     render: Render, words: str, extra: dict[str, int]
 ) -> None:
     command = render(f"vllmConfig: {{extraArgs: [{words}]}}")
-    assert local.host_copy(command, "cpu") == (local.HOST_TIER,)
-    assert (local.HOST_TIER / f"{local.HOST_MODULE}.py").is_file()
-    assert local.host_copy(command, "cuda") == ()
+    assert host_copies.host_copy(command, "cpu") == (host_copies.HOST_TIER,)
+    assert (host_copies.HOST_TIER / f"{host_copies.HOST_MODULE}.py").is_file()
+    assert host_copies.host_copy(command, "cuda") == ()
     used = json.loads(localise(command, cache_server=None, device="cpu").argv[-1])
-    spec = {"spec_name": "HostCopySpec", "spec_module_path": local.HOST_MODULE}
+    spec = {"spec_name": "HostCopySpec", "spec_module_path": host_copies.HOST_MODULE}
     assert used == {
         "kv_connector": "OffloadingConnector",
         "kv_role": "kv_both",
@@ -158,6 +159,22 @@ def test_on_a_cpu_the_copies_of_the_native_connector_are_replaced(
     }
     on_gpu = localise(command, cache_server=None, device="cuda")
     assert "connector" not in {change.what for change in on_gpu.substitutions}
+
+
+@pytest.mark.parametrize(
+    "below", ["{name: LMCACHE_LOCAL_DISK, value: 'file:///kv/'}", "{name: LMCACHE_REMOTE_URL, value: 'lm://kv:1'}"]
+)
+def test_on_a_cpu_lmcache_in_process_stays_where_it_has_tiers_below(render: Render, below: str) -> None:
+    command = render(f"{lmcache()}\nenv: [{below}]")
+    assert not host_copies.needs_local_cache_server(command)
+    assert host_copies.host_copy(command, "cpu") == (host_copies.CACHE_FOLDER,)
+    assert host_copies.host_copy(command, "cuda") == ()
+    made = localise(command, cache_server=None, device="cpu")
+    used = json.loads(made.argv[list(made.argv).index("--kv-transfer-config") + 1])
+    assert used["kv_connector"] == "LMCacheConnectorV1"
+    assert used["kv_connector_module_path"] == "kv_offload_host_cache"
+    assert (host_copies.CACHE_FOLDER / "kv_offload_host_cache.py").is_file()
+    assert "connector" in {change.what for change in made.substitutions}
 
 
 def test_the_simple_native_connector_is_refused_on_a_cpu(render: Render) -> None:
@@ -175,7 +192,7 @@ def test_a_multi_process_connector_without_a_server_is_refused() -> None:
 @pytest.mark.parametrize("model", ["vllmConfig: {v0: 0}", lmcache(enablePD=False), lmcache(kvRole='"')])
 def test_without_a_connector_that_parses_nothing_is_substituted(render: Render, model: Any) -> None:
     command = render(model)
-    assert not local.needs_local_cache_server(command)
+    assert not host_copies.needs_local_cache_server(command)
     assert localise(command, cache_server=None).argv[11:] == command.argv[7:]
 
 
@@ -228,7 +245,7 @@ def test_the_values_own_model_and_name_are_kept(render: Render) -> None:
     ],
 )
 def test_the_tier_is_as_large_as_lmcache_would_make_it(render: Render, model: Any, size: Any, chunk: Any) -> None:
-    tier = local.in_process_tier(render(model))
+    tier = host_copies.in_process_tier(render(model))
     argv = local.local_cache_server(tier, python=PYTHON, host="127.0.0.1", port=1, http_port=2, device="cpu")
     assert argv == (
         *f"/env/bin/lmcache server --l1-size-gb {size} --chunk-size {chunk} --eviction-policy LRU".split(),
@@ -258,9 +275,9 @@ def test_a_file_on_which_lmcache_would_end_the_engine_is_refused(
     with pytest.raises(
         ConfigurationError, match=f"^LMCACHE_CONFIG_FILE: {path} {problem}.*; the engine would stop at start-up"
     ):
-        local.in_process_tier(render(model))
+        host_copies.in_process_tier(render(model))
     path.write_text("chunk_size: 64\n")
-    assert "64" in local.in_process_tier(render(model)).argv
+    assert "64" in host_copies.in_process_tier(render(model)).argv
 
 
 def test_a_server_of_the_values_keeps_its_flags_but_the_addresses() -> None:

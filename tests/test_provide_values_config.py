@@ -35,7 +35,9 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
     command = render_engine(config.values)
     assert command.connector or "--kv-offloading-size" in command.argv
     assert not command.duplicates, "Helm 4 refuses a variable that is given twice, and CFG-03 finds it"
-    lower = {"disk", "remote"} & set(config.expect.profiles)  # beside the embedded default, for what that does not have
+    lower = {"disk", "remote", "shared-tier"} >= set(
+        config.expect.profiles
+    )  # beside the embedded default, for what that does not have
     assert lower or set(PROFILES) <= set(config.expect.profiles)
     assert config.describe().startswith(f"{name} (")
     assert "\n" not in config.describe()
@@ -43,9 +45,10 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
 
 def test_the_shipped_configurations() -> None:
     routed = ("router-kv", "router-prefix", "router-session", "two-engines")
-    single = ("cpu-cluster", "cpu-offload", "disk", "embedded", "gpu-multi-process", "gpu-small", "remote")
+    single = ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small")
+    below = ("disk", "disk-in-process", "remote", "remote-in-process", "shared")
     native = ("native-cpu", "native-offload")
-    assert available(CONFIGS) == tuple(sorted(single + routed + native))
+    assert available(CONFIGS) == tuple(sorted(single + below + routed + native))
     assert load_config("embedded", CONFIGS).expect.device == "cpu"
     assert load_config("embedded", CONFIGS).expect.model.recipe == "tiny-mistral"
     assert load_config("cpu-offload", CONFIGS).expect.device == "cuda"

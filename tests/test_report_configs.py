@@ -24,6 +24,7 @@ from fixtures.core.record import Baseline, EngineServer, PodRef, Release, Server
 from fixtures.plugin import locks, subject, teardown
 from fixtures.plugin.judgement import STATE_KEY, Judgement
 from fixtures.provide.process.commands import commands_of, router_command
+from fixtures.provide.process.host_copies import has_tiers_below
 from fixtures.provide.process_provider import ProcessProvider
 from fixtures.provide.release import open_sessions
 from fixtures.provide.release_provider import ReleaseProvider
@@ -47,14 +48,15 @@ GPU = ("cpu-offload", "gpu-small", "gpu-multi-process", "native-offload")
 ROUTED = ("two-engines", "router-session", "router-prefix", "router-kv")
 IN_PROCESS, NATIVE = ("cpu-offload", "gpu-small"), ("native-cpu", "native-offload")
 """Configurations whose engines keep everything themselves, by LMCache and by vLLM's own connector."""
-WITH_A_KEY = ("embedded", "disk", "remote", "native-cpu", *ROUTED)
+BELOW_IN_PROCESS = ("disk-in-process", "remote-in-process")
+WITH_A_KEY = ("embedded", "disk", "remote", "shared", "native-cpu", *BELOW_IN_PROCESS, *ROUTED)
 """Configurations that set an API key."""
 SUBJECTS = [
     ("embedded", "process"),
     *((name, "process") for name in ROUTED),
     ("disk", "process"),
     ("native-cpu", "process"),
-    ("remote", "process"),
+    *((name, "process") for name in ("remote", "shared", *BELOW_IN_PROCESS)),
     ("cpu-cluster", "chart"),
     *((name, kind) for name in GPU for kind in ("process", "chart")),
 ]
@@ -70,7 +72,7 @@ def nothing(stack):
     return None
 
 MEASURING = "prompts early latency latency_curve api engine_apis router_api text_requests host_memory teardown_report"
-for name in (*MEASURING.split(), "without_engines", "exclusive_stack", "upgraded", "failed"):
+for name in (*MEASURING.split(), "without_engines", "exclusive_stack", "upgraded", "failed", "damaged"):
     globals()[name] = pytest.fixture(nothing, name=name)
 
 @pytest.fixture(autouse=True)
@@ -95,7 +97,7 @@ def record_of(run: Run, name: str) -> StackRecord:
     """The record of a healthy stack, from what the configuration really renders."""
     config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
     command, explicit = commands_of(config)
-    of_server = explicit is not None or run.context.device == "cpu"
+    of_server = explicit is not None or (run.context.device == "cpu" and not has_tiers_below(command))
     owner = ProcessRef.of(os.getpid())
     pod = PodRef(namespace="kv", name="p", uid="u", container="vllm", port=8000)
     record = StackRecord(
@@ -244,8 +246,10 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
         lacks |= {"lower-tier", "persistent-tier", "disk-tier", "remote-tier"}
     if name in NATIVE:
         lacks |= {"lmcache"}
+    if name in BELOW_IN_PROCESS:
+        lacks |= {"persistent-tier", "remote-tier"} if name == "disk-in-process" else {"disk-tier"}
     if name not in ROUTED:
-        lacks |= {"several-engines", *(["router"] if kind == "process" else [])}
+        lacks |= {*(["several-engines"] if name != "shared" else []), *(["router"] if kind == "process" else [])}
     assert absent == {
         *(id_ for id_, each in judged.items() if lacks & each.needs),
         *(() if name in GPU else ("MEM-01", "MEM-02")),

@@ -13,8 +13,9 @@ from fixtures.core.errors import NotApplicable, NotJudged
 from fixtures.core.ports import HOST
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Server
+from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments.store import PASSWORD
-from fixtures.subject.contents import Below, Contents, Folder, Keys, below
+from fixtures.subject.contents import Contents, Folder, Keys, LowerTier, below
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -74,11 +75,26 @@ def test_what_cannot_be_reached_is_not_judged_with_the_remedy() -> None:
     broken.engine.cache_server.server.argv = ("lmcache", "server", "--l2-adapter", "{")
     with pytest.raises(NotJudged, match="not JSON"):
         below(broken)
-    with pytest.raises(NotJudged, match="in the engine"):
-        below(SimpleNamespace(engine=SimpleNamespace(cache_server=None)))  # type: ignore[arg-type]
+
+
+def test_in_process_the_tiers_are_those_of_the_engine() -> None:
+    server = Server(name="e", url="http://x", env={"LMCACHE_REMOTE_URL": f"redis://:pass-word@{HOST}:7001"})
+    server.process = ProcessRef(pid=1, started=0.0)
+    engine = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
+    found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[STORE])))  # type: ignore[arg-type]
+    assert (found.contents, found.cache_server) == (Keys(HOST, 7001, "pass-word"), None)
+    with pytest.raises(NotJudged, match="one of LMCache in process"):
+        _ = found.server
+    server.env = {"LMCACHE_LOCAL_DISK": "file:///d/", "LMCACHE_MAX_LOCAL_DISK_SIZE": "0.5"}
+    found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[])))  # type: ignore[arg-type]
+    assert found.contents == Folder(Path("/d/"), "*.pt")
+    assert found.adapter.capacity_bytes == 2**29
+    server.env["LMCACHE_MAX_LOCAL_DISK_SIZE"] = "0"
+    with pytest.raises(NotApplicable, match="no tier below"):
+        below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[])))  # type: ignore[arg-type]
 
 
 def test_what_a_tier_holds(tmp_path: Path) -> None:
     (tmp_path / "a.data").write_bytes(bytes(10))
     (tmp_path / "b.data").write_bytes(bytes(20))
-    assert Below(SimpleNamespace(type="fs"), SimpleNamespace(), Folder(tmp_path)).used_bytes == 30  # type: ignore[arg-type]
+    assert LowerTier(SimpleNamespace(type="fs"), SimpleNamespace(), Folder(tmp_path)).used_bytes == 30  # type: ignore[arg-type]

@@ -13,13 +13,17 @@ from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, Server, StackRecord
+from fixtures.evidence.connector import connector_of
 from fixtures.evidence.metrics import CacheCounters
+from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments import disk
 from fixtures.instruments.store import PASSWORD, StoreClient
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.lower_tiers import LowerTiers
 
 CONNECTOR = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"})
+SERVED: Any = SimpleNamespace(cache_server=object())
+"""An engine that a cache server serves."""
 BEFORE = CacheCounters(hit_tokens=100, below_hit_tokens=50, below_loaded_tokens=50)
 PROCESS = ProcessRef(pid=1, started=0.0)
 
@@ -39,7 +43,7 @@ def tiers(
         url="http://e",
         argv=("vllm", "--kv-transfer-config", CONNECTOR),
         cache_server="kv" if server else None,
-        env={} if server else {"LMCACHE_LOCAL_DISK": "file:///d"},
+        env={} if server else env or {"LMCACHE_LOCAL_DISK": "file:///d", "LMCACHE_MAX_LOCAL_DISK_SIZE": "2"},
     )
     record = StackRecord(
         id="x",
@@ -54,7 +58,12 @@ def tiers(
     left = list(counters)
     subject = SimpleNamespace(
         record=record,
-        engine=SimpleNamespace(cache_server=SimpleNamespace(server=own) if server else None),
+        engine=SimpleNamespace(
+            server=engine,
+            cache_server=SimpleNamespace(server=own) if server else None,
+            options=lambda: parse_options(engine.argv),
+            connector=lambda: connector_of(engine.argv),
+        ),
         context=SimpleNamespace(deadlines=Deadlines(counted_s=0.05)),
     )
     cache = SimpleNamespace(counters=lambda _=None: left.pop(0) if len(left) > 1 else left[0], before=lambda _: BEFORE)
@@ -70,8 +79,7 @@ def test_tiers_are_those_of_the_cache_server() -> None:
         tiers().required()
     with pytest.raises(NotJudged, match="not known here"):
         tiers(argv=("sh", "-c", "lmcache server")).required()
-    with pytest.raises(NotJudged, match="in process counts no tokens by tier"):
-        tiers(server=False).required()
+    assert [str(one) for one in tiers(server=False).required()] == ["local_disk /d, at most 2 GiB"]
     assert tiers(argv=("lmcache", "server", "--l2-adapter", "{")).adapters == ()
 
 
@@ -99,18 +107,49 @@ def test_tokens_come_from_below_where_the_counters_say_so(
         below_loaded_tokens=50 + loads,
     )
     before = CacheCounters(hit_tokens=100, below_hit_tokens=None if below is None else 50, below_loaded_tokens=50)
-    assert tiers(FS, counters=(before, after)).of(sources, None, before) == expected  # type: ignore[arg-type]
+    assert tiers(FS, counters=(before, after)).of(sources, SERVED, before) == expected
 
 
 def test_without_tiers_or_counters_nothing_is_told() -> None:
     loaded = TokenSources(1, 0, 1024)
-    engine: Any = None
+    engine = SERVED
     assert tiers().of(loaded, engine, BEFORE) is None
     assert tiers().before(engine) is None
     assert tiers(FS).before(engine) is BEFORE
     assert tiers(FS).of(loaded, engine, None) is None
     assert tiers(FS).of(loaded, engine, NotJudged("no counters")) is None
     assert tiers(FS, counters=(CacheCounters(hit_tokens=0),)).of(loaded, engine, BEFORE) is None, "it restarted"
+
+
+IN_PROCESS = {"LMCACHE_LOCAL_DISK": "file:///d", "LMCACHE_MAX_LOCAL_DISK_SIZE": "2"}
+
+
+@pytest.mark.parametrize(("local_cpu", "expected"), [("False", 512), ("True", None), ("'no'", 512)])
+def test_in_process_everything_comes_from_below_where_the_cpu_tier_is_a_buffer(
+    local_cpu: str, expected: int | None
+) -> None:
+    found = tiers(server=False, env=IN_PROCESS | {"LMCACHE_LOCAL_CPU": local_cpu})
+    engine = found._subject.engine
+    assert found.before(engine) is None
+    assert found.of(TokenSources(1, 0, 512), engine, None) == expected
+    assert found.of(TokenSources(1, 512, 0), engine, None) == 0
+
+
+def test_in_process_what_was_stored_is_known_by_the_bytes_that_came(tmp_path: Path) -> None:
+    found = tiers(server=False, env=IN_PROCESS | {"LMCACHE_LOCAL_DISK": f"file://{tmp_path}/"})
+    subject: Any = found._subject
+    subject.engine.name, subject.kv_bytes_per_token = "e", 10
+    subject.context = SimpleNamespace(deadlines=Deadlines(stored_s=0.0, tokens_per_s=1e9))
+    subject.engine.server.process = PROCESS
+    (tmp_path / "old.pt").write_bytes(bytes(5000))
+    before = found.written()
+    (tmp_path / "new.pt").write_bytes(bytes(2560))
+    (tmp_path / "other.data").write_bytes(bytes(2560))
+    assert found.await_stored(256, before) == 256
+    assert found.await_stored(512, before) == 256, "no more than that came"
+    subject.kv_bytes_per_token = None
+    with pytest.raises(NotJudged, match="bytes per token"):
+        found.await_stored(256, before)
 
 
 def test_a_tier_in_files_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

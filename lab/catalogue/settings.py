@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,26 @@ ENCRYPTED = Values(
     shows="aesgcm",
 )
 """A tier in files whose content is encrypted and authenticated by LMCache."""
+DISK_IN_PROCESS = Values(configuration="disk-in-process", where="record", shows="LMCACHE_LOCAL_DISK")
+"""LMCache in the engine's process, with a tier in files of 1 GiB."""
+SMALL_DISK_IN_PROCESS = Values(
+    {"lmcacheConfig.diskOffloadingBufferSize": None},
+    configuration="disk-in-process",
+    env=(("LMCACHE_MAX_LOCAL_DISK_SIZE", "0.0625"),),
+    where="record",
+    shows="LMCACHE_LOCAL_DISK",
+)
+"""The same of 64 MiB: it is overfilled in half a minute."""
+REMOTE_IN_PROCESS = Values(configuration="remote-in-process", where="record", shows="LMCACHE_REMOTE_URL")
+SHARED = Values(configuration="shared", where="record", shows="mistral-1")
+"""Two engines, one cache server, and one store below it."""
+BOTH = Values(
+    configuration="remote",
+    server=("--l2-adapter", json.dumps({"type": "fs", "base_path": "/var/lib/lmcache/kv"})),
+    where="record",
+    shows=r'\\"type\\": \\"fs\\"',
+)
+"""A tier in Redis and one in files below the same CPU tier."""
 BELOW = ("CFG-01", "API-06")
 """What stays silent under the faults of a tier below host memory."""
 STATES = tuple(f"TIR-04:{state}" for state in ("full", "read-only", "slow", "frozen", "gone"))
@@ -101,6 +122,8 @@ EVICTED = ("CFG-01", "ACC-02", "API-02", "TIR-01")
 RESTARTED = ("CFG-01", "API-02", "TIR-02")
 EVERYTHING_BELOW = ("CFG", "ACT", "ACC-01", "ACC-03", "ACC-07", "COR-01", "API-02", "TIR-01", "TIR-02", "TIR-05")
 """What a small CPU tier above another one can be asked: while it is full, LMCache 0.5.6 refuses to load into it (ACC-02)."""
+ON_ONE_STORE = ("CFG", "ACT-02", "ACC-07", "COR-05", "RTR-04", "API-02", "TIR-06")
+IN_PROCESS_BELOW = ("CFG", "ACT", "ACC-02", "ACC-07", "COR-01", "API-02", "TIR-01", "TIR-02", "TIR-05", "TIR-06")
 THROUGH_THE_ROUTER = ("API-09", "RTR-01", "CFG-01")
 
 

@@ -6,7 +6,20 @@ import dataclasses
 from typing import Any
 
 from lab.catalogue.model import Fault, Hook, Kind, Process, ids
-from lab.catalogue.settings import BELOW, DISK, EVICTED, LOOKED_AT, REMOTE, RESTARTED, SIZED, only, server_with
+from lab.catalogue.settings import (
+    BELOW,
+    DISK,
+    DISK_IN_PROCESS,
+    EVICTED,
+    LOOKED_AT,
+    REMOTE,
+    REMOTE_IN_PROCESS,
+    RESTARTED,
+    SIZED,
+    SMALL_DISK_IN_PROCESS,
+    only,
+    server_with,
+)
 
 
 def _below(id_: str, kind: Kind, title: str, hook: Hook, expected: str = "TIR-01", **more: Any) -> Fault:
@@ -16,6 +29,13 @@ def _below(id_: str, kind: Kind, title: str, hook: Hook, expected: str = "TIR-01
     source = more.pop("source", "source (lmcache/v1/distributed/l2_adapters)")
     injection = dataclasses.replace(hook, values=values)
     return Fault(id_, kind, title, source, injection, ids(expected), tests=more.pop("tests", tests), **more)
+
+
+def _in_process(id_: str, kind: Kind, title: str, hook: Hook, expected: str = "TIR-01", **more: Any) -> Fault:
+    """A fault of a tier of LMCache in the engine's process."""
+    injection = dataclasses.replace(hook, values=hook.values or DISK_IN_PROCESS)
+    source = "source (lmcache/v1/storage_backend)"
+    return Fault(id_, kind, title, source, injection, ids(expected), tests=(*BELOW, expected), **more)
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -93,6 +113,52 @@ FAULTS: tuple[Fault, ...] = (
         Hook("new-keys"),
         "TIR-02",
         source="V#42625",
+    ),
+    _below(
+        "below-without-a-salt",
+        "leakage",
+        "chunks have names below the CPU tier that leave out the cache salt",
+        Hook("below-no-salt"),
+        "COR-05",
+        source="LM#2961",
+        tests=("CFG-01", "API-02", "COR-05"),
+    ),
+    _in_process(
+        "disk-in-process-never-written",
+        "inactive",
+        "in process, chunks are left out that are to be written to disk",
+        Hook("disk-drop"),
+    ),
+    _in_process(
+        "disk-in-process-slow",
+        "latency",
+        "in process, every chunk that is read from disk comes a second late",
+        Hook("disk-slow", {"seconds": 1.0}),
+        "TIR-05",
+        slow=True,
+    ),
+    _in_process(
+        "disk-in-process-never-full",
+        "memory",
+        "in process, a disk tier evicts nothing, whatever is in it",
+        Hook("disk-never-full", values=SMALL_DISK_IN_PROCESS),
+        "TIR-03",
+        without=("TIR-03:True",),
+    ),
+    Fault(
+        "disk-in-process-forgets-what-lies-there",
+        "memory",
+        "LMCache as it is: in process, the files of before a restart are not counted, and the disk tier outgrows its size",
+        "source: local_disk_backend.py begins with a size of 0",
+        SMALL_DISK_IN_PROCESS,
+        ids("TIR-03"),
+        tests=(*BELOW, "TIR-03"),
+    ),
+    _in_process(
+        "redis-in-process-never-written",
+        "inactive",
+        "in process, chunks are left out that are to be written to Redis",
+        Hook("store-drop", values=REMOTE_IN_PROCESS),
     ),
     _below(
         "redis-written-under-other-names",

@@ -16,7 +16,7 @@ from fixtures.evidence.prometheus import Samples
 from fixtures.experiments import tier_damage, tier_outage, tier_size
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
-from fixtures.subject.contents import Below, Folder, Keys
+from fixtures.subject.contents import Folder, Keys, LowerTier
 from fixtures.subject.exchange import Exchange, TokenSources
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ CHUNK, ENTRY = 256, 400 * 1024
 
 def tier_of(
     kind: str, server: Any, contents: Folder | Keys, store: Any = None, capacity_bytes: int | None = None
-) -> Below:
-    return Below(Adapter(kind, None, capacity_bytes=capacity_bytes), server, contents, store)
+) -> LowerTier:
+    return LowerTier(Adapter(kind, None, capacity_bytes=capacity_bytes), server, contents, store)
 
 
 @dataclass
@@ -57,9 +57,11 @@ class FakeStack:
         log = SimpleNamespace(position=lambda: 0, text=lambda _: self.said)
         server = SimpleNamespace(name="kv-0", log=None, process=object(), argv=())
         self.server = SimpleNamespace(
-            name="kv-0", server=server, log=log, clear=lambda: None, samples=lambda: Samples({}), status=dict
+            name="kv-0", server=server, log=log, clear=lambda *, force: None, samples=lambda: Samples({}), status=dict
         )
+        self.server.read_locked = lambda: 0
         self.engine = SimpleNamespace(name="engine-0", cache_server=self.server)
+        self.engines = [self.engine]
         self.context = SimpleNamespace(
             permit=lambda _: None,
             deadlines=Deadlines(death_s=0.0, stored_s=0.0),
@@ -74,13 +76,13 @@ class FakeStack:
         self.limits: list[int | None] = []
         self.operator = SimpleNamespace(limit_files=lambda _, size: self.limits.append(size), start=lambda _: None)
         self.chunk_tokens, self.kv_bytes_per_token = CHUNK, ENTRY // CHUNK
-        self.tier = SimpleNamespace(tokens=lambda: None)
+        self.tier = SimpleNamespace(tokens=lambda: None, keeps=True, forget=lambda: None)
         self.lower = tier_of("fs", self.server, Folder(self.folder))
 
     def kv_shape(self, _: Any) -> Any:
         return SimpleNamespace(keys_per_chunk=1)
 
-    def clear_prefix_cache(self) -> None:
+    def clear_prefix_cache(self, engine: Any = None) -> None:
         pass
 
     def names(self, prompt: Prompt) -> list[str]:

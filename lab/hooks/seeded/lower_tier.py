@@ -22,6 +22,9 @@ def _since_start(hook: str) -> bool:
 def file_name(original: Any) -> Any:
     @functools.wraps(original)
     def name(key: Any) -> str:
+        if key.cache_salt and params("below-no-salt"):
+            fired("named a chunk below without its salt")
+            key = dataclasses.replace(key, cache_salt="")
         found: str = original(key)
         if _since_start("below-new-names"):
             fired("a cache server that was started again gives chunks below other names")

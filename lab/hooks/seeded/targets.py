@@ -7,7 +7,7 @@ import importlib.machinery
 import sys
 from typing import Any
 
-from . import cache_server, engine_core, lookup, lower_tier, native, transfer
+from . import cache_server, engine_core, in_process, lookup, lower_tier, native, transfer
 from .control import fired, wrap
 
 
@@ -138,6 +138,15 @@ def _native_manager(module: Any) -> None:
     wrap(module.CPUOffloadingManager, "prepare_store", native.native_store)
 
 
+def _local_disk(module: Any) -> None:
+    wrap(module.LocalDiskBackend, "submit_put_task", in_process.put_on_disk)
+    wrap(module.LocalDiskBackend, "read_file", in_process.read_from_disk)
+
+
+def _remote(module: Any) -> None:
+    wrap(module.RemoteBackend, "batched_submit_put_task", in_process.put_in_store)
+
+
 def _shm_broadcast(module: Any) -> None:
     wrap(module.SpinCondition, "wait", engine_core.wait)
 
@@ -157,6 +166,8 @@ TARGETS = {
     "lmcache.v1.distributed.storage_controllers.prefetch_controller": _prefetch_controller,
     "lmcache.v1.distributed.storage_controllers.eviction_controller": _l2_eviction,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
+    "lmcache.v1.storage_backend.local_disk_backend": _local_disk,
+    "lmcache.v1.storage_backend.remote_backend": _remote,
     "lmcache.integration.vllm.lmcache_mp_connector": _connector,
     "kv_offload_host_tier": _host_tier,
     "vllm.v1.kv_offload.cpu.gpu_worker": _gpu_worker,
@@ -220,6 +231,11 @@ HOOKS = frozenset(
         "below-empty-at-start",
         "below-new-names",
         "below-lost-names",
+        "below-no-salt",
+        "disk-drop",
+        "disk-never-full",
+        "disk-slow",
+        "store-drop",
         "other-model",
         "keep-blocks",
         "keep-aborted",
