@@ -17,7 +17,7 @@ from fixtures.instruments.store import PASSWORD, StoreClient
 from fixtures.provide.process import lower_tiers
 from fixtures.provide.process.commands import commands_of, stores_of
 from fixtures.provide.process.launch import check_stores
-from fixtures.provide.process.lower_tiers import Stores, local_adapters, program_of
+from fixtures.provide.process.lower_tiers import Stores, local_adapters, local_tiers, program_of
 from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among
@@ -149,3 +149,21 @@ def test_a_store_comes_and_goes_with_its_stack(place: Place) -> None:
     assert report.left_running == ()
     assert not store.process.alive
     assert list((place.folder / "tmp").iterdir()) == []
+
+
+def test_tiers_of_lmcache_in_process_lie_below_the_stack_and_ask_its_store(tmp_path: Path) -> None:
+    stores = Stores((STORE,), (7,))
+    assert local_tiers({}, tmp_path, stores) == ({}, [])
+    asked = {
+        "LMCACHE_LOCAL_DISK": "file:///var/lib/lmcache/",
+        "LMCACHE_REMOTE_URL": f"redis://:pass-word@{STORE.service}:{STORE.port}/0",
+    }
+    env, notes = local_tiers(asked, tmp_path, stores)
+    assert env == {
+        "LMCACHE_LOCAL_DISK": f"file://{tmp_path}/below-0/",
+        "LMCACHE_REMOTE_URL": "redis://:pass-word@127.0.0.1:7/0",
+    }
+    assert len(notes) == 2
+    assert "pass-word" not in redact("\n".join(notes))
+    for elsewhere in ("lm://other:65432", "redis://kv:no-port", "kv"):
+        assert local_tiers({"LMCACHE_REMOTE_URL": elsewhere}, tmp_path, stores) == ({}, [])
