@@ -74,6 +74,10 @@ def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
             ["--stack=attach", "--namespace=theirs", "--with-dev-mode"],
             "--with-dev-mode changes a release that the run installs",
         ),
+        (
+            ["--stack=process", "--baseline-release", "--config=embedded"],
+            "--baseline-release installs the chart a second time",
+        ),
         (["--stack=chart", "--keep-volumes", "--config=embedded"], "--keep-volumes without --namespace"),
         (["--stack=chart", "--kube-context=nobody", "--config=embedded"], "it has: fake, other); name one of them"),
         (["--stack=chart", "--chart=./nowhere", "--config=embedded"], "no such file or folder"),
