@@ -65,3 +65,12 @@ def test_a_restart_of_the_api_server_is_waited_out(site4: Site) -> None:
         seen = take_snapshot(site4.kube, "mine", [])
         site4.cluster.stop()
     assert seen.found == []
+
+
+def test_a_container_may_take_until_its_readiness_probe_asks() -> None:
+    """The router of chart 0.1.12 has 20 s to start, and is asked whether it is ready after 30 s."""
+    startup, readiness = {"periodSeconds": 5, "failureThreshold": 4}, {"initialDelaySeconds": 30, "periodSeconds": 5}
+    router = {"name": "router", "startupProbe": startup, "readinessProbe": readiness}
+    manifest = [{"kind": "Pod", "spec": {"containers": [container]}} for container in ({"name": "other"}, router)]
+    assert waiting.budget_s(manifest) == 36.0
+    assert waiting.budget_s(manifest[:1]) == waiting.WITHOUT_PROBE_S
