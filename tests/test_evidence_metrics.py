@@ -79,8 +79,7 @@ def test_engine_without_gpu_prefix_cache() -> None:
     engine = EngineCounters.read(recorded("inprocess-vllm0.25.1.metrics.txt"))
     assert (engine.computed, engine.gpu_hit, engine.loaded, engine.prompt_tokens) == (107_518, 0, 138_240, 245_758)
     assert (engine.requests_finished, engine.running, engine.waiting, engine.preemptions) == (63, 0, 0, 0)
-    assert (engine.external_queries, engine.external_hits) == (245_758, 138_240)
-    assert (engine.gpu_prefix_queries, engine.gpu_prefix_hits) == (0, 0)
+    assert engine.gpu_prefix_hits == 0
     assert (engine.block_size, engine.pool_blocks, engine.pool_tokens) == (16, 29_817, 477_072)
     assert engine.prefix_caching_enabled is False
     assert engine.ttft_sum == pytest.approx(12.318034)
@@ -102,7 +101,7 @@ def test_old_names_are_absorbed() -> None:
         "vllm:gpu_cache_usage_perc 0.5\nvllm:gpu_prefix_cache_queries_total 10\nvllm:gpu_prefix_cache_hits_total 4\n"
         'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
     )
-    assert (engine.kv_usage, engine.gpu_prefix_queries, engine.gpu_prefix_hits) == (0.5, 10, 4)
+    assert (engine.kv_usage, engine.gpu_prefix_hits) == (0.5, 4)
     assert (engine.pool_tokens, engine.prefix_caching_enabled) == (1600, None)
     assert (engine.computed, engine.gpu_hit, engine.loaded) == (None, None, None)
 

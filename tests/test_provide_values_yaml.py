@@ -177,7 +177,8 @@ def everything(values: Values) -> None:
     for number in range(len(values.serving_engine_spec.model_spec)):
         with contextlib.suppress(ConfigurationError):
             render_engine(values, number)
-            secrets(values, number)
+    with contextlib.suppress(ConfigurationError):
+        secrets(values)
     with contextlib.suppress(ConfigurationError):
         cache_servers(values)
     ignored(values)
