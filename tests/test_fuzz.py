@@ -1,7 +1,7 @@
 """What the suite reads from a subject is arbitrary bytes: no traceback and no hang, whatever they are.
 
 Every example of Hypothesis is a seed, and every seed a batch of inputs: pieces of real logs, metrics pages and streams, cut,
-repeated, wrapped and mixed. 2 500 inputs of each kind; ``KV_OFFLOAD_FUZZ=1000000`` sets another number:
+repeated, wrapped and mixed. 500 inputs of each kind; ``KV_OFFLOAD_FUZZ=1000000`` sets another number:
 
     KV_OFFLOAD_FUZZ=1000000 pytest tests/test_fuzz.py --timeout 0
 

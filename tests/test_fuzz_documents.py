@@ -2,7 +2,7 @@
 
 Objects of Kubernetes are real ones in which anything that an API server may leave out is left out, null, empty, doubled or
 another text of the same type. Records, waivers and reports are files that a person may have edited: there anything may stand
-anywhere. 2 500 inputs of each kind (500 reports); ``KV_OFFLOAD_FUZZ=1000000`` sets another number. A failure
+anywhere. 500 inputs of each kind (100 reports); ``KV_OFFLOAD_FUZZ=1000000`` sets another number. A failure
 names the seed.
 """
 

@@ -1,8 +1,7 @@
 """Whatever a server answers, reading it ends in a value, a verdict or a reason, never in a traceback.
 
-``KV_OFFLOAD_FUZZ`` is the number of inputs for each property (10 000 in CI, 1 000 else). Inputs are grown from a seed by plain
-code: hypothesis draws the seed, keeps the examples apart and repeats a failure; drawing whole trees with it takes a hundred
-times as long.
+``KV_OFFLOAD_FUZZ`` is the number of inputs for each property (10 000 in CI, 500 else). Inputs are grown from a seed by plain
+code: drawing whole trees with hypothesis takes a hundred times as long. A failure names its seed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
@@ -27,14 +24,11 @@ from fixtures.instruments.response import Response
 from fixtures.subject.context import tokens_at_most
 from fixtures.subject.exchange import Exchange, first_difference, summary
 from tests.fakes.openai_server import CHAT, COMPLETION, DELTAS, PIECES
-from tests.fuzzing import FEW
+from tests.fuzzing import BATCH, INPUTS, for_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FUZZ = settings(max_examples=FEW, deadline=None, database=None)
-pytestmark = pytest.mark.fuzz
-SEEDS = given(seed=st.integers(0, 2**64))
 LEAVES: tuple[Any, ...] = (
     None,
     True,
@@ -151,10 +145,7 @@ def exchange(response: Response) -> Exchange:
     return Exchange(prompt=None, payload={}, response=response, engine="e")
 
 
-@FUZZ
-@SEEDS
-def test_plain_answers(seed: int) -> None:
-    source = random.Random(seed)
+def plain_answer(source: random.Random) -> None:
     body = damaged(source, source.choice((COMPLETION, CHAT, WITH_LOGPROBS)))
     text = json.dumps(body)
     if source.random() < 0.1:
@@ -162,10 +153,7 @@ def test_plain_answers(seed: int) -> None:
     read(response_of(text))
 
 
-@FUZZ
-@SEEDS
-def test_streams(seed: int) -> None:
-    source = random.Random(seed)
+def stream(source: random.Random) -> None:
     events = [json.dumps(damaged(source, one)) for one in source.choice((PIECES, DELTAS))]
     events.insert(source.randrange(3), source.choice(("[DONE]", "{", "5", '"a"', "[]", "\u00e9")))
     body = bytearray("".join(f"data: {one}\n\n" for one in events).encode())
@@ -174,32 +162,47 @@ def test_streams(seed: int) -> None:
     read(response_of("", bytes(body[: source.randrange(len(body)) if source.random() < 0.3 else None])))
 
 
-@FUZZ
-@SEEDS
-def test_schemas(seed: int) -> None:
+def schema(source: random.Random) -> None:
     from openai.types.chat import ChatCompletion  # takes long, and every worker collects this module
 
-    source = random.Random(seed)
     assert isinstance(violations_of(ChatCompletion, damaged(source, CHAT)), list)
 
 
-@FUZZ
-@SEEDS
-def test_deadlines_of_payloads(seed: int) -> None:
-    source = random.Random(seed)
-    payload = {"prompt": tree(source)} if source.random() < 0.5 else {"messages": tree(source)}
-    assert Deadlines().answer(tokens_at_most(payload)) >= 120
+def payload(source: random.Random) -> None:
+    asked = {"prompt": tree(source)} if source.random() < 0.5 else {"messages": tree(source)}
+    assert Deadlines().answer(tokens_at_most(asked)) >= 120
 
 
-@FUZZ
-@given(
-    st.lists(
-        st.text(max_size=12) | st.sampled_from(["answer=1e3", "idle=nan", "probe=-1", "=", "reset_s=5"]), max_size=3
-    )
-)
-def test_deadline_options(given_: list[str]) -> None:
+def deadlines(source: random.Random) -> None:
+    def word() -> str:
+        if source.random() < 0.5:
+            return source.choice(("answer=1e3", "idle=nan", "probe=-1", "=", "reset_s=5"))
+        signs = [*"=_-+.e0159 ", chr(source.randrange(0xD800))]
+        name = source.choice((*SETTABLE, "", "x"))
+        return name + "".join(source.choice(signs) for _ in range(source.randrange(12)))
+
     try:
-        table = parse(given_)
+        table = parse([word() for _ in range(source.randrange(4))])
     except ConfigurationError:
         return
     assert all(getattr(table, f"{name}_s") > 0 for name in SETTABLE)
+
+
+CASES: dict[str, Callable[[random.Random], None]] = {
+    "plain answers": plain_answer,
+    "streams": stream,
+    "schemas": schema,
+    "payloads": payload,
+    "deadlines": deadlines,
+}
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("what", CASES)
+def test_no_answer_and_no_option_breaks_its_reader(what: str) -> None:
+    def run(seed: int) -> None:
+        source = random.Random(seed)
+        for _ in range(BATCH):
+            CASES[what](source)
+
+    for_seeds(INPUTS // BATCH, run)
