@@ -63,15 +63,7 @@ ENCRYPTED = Values(
 )
 """A tier in files whose content is encrypted and authenticated by LMCache."""
 DISK_IN_PROCESS = Values(configuration="disk-in-process", where="record", shows="LMCACHE_LOCAL_DISK")
-"""LMCache in the engine's process, with a tier in files of 1 GiB."""
-SMALL_DISK_IN_PROCESS = Values(
-    {"lmcacheConfig.diskOffloadingBufferSize": None},
-    configuration="disk-in-process",
-    env=(("LMCACHE_MAX_LOCAL_DISK_SIZE", "0.0625"),),
-    where="record",
-    shows="LMCACHE_LOCAL_DISK",
-)
-"""The same of 64 MiB: it is overfilled in half a minute."""
+"""LMCache in the engine's process, with a tier in files of 384 MiB."""
 REMOTE_IN_PROCESS = Values(configuration="remote-in-process", where="record", shows="LMCACHE_REMOTE_URL")
 SHARED = Values(configuration="shared", where="record", shows="mistral-1")
 """Two engines, one cache server, and one store below it."""
