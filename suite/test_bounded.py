@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import Growth, abort_requests, fill_tier, gib, limits, mib, requirement
+from . import Growth, abort_requests, assert_idle, fill_tier, gib, limits, mib, requirement
 
 if TYPE_CHECKING:
     from fixtures.core.record import Baseline
@@ -75,11 +75,7 @@ def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: Figures) ->
     stack.complete_concurrently(asked, at_once=12)
     abandoned = abort_requests(stack, asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
     figures("requests abandoned", abandoned, "")
-    rest = stack.traffic.wait_until_idle()
-    assert (rest.running, rest.waiting) == (0, 0), (
-        f"expected 0 running and 0 waiting requests after load and aborts, got {rest.running:.0f} and {rest.waiting:.0f}"
-    )
-    assert rest.kv_usage == 0, f"expected no KV block to be held when idle, got {rest.kv_usage:.2%} of the pool"
+    assert_idle(stack.traffic.wait_until_idle(), "after load and aborts")
     longest = prompts.of_length(prompts.max_tokens)
     whole = stack.complete(longest)
     assert whole.sources.total == longest.tokens, (

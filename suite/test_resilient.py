@@ -12,6 +12,7 @@ import pytest
 from . import (
     Storm,
     answers_afterwards,
+    assert_idle,
     crowd,
     frozen,
     killed,
@@ -68,8 +69,7 @@ def test_every_request_ends(stack: Stack, prompts: Prompts, figures: Figures) ->
         f"expected every request to end within its deadline, {len(found.overdue)} of {found.sent} did not: {found.overdue[0]}"
     )
     assert not found.failed, f"expected {found.sent} answers, {len(found.failed)} requests failed: {found.failed[0]}"
-    assert found.rest.waiting == 0, f"expected nothing to wait afterwards, got {found.rest.waiting} requests"
-    assert found.rest.running == 0, f"expected nothing to run afterwards, got {found.rest.running} requests"
+    assert_idle(found.rest, "afterwards", pool=False)
 
 
 @requirement("RES-08")
@@ -81,8 +81,7 @@ def test_reloads_beyond_the_pool_do_not_lock_each_other_out(stack: Stack, prompt
     figures("KV pool", found.pool_tokens, "tokens")
     figures("most requests waiting", found.most_waiting, "")
     figures("longest reload among them", found.longest_s, "s", better="lower")
-    assert found.rest.waiting == 0, f"expected nothing to wait afterwards, got {found.rest.waiting} requests"
-    assert found.rest.running == 0, f"expected nothing to run afterwards, got {found.rest.running} requests"
+    assert_idle(found.rest, "afterwards", pool=False)
     found.check_crowded()
 
 
@@ -93,10 +92,7 @@ def test_preemption_corrupts_nothing(stack: Stack, prompts: Prompts, control: Co
     figures("answers at once", found.requests, "")
     figures("preemptions", found.preemptions, "")
     figures("share of the replay that came from the tier", found.replayed, "")
-    assert (found.rest.running, found.rest.waiting) == (0, 0), (
-        f"expected nothing running and nothing waiting afterwards, got {found.rest.running} and {found.rest.waiting}"
-    )
-    assert not found.rest.kv_usage, f"expected no KV block held afterwards, got {found.rest.kv_usage:.2%} of the pool"
+    assert_idle(found.rest, "afterwards")
     found.check_preempted()
     for after in answers_afterwards(stack, control, found.to_check, ANSWER_TOKENS):
         control.assert_same(after.reloaded, after.prompt, after.on_gpu, ANSWER_TOKENS)
@@ -138,11 +134,7 @@ def test_clients_that_disconnect_do_not_affect_others(
         f"expected every request of others to be answered while clients disconnected in mid-{phase}, {len(found.lost)} of "
         f"{found.others} were not: {found.lost[0]}"
     )
-    assert (found.rest.running, found.rest.waiting) == (0, 0), (
-        f"expected nothing running and nothing waiting after the clients disconnected, got {found.rest.running} and "
-        f"{found.rest.waiting}"
-    )
-    assert not found.rest.kv_usage, f"expected no KV block held afterwards, got {found.rest.kv_usage:.2%} of the pool"
+    assert_idle(found.rest, "after the clients disconnected")
     assert not found.pinned, f"expected no object to stay pinned afterwards, got {found.pinned}"
     found.check_hit()
     for prompt, own in storm.known.items():

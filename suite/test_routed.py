@@ -11,11 +11,11 @@ from . import (
     UNAVAILABLE,
     Below,
     Conversations,
-    astray,
+    assert_at_home,
+    assert_reused,
     bad_request,
     limits,
     listing,
-    recomputed,
     requirement,
     router_cost,
 )
@@ -54,10 +54,8 @@ def test_a_repeat_goes_to_the_engine_that_holds_its_kv(
     conversations.begin()
     figures("engines that hold KV of a conversation", conversations.engines, "engines", better="higher")
     repeats = conversations.repeat()
-    lost = astray(repeats)
-    assert not lost, f"expected every repeat on the engine that holds its KV, got {'; '.join(lost)}"
-    computed = recomputed(repeats)
-    assert not computed, f"expected every repeat to reuse KV, got {'; '.join(computed)}"
+    assert_at_home(repeats, "every repeat")
+    assert_reused(repeats, "every repeat")
 
 
 @requirement("RTR-06")
@@ -67,10 +65,8 @@ def test_a_conversation_that_goes_on_stays_where_its_kv_is(stack: Stack, text_re
     conversations = Conversations(stack, text_requests)
     conversations.begin()
     repeats = conversations.repeat(longer=True)
-    lost = astray(repeats)
-    assert not lost, f"expected longer conversations on the engine that holds their KV, got {'; '.join(lost)}"
-    computed = recomputed(repeats)
-    assert not computed, f"expected longer conversations to reuse KV, got {'; '.join(computed)}"
+    assert_at_home(repeats, "longer conversations")
+    assert_reused(repeats, "longer conversations")
 
 
 @requirement("RTR-06")
@@ -81,8 +77,7 @@ def test_conversations_stay_when_the_gpu_copies_are_gone(stack: Stack, text_requ
     conversations.begin()
     for engine in stack.engines:
         stack.clear_prefix_cache(engine=engine)
-    lost = astray(conversations.repeat())
-    assert not lost, f"expected repeats on the same engine without a GPU copy, got {'; '.join(lost)}"
+    assert_at_home(conversations.repeat(), "repeats without a GPU copy")
 
 
 @requirement("RTR-06")
@@ -92,8 +87,7 @@ def test_every_router_replica_keeps_conversations_on_the_same_engine(stack: Stac
     conversations = Conversations(stack, text_requests)
     conversations.require_replicas()
     conversations.begin()
-    lost = astray(conversations.repeat(through=1))
-    assert not lost, f"expected every router replica to find the engine that holds the KV, got {'; '.join(lost)}"
+    assert_at_home(conversations.repeat(through=1), "repeats through another router replica")
 
 
 @requirement("RTR-04")
@@ -225,8 +219,7 @@ def test_conversations_stay_once_an_engine_has_come_back(
     failed("killed").require_return()
     conversations = Conversations(stack, text_requests)
     conversations.begin()
-    lost = astray(conversations.repeat())
-    assert not lost, f"expected every repeat on the engine that holds its KV, got {'; '.join(lost)}"
+    assert_at_home(conversations.repeat(), "every repeat")
 
 
 @requirement("RTR-07")

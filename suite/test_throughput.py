@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import cost_beyond_tier, gain, load_cost, requirement
+from . import assert_idle, cost_beyond_tier, gain, load_cost, requirement
 
 if TYPE_CHECKING:
     from fixtures.core.record import Baseline
@@ -53,11 +53,7 @@ def test_nothing_fails_under_that_load(stack: Stack, beyond_pool: tuple[Served, 
         assert served.sources.total == served.prompt_tokens, (
             f"expected the sources to add up to {served.prompt_tokens} prompt tokens, got {served.sources}"
         )
-    rest = stack.traffic.wait_until_idle()
-    assert (rest.running, rest.waiting, rest.kv_usage) == (0, 0, 0), (
-        f"expected no request and no KV block held after the load, got {rest.running} running, {rest.waiting} waiting and "
-        f"{rest.kv_usage:.2%} of the pool"
-    )
+    assert_idle(stack.traffic.wait_until_idle(), "after the load")
 
 
 @requirement("THR-03")

@@ -14,7 +14,17 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters, Registry
-from fixtures.experiments.routing import Conversations, Listing, ask, astray, listing, models_of_engines, recomputed
+from fixtures.experiments.routing import (
+    Conversations,
+    Listing,
+    ask,
+    assert_at_home,
+    assert_reused,
+    astray,
+    listing,
+    models_of_engines,
+    recomputed,
+)
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
 from fixtures.subject.router import AFFINITY_OF, Router
@@ -168,6 +178,10 @@ def test_a_router_that_takes_turns_is_found_though_half_of_the_repeats_are_lucky
     assert len(astray(repeats)) >= 3
     assert "KV on" in astray(repeats)[0]
     assert recomputed(repeats)
+    with pytest.raises(AssertionError, match="expected every repeat on the engine that holds the KV, got .*KV on"):
+        assert_at_home(repeats, "every repeat")
+    with pytest.raises(AssertionError, match="expected every repeat to reuse KV"):
+        assert_reused(repeats, "every repeat")
 
 
 def test_a_router_that_goes_by_the_whole_prompt_loses_what_goes_on() -> None:

@@ -10,9 +10,11 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotJudged, SubjectGone
 from fixtures.core.record import EngineServer, Server
+from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments.aborts import abort_requests
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.stack import Stack
+from fixtures.subject.traffic import assert_idle
 from tests.fakes import engine_server
 from tests.fakes.engine_server import FakeServer, record, serving
 
@@ -111,3 +113,11 @@ def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: Fake
     engine.running = 1
     threading.Timer(0.15, setattr, [engine, "running", 0]).start()
     assert Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50)).sources.computed == 50
+
+
+def test_what_is_left_of_a_load_is_told() -> None:
+    assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "afterwards", pool=False)
+    with pytest.raises(AssertionError, match="held after the load, got 50.00% of the pool"):
+        assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "after the load")
+    with pytest.raises(AssertionError, match="nothing waiting afterwards, got 0 running and 2 waiting requests"):
+        assert_idle(EngineCounters(running=0, waiting=2), "afterwards")
