@@ -178,7 +178,7 @@ def test_a_router_that_takes_turns_is_found_though_half_of_the_repeats_are_lucky
     assert len(astray(repeats)) >= 3
     assert "KV on" in astray(repeats)[0]
     assert recomputed(repeats)
-    with pytest.raises(AssertionError, match="expected every repeat on the engine that holds the KV, got .*KV on"):
+    with pytest.raises(AssertionError, match=r"expected every repeat on the engine that holds the KV, got .*KV on"):
         assert_at_home(repeats, "every repeat")
     with pytest.raises(AssertionError, match="expected every repeat to reuse KV"):
         assert_reused(repeats, "every repeat")

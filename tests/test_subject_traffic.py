@@ -117,7 +117,10 @@ def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: Fake
 
 def test_what_is_left_of_a_load_is_told() -> None:
     assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "afterwards", pool=False)
-    with pytest.raises(AssertionError, match="held after the load, got 50.00% of the pool"):
+    with pytest.raises(AssertionError, match=r"held after the load, got 50\.00% of the pool"):
         assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "after the load")
     with pytest.raises(AssertionError, match="nothing waiting afterwards, got 0 running and 2 waiting requests"):
         assert_idle(EngineCounters(running=0, waiting=2), "afterwards")
+    for silent in (EngineCounters(), EngineCounters(running=0, waiting=0)):
+        with pytest.raises(NotJudged, match="do not say what runs"):
+            assert_idle(silent, "afterwards")
