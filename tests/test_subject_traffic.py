@@ -120,7 +120,7 @@ def test_what_is_left_of_a_load_is_told() -> None:
     with pytest.raises(AssertionError, match=r"held after the load, got 50\.00% of the pool"):
         assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "after the load")
     with pytest.raises(AssertionError, match="nothing waiting afterwards, got 0 running and 2 waiting requests"):
-        assert_idle(EngineCounters(running=0, waiting=2), "afterwards")
+        assert_idle(EngineCounters(running=0, waiting=2, kv_usage=0.1), "afterwards")
     for silent in (EngineCounters(), EngineCounters(running=0, waiting=0)):
         with pytest.raises(NotJudged, match="do not say what runs"):
             assert_idle(silent, "afterwards")
