@@ -48,6 +48,7 @@ class FakeStack:
         self.turn = itertools.count()
         self.routers = [
             SimpleNamespace(
+                name="router-0",
                 session_key="x-user-id",
                 excludes_after_s=0.5,
                 client=SimpleNamespace(post=self.post),
@@ -108,6 +109,7 @@ def test_a_router_that_notices_loses_little() -> None:
     assert (found.late, found.short) == ((), 0)
     assert found.returned_s is not None
     assert "not answered: HTTP 503: no engine" in found.timeline
+    assert "router-0 uses a again" in found.timeline
 
 
 def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
