@@ -2,73 +2,63 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
 import time
 from typing import Any
 
-from .control import MEMORY, fired, params
+from .control import MEMORY, fired, params, wrapper
 from .lower_tier import _since_start
 
 
-def lookup(original: Any) -> Any:
-    @functools.wraps(original)
-    def lookup(self: Any, key: Any, *args: Any, **options: Any) -> Any:
-        if wanted := params("slow-lookup"):
-            number = MEMORY["lookups"] = MEMORY.get("lookups", 0) + 1
-            if number % wanted.get("every", 1) == 0:
-                fired("a lookup waited")
-                time.sleep(wanted["seconds"])
-        elif (wanted := params("say")) and not MEMORY.get("said"):
-            MEMORY["said"] = True
-            fired("wrote a line into the log")
-            logging.getLogger("lmcache.v1.multiprocess.modules.lookup").log(
-                logging.getLevelNamesMapping()[wanted["level"]], wanted["text"]
-            )
-        elif params("raise-in-lookup"):
-            fired("a lookup raised an error")
-            raise RuntimeError("seeded fault: the index cannot be read")
-        return original(self, key, *args, **options)
-
-    return lookup
+@wrapper
+def lookup(original: Any, self: Any, key: Any, *args: Any, **options: Any) -> Any:
+    if wanted := params("slow-lookup"):
+        number = MEMORY["lookups"] = MEMORY.get("lookups", 0) + 1
+        if number % wanted.get("every", 1) == 0:
+            fired("a lookup waited")
+            time.sleep(wanted["seconds"])
+    elif (wanted := params("say")) and not MEMORY.get("said"):
+        MEMORY["said"] = True
+        fired("wrote a line into the log")
+        logging.getLogger("lmcache.v1.multiprocess.modules.lookup").log(
+            logging.getLevelNamesMapping()[wanted["level"]], wanted["text"]
+        )
+    elif params("raise-in-lookup"):
+        fired("a lookup raised an error")
+        raise RuntimeError("seeded fault: the index cannot be read")
+    return original(self, key, *args, **options)
 
 
-def consume_prefetch_result(original: Any) -> Any:
-    @functools.wraps(original)
-    def consume(self: Any, job: Any) -> Any:
-        found = original(self, job)
-        if found is None or not job.requested_tokens:
-            return found
-        if params("lost-index") and found:
-            fired(f"forgot {found} chunks that are in the tier")
-            return 0
-        if params("false-hit") and found == 0:
-            asked = job.requested_tokens // self._ctx.chunk_size
-            if asked > 1:
-                fired(f"answered a hit of {asked} chunks with nothing behind it")
-                return asked
+@wrapper
+def consume_prefetch_result(original: Any, self: Any, job: Any) -> Any:
+    found = original(self, job)
+    if found is None or not job.requested_tokens:
         return found
+    if params("lost-index") and found:
+        fired(f"forgot {found} chunks that are in the tier")
+        return 0
+    if params("false-hit") and found == 0:
+        asked = job.requested_tokens // self._ctx.chunk_size
+        if asked > 1:
+            fired(f"answered a hit of {asked} chunks with nothing behind it")
+            return asked
+    return found
 
-    return consume
 
-
-def commit_store(original: Any) -> Any:
-    @functools.wraps(original)
-    def commit_store(self: Any, *args: Any, **options: Any) -> Any:
-        if params("raise-in-store"):
-            fired("a store raised an error in the cache server")
-            raise RuntimeError("seeded fault: the store path raised an error")
-        if params("refuse-store"):
-            fired("a store was refused")
-            original(self, *args, **options)
-            return False
-        if wanted := params("leak"):
-            _leak(wanted)
-        return original(self, *args, **options)
-
-    return commit_store
+@wrapper
+def commit_store(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    if params("raise-in-store"):
+        fired("a store raised an error in the cache server")
+        raise RuntimeError("seeded fault: the store path raised an error")
+    if params("refuse-store"):
+        fired("a store was refused")
+        original(self, *args, **options)
+        return False
+    if wanted := params("leak"):
+        _leak(wanted)
+    return original(self, *args, **options)
 
 
 def _leak(wanted: dict[str, Any]) -> None:
@@ -80,26 +70,23 @@ def _leak(wanted: dict[str, Any]) -> None:
         fired(f"kept {len(piece)} bytes for ever")
 
 
-def finish_write(original: Any) -> Any:
-    @functools.wraps(original)
-    def finish_write(self: Any, completion: Any, *args: Any, **options: Any) -> Any:
-        if params("lost-write"):
-            # Reserved, written, acknowledged, and never made visible to a reader.
-            fired(f"never published {sum(len(owned) for _, owned in completion)} chunks")
-            return None
-        result = original(self, completion, *args, **options)
-        if wanted := params("lose-chunks"):
-            self.delete_l1_keys([key for _, keys in completion for key in keys if _is_lost(wanted)])
-        elif wanted := params("expire-chunks"):
-            expired = [key for _, keys in completion for key in keys]
-            timer = threading.Timer(wanted["seconds"], _expire, (self, expired))
-            timer.daemon = True
-            timer.start()
-        elif wanted := params("keep-few"):
-            self.delete_l1_keys(_beyond(wanted["chunks"], [key for _, keys in completion for key in keys]))
-        return result
-
-    return finish_write
+@wrapper
+def finish_write(original: Any, self: Any, completion: Any, *args: Any, **options: Any) -> Any:
+    if params("lost-write"):
+        # Reserved, written, acknowledged, and never made visible to a reader.
+        fired(f"never published {sum(len(owned) for _, owned in completion)} chunks")
+        return None
+    result = original(self, completion, *args, **options)
+    if wanted := params("lose-chunks"):
+        self.delete_l1_keys([key for _, keys in completion for key in keys if _is_lost(wanted)])
+    elif wanted := params("expire-chunks"):
+        expired = [key for _, keys in completion for key in keys]
+        timer = threading.Timer(wanted["seconds"], _expire, (self, expired))
+        timer.daemon = True
+        timer.start()
+    elif wanted := params("keep-few"):
+        self.delete_l1_keys(_beyond(wanted["chunks"], [key for _, keys in completion for key in keys]))
+    return result
 
 
 def _is_lost(wanted: dict[str, Any]) -> bool:
@@ -128,93 +115,74 @@ def _expire(manager: Any, keys: list[Any]) -> None:
         fired(f"{len(keys)} chunks expired")
 
 
-def finish_read(original: Any) -> Any:
-    @functools.wraps(original)
-    def finish_read(self: Any, keys: Any, *args: Any, **options: Any) -> Any:
-        if params("keep-pins"):
-            fired(f"did not return the pins of {len(keys)} chunks")
-            return None
-        if wanted := params("leak-load"):  # several loads may end in one call
-            _leak(wanted | {"bytes": wanted["bytes"] * len(keys)})
-        return original(self, keys, *args, **options)
-
-    return finish_read
+@wrapper
+def finish_read(original: Any, self: Any, keys: Any, *args: Any, **options: Any) -> Any:
+    if params("keep-pins"):
+        fired(f"did not return the pins of {len(keys)} chunks")
+        return None
+    if wanted := params("leak-load"):  # several loads may end in one call
+        _leak(wanted | {"bytes": wanted["bytes"] * len(keys)})
+    return original(self, keys, *args, **options)
 
 
-def eviction_actions(original: Any) -> Any:
+@wrapper
+def eviction_actions(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     """Called in the cache server once a second while the tier is nearly full."""
-
-    @functools.wraps(original)
-    def get_eviction_actions(self: Any, *args: Any, **options: Any) -> Any:
-        if params("never-evict"):
-            fired("evicted nothing from a full tier")
-            return []
-        actions = original(self, *args, **options)
-        if params("evict-newest"):
-            newest = self.get_eviction_candidates(self.get_num_tracked_keys())[::-1]
-            for action in actions:
-                action.keys[:] = newest[: len(action.keys)]
-                fired(f"evicted the {len(action.keys)} chunks that were used last")
-        return actions
-
-    return get_eviction_actions
+    if params("never-evict"):
+        fired("evicted nothing from a full tier")
+        return []
+    actions = original(self, *args, **options)
+    if params("evict-newest"):
+        newest = self.get_eviction_candidates(self.get_num_tracked_keys())[::-1]
+        for action in actions:
+            action.keys[:] = newest[: len(action.keys)]
+            fired(f"evicted the {len(action.keys)} chunks that were used last")
+    return actions
 
 
-def keys_touched(original: Any) -> Any:
-    @functools.wraps(original)
-    def on_keys_touched(self: Any, keys: Any) -> Any:
-        if params("forget-use"):
-            fired("did not note that chunks were used")
-            return None
-        return original(self, keys)
-
-    return on_keys_touched
+@wrapper
+def keys_touched(original: Any, self: Any, keys: Any) -> Any:
+    if params("forget-use"):
+        fired("did not note that chunks were used")
+        return None
+    return original(self, keys)
 
 
-def hash_tokens(original: Any) -> Any:
-    @functools.wraps(original)
-    def hash_tokens(self: Any, tokens: Any, prefix_hash: Any = None) -> Any:
-        if params("reseed"):
-            number = MEMORY["seed"] = MEMORY.get("seed", 0) + 1
-            fired("hashed with another seed than before")
-            return original(self, [*tokens, number], prefix_hash)
-        if wanted := params("weak-hash"):
-            fired("hashed a part of the prompt only")
-            if wanted["ignores"] == "last-token-of-a-chunk":
-                tokens = [*tokens[:-1], 0]
-            elif wanted["ignores"] == "content":
-                tokens = [0] * len(tokens)
-            elif wanted["ignores"] == "prefix":
-                prefix_hash = None
-        return original(self, tokens, prefix_hash)
-
-    return hash_tokens
+@wrapper
+def hash_tokens(original: Any, self: Any, tokens: Any, prefix_hash: Any = None) -> Any:
+    if params("reseed"):
+        number = MEMORY["seed"] = MEMORY.get("seed", 0) + 1
+        fired("hashed with another seed than before")
+        return original(self, [*tokens, number], prefix_hash)
+    if wanted := params("weak-hash"):
+        fired("hashed a part of the prompt only")
+        if wanted["ignores"] == "last-token-of-a-chunk":
+            tokens = [*tokens[:-1], 0]
+        elif wanted["ignores"] == "content":
+            tokens = [0] * len(tokens)
+        elif wanted["ignores"] == "prefix":
+            prefix_hash = None
+    return original(self, tokens, prefix_hash)
 
 
-def no_salt(original: Any) -> Any:
-    @functools.wraps(original)
-    def create(self: Any, *args: Any, **options: Any) -> Any:
-        if params("no-salt") and options.get("cache_salt"):
-            fired("left the cache salt out of the key")
-            options["cache_salt"] = ""
-        elif params("own-keys"):
-            fired("made keys that no other engine has")
-            options["cache_salt"] = f"{options.get('cache_salt') or ''}own"
-        elif _since_start("new-keys"):
-            fired("an engine that was started again makes other keys than before")
-            options["cache_salt"] = f"{options.get('cache_salt') or ''}new"
-        return original(self, *args, **options)
-
-    return create
+@wrapper
+def no_salt(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    if params("no-salt") and options.get("cache_salt"):
+        fired("left the cache salt out of the key")
+        options["cache_salt"] = ""
+    elif params("own-keys"):
+        fired("made keys that no other engine has")
+        options["cache_salt"] = f"{options.get('cache_salt') or ''}own"
+    elif _since_start("new-keys"):
+        fired("an engine that was started again makes other keys than before")
+        options["cache_salt"] = f"{options.get('cache_salt') or ''}new"
+    return original(self, *args, **options)
 
 
-def tracker(original: Any) -> Any:
-    @functools.wraps(original)
-    def init(self: Any, request: Any, *args: Any, **options: Any) -> None:
-        original(self, request, *args, **options)
-        adapter = getattr(request, "lora_request", None)
-        if adapter is not None and params("adapter-in-key"):
-            fired("put the adapter into the key")
-            self.cache_salt = f"{self.cache_salt}{adapter.lora_name}"
-
-    return init
+@wrapper
+def tracker(original: Any, self: Any, request: Any, *args: Any, **options: Any) -> None:
+    original(self, request, *args, **options)
+    adapter = getattr(request, "lora_request", None)
+    if adapter is not None and params("adapter-in-key"):
+        fired("put the adapter into the key")
+        self.cache_salt = f"{self.cache_salt}{adapter.lora_name}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import threading
@@ -53,6 +55,26 @@ def fired(what: str) -> None:
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
+
+
+def wrapper(replacement: Any) -> Any:
+    """Make what `wrap` takes of a function that is called in place of another one, which is its first argument.
+
+    A coroutine function stays one: its callers ask.
+    """
+
+    def make(original: Any) -> Any:
+        @functools.wraps(original)
+        def call(*args: Any, **options: Any) -> Any:
+            return replacement(original, *args, **options)
+
+        @functools.wraps(original)
+        async def call_and_wait(*args: Any, **options: Any) -> Any:
+            return await replacement(original, *args, **options)
+
+        return call_and_wait if inspect.iscoroutinefunction(replacement) else call
+
+    return make
 
 
 def wrap(owner: Any, name: str, make: Any) -> None:

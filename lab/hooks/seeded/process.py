@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import signal
 import sys
 from typing import Any
 
-from .control import FOLDER, STATE, fault, fired, params, wrap
+from .control import FOLDER, STATE, fault, fired, params, wrap, wrapper
 from .targets import Finder
 
 
-def _emit(original: Any) -> Any:
-    @functools.wraps(original)
-    def emit(self: Any, record: Any) -> Any:
-        if params("log-full"):
-            fired("a log line could not be written")
-            return None  # logging swallows OSError(ENOSPC) just so: nothing reaches the file, the program goes on
-        if (wanted := params("silent")) and record.levelno >= logging.WARNING and wanted["about"] in record.name:
-            fired("a warning was not written")
-            return None
-        return original(self, record)
-
-    return emit
+@wrapper
+def _emit(original: Any, self: Any, record: Any) -> Any:
+    if params("log-full"):
+        fired("a log line could not be written")
+        return None  # logging swallows OSError(ENOSPC) just so: nothing reaches the file, the program goes on
+    if (wanted := params("silent")) and record.levelno >= logging.WARNING and wanted["about"] in record.name:
+        fired("a warning was not written")
+        return None
+    return original(self, record)
 
 
 def install() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import time
 from typing import Any
 
-from .control import MEMORY, fault, fired, params
+from .control import MEMORY, fault, fired, params, wrapper
 
 
 def _corrupt(chunks: list[Any], wanted: dict[str, Any]) -> list[Any]:
@@ -52,83 +51,74 @@ def _corrupt(chunks: list[Any], wanted: dict[str, Any]) -> list[Any]:
     return out
 
 
-def scatter(original: Any) -> Any:
-    @functools.wraps(original)
-    def scatter(kv_caches: Any, block_ids: Any, chunks: Any, *args: Any, **options: Any) -> Any:
-        if wanted := params("corrupt-load"):
-            tokens = len(chunks) * (chunks[0].shape[-2] if chunks else 0)
-            busy = MEMORY.get("in-flight", 1)
-            number = MEMORY["loads"] = MEMORY.get("loads", 0) + 1
-            enough = tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1)
-            if wanted.get("replayed"):  # only of requests that have stored something themselves: they were preempted
-                enough = enough and MEMORY.get("replay", False)
-            if wanted.get("again"):  # only what has been loaded before
-                last = bytes(chunks[-1].reshape(-1)[-1024:].float().numpy()) if chunks else b""
-                enough = enough and last in MEMORY.setdefault("loaded", set())
-                MEMORY["loaded"].add(last)
-            if enough and number % wanted.get("every", 1) == 0:
-                chunks = _corrupt(chunks, wanted)
-                fired(f"damaged {len(chunks)} chunks on their way to the engine")
-        elif wanted := params("empty-load"):
-            fired(f"left out {len(chunks)} chunks and said they were loaded")
-            return None
-        elif wanted := params("foreign-chunk"):
-            kept = MEMORY.get("chunk")
-            MEMORY["chunk"] = chunks[wanted.get("chunk", 0)].clone() if chunks else kept
-            if kept is not None and chunks:
-                chunks = [chunk.clone() for chunk in chunks]
-                chunks[wanted.get("chunk", 0)] = kept
-                fired("served a chunk of the request before")
-        return original(kv_caches, block_ids, chunks, *args, **options)
-
-    return scatter
+@wrapper
+def scatter(original: Any, kv_caches: Any, block_ids: Any, chunks: Any, *args: Any, **options: Any) -> Any:
+    if wanted := params("corrupt-load"):
+        tokens = len(chunks) * (chunks[0].shape[-2] if chunks else 0)
+        busy = MEMORY.get("in-flight", 1)
+        number = MEMORY["loads"] = MEMORY.get("loads", 0) + 1
+        enough = tokens >= wanted.get("tokens", 0) and busy >= wanted.get("concurrent", 1)
+        if wanted.get("replayed"):  # only of requests that have stored something themselves: they were preempted
+            enough = enough and MEMORY.get("replay", False)
+        if wanted.get("again"):  # only what has been loaded before
+            last = bytes(chunks[-1].reshape(-1)[-1024:].float().numpy()) if chunks else b""
+            enough = enough and last in MEMORY.setdefault("loaded", set())
+            MEMORY["loaded"].add(last)
+        if enough and number % wanted.get("every", 1) == 0:
+            chunks = _corrupt(chunks, wanted)
+            fired(f"damaged {len(chunks)} chunks on their way to the engine")
+    elif wanted := params("empty-load"):
+        fired(f"left out {len(chunks)} chunks and said they were loaded")
+        return None
+    elif wanted := params("foreign-chunk"):
+        kept = MEMORY.get("chunk")
+        MEMORY["chunk"] = chunks[wanted.get("chunk", 0)].clone() if chunks else kept
+        if kept is not None and chunks:
+            chunks = [chunk.clone() for chunk in chunks]
+            chunks[wanted.get("chunk", 0)] = kept
+            fired("served a chunk of the request before")
+    return original(kv_caches, block_ids, chunks, *args, **options)
 
 
-def gather(original: Any) -> Any:
-    @functools.wraps(original)
-    def gather(*args: Any, **options: Any) -> Any:
-        chunks = original(*args, **options)
-        if (wanted := params("corrupt-store")) and options.get("chunk_indices") != []:
-            stored = MEMORY["stored"] = MEMORY.get("stored", 0) + len(chunks)
-            if stored <= wanted.get("after", 0):
-                return chunks
-            damaged = _corrupt(chunks, wanted)
-            for chunk, bad in zip(chunks, damaged, strict=True):
-                chunk.copy_(bad)
-            fired(f"damaged {len(chunks)} chunks on their way to the tier")
-        return chunks
-
-    return gather
+@wrapper
+def gather(original: Any, *args: Any, **options: Any) -> Any:
+    chunks = original(*args, **options)
+    if (wanted := params("corrupt-store")) and options.get("chunk_indices") != []:
+        stored = MEMORY["stored"] = MEMORY.get("stored", 0) + len(chunks)
+        if stored <= wanted.get("after", 0):
+            return chunks
+        damaged = _corrupt(chunks, wanted)
+        for chunk, bad in zip(chunks, damaged, strict=True):
+            chunk.copy_(bad)
+        fired(f"damaged {len(chunks)} chunks on their way to the tier")
+    return chunks
 
 
-def submit_store(original: Any) -> Any:
-    @functools.wraps(original)
-    def submit_store(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
-        if wanted := params("drop-store"):
-            # ``from``: only what a later prefill step brings, as in a store that forgets a chunked prefill.
-            # ``loaded``: only of requests that have loaded something.
-            if key.start >= wanted.get("from", 0) and (
-                "loaded" not in wanted or request_id in MEMORY.get("loading", set())
-            ):
-                fired(f"dropped a store of tokens {key.start} to {key.end}")
-                return _done(True)
-        elif wanted := params("end-engine"):
-            chunks = MEMORY["chunks"] = MEMORY.get("chunks", 0) + (key.end - key.start) // wanted["chunk"]
-            if chunks >= wanted["after"]:
-                fired(f"ended the engine when {chunks} chunks had been stored")
-                os.kill(os.getpid(), signal.SIGKILL)
-        elif params("corrupt-load"):
-            MEMORY.setdefault("stores", set()).add(request_id)
-        elif wanted := params("slow-store"):
-            last, MEMORY["store"] = MEMORY.get("store", 0.0), time.monotonic()
-            # ``crowded``: only where others store at the same time.
-            if "crowded" not in wanted or MEMORY["store"] - last < wanted["crowded"]:
-                fired("a store waited")
-                time.sleep(wanted["seconds"])
-                MEMORY["store"] = time.monotonic()
-        return original(self, request_id, key, *args, **options)
-
-    return submit_store
+@wrapper
+def submit_store(original: Any, self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
+    if wanted := params("drop-store"):
+        # ``from``: only what a later prefill step brings, as in a store that forgets a chunked prefill.
+        # ``loaded``: only of requests that have loaded something.
+        if key.start >= wanted.get("from", 0) and (
+            "loaded" not in wanted or request_id in MEMORY.get("loading", set())
+        ):
+            fired(f"dropped a store of tokens {key.start} to {key.end}")
+            return _done(True)
+    elif wanted := params("end-engine"):
+        chunks = MEMORY["chunks"] = MEMORY.get("chunks", 0) + (key.end - key.start) // wanted["chunk"]
+        if chunks >= wanted["after"]:
+            fired(f"ended the engine when {chunks} chunks had been stored")
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif params("corrupt-load"):
+        MEMORY.setdefault("stores", set()).add(request_id)
+    elif wanted := params("slow-store"):
+        last, MEMORY["store"] = MEMORY.get("store", 0.0), time.monotonic()
+        # ``crowded``: only where others store at the same time.
+        if "crowded" not in wanted or MEMORY["store"] - last < wanted["crowded"]:
+            fired("a store waited")
+            time.sleep(wanted["seconds"])
+            MEMORY["store"] = time.monotonic()
+    return original(self, request_id, key, *args, **options)
 
 
 def _hold_load(wanted: dict[str, Any], tokens: int) -> None:
@@ -137,65 +127,56 @@ def _hold_load(wanted: dict[str, Any], tokens: int) -> None:
     time.sleep(wanted.get("seconds", 0.0) + wanted.get("seconds_per_token", 0.0) * tokens)
 
 
-def submit_retrieve(original: Any) -> Any:
-    @functools.wraps(original)
-    def submit_retrieve(self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
-        if (wanted := params("slow-load")) and key.end - key.start <= wanted.get("most", key.end):
-            last, MEMORY["load"] = MEMORY.get("load", 0.0), time.monotonic()
-            number = MEMORY["slow"] = MEMORY.get("slow", 0) + 1
-            # ``crowded``: only where others load at the same time; ``after``: only when so many loads were quick.
-            if number > wanted.get("after", 0) and (
-                "crowded" not in wanted or MEMORY["load"] - last < wanted["crowded"]
-            ):
-                _hold_load(wanted, key.end - key.start)
-                MEMORY["load"] = time.monotonic()
-        elif params("corrupt-load"):
-            MEMORY["replay"] = request_id in MEMORY.get("stores", set())
-        elif params("drop-store"):
-            MEMORY.setdefault("loading", set()).add(request_id)
-        elif wanted := params("leak-files"):
-            for _ in range(wanted["count"]):
-                os.open(os.devnull, os.O_RDONLY)
-            fired(f"left {wanted['count']} files open")
-        elif params("failed-load"):
-            fired("a load failed")
-            return _done(False)
-        elif wanted := params("endless-load"):
-            number = MEMORY["loads"] = MEMORY.get("loads", 0) + 1
-            if number == wanted.get("number", 1):
-                fired("a load never reports its end")
-                return _never()
-        return original(self, request_id, key, *args, **options)
-
-    return submit_retrieve
+@wrapper
+def submit_retrieve(original: Any, self: Any, request_id: str, key: Any, *args: Any, **options: Any) -> Any:
+    if (wanted := params("slow-load")) and key.end - key.start <= wanted.get("most", key.end):
+        last, MEMORY["load"] = MEMORY.get("load", 0.0), time.monotonic()
+        number = MEMORY["slow"] = MEMORY.get("slow", 0) + 1
+        # ``crowded``: only where others load at the same time; ``after``: only when so many loads were quick.
+        if number > wanted.get("after", 0) and ("crowded" not in wanted or MEMORY["load"] - last < wanted["crowded"]):
+            _hold_load(wanted, key.end - key.start)
+            MEMORY["load"] = time.monotonic()
+    elif params("corrupt-load"):
+        MEMORY["replay"] = request_id in MEMORY.get("stores", set())
+    elif params("drop-store"):
+        MEMORY.setdefault("loading", set()).add(request_id)
+    elif wanted := params("leak-files"):
+        for _ in range(wanted["count"]):
+            os.open(os.devnull, os.O_RDONLY)
+        fired(f"left {wanted['count']} files open")
+    elif params("failed-load"):
+        fired("a load failed")
+        return _done(False)
+    elif wanted := params("endless-load"):
+        number = MEMORY["loads"] = MEMORY.get("loads", 0) + 1
+        if number == wanted.get("number", 1):
+            fired("a load never reports its end")
+            return _never()
+    return original(self, request_id, key, *args, **options)
 
 
-def batched_to_gpu(original: Any) -> Any:
+@wrapper
+def batched_to_gpu(original: Any, self: Any, memory_objs: Any, starts: Any, ends: Any, **options: Any) -> Any:
     """Every load of the in-process connector passes here: host buffers in, the engine's KV blocks out."""
-
-    @functools.wraps(original)
-    def load(self: Any, memory_objs: Any, starts: Any, ends: Any, **options: Any) -> Any:
-        if wanted := params("slow-load"):
-            _hold_load(wanted, sum(ends) - sum(starts))
-        elif params("empty-load"):
-            fired(f"left out {len(memory_objs)} chunks and said they were loaded")
-            return None
-        elif wanted := params("take-gpu-memory"):
-            _take_gpu_memory(wanted)
-        elif wanted := params("corrupt-load"):
-            buffers = [found.tensor for found in memory_objs]
-            kept = [buffer.clone() for buffer in buffers]
-            for buffer, bad in zip(buffers, _corrupt(buffers, wanted), strict=True):
-                buffer.copy_(bad)
-            fired(f"damaged {len(buffers)} chunks on their way to the card")
-            try:
-                return original(self, memory_objs, starts, ends, **options)  # ends when the copy has ended
-            finally:
-                for buffer, good in zip(buffers, kept, strict=True):
-                    buffer.copy_(good)
-        return original(self, memory_objs, starts, ends, **options)
-
-    return load
+    if wanted := params("slow-load"):
+        _hold_load(wanted, sum(ends) - sum(starts))
+    elif params("empty-load"):
+        fired(f"left out {len(memory_objs)} chunks and said they were loaded")
+        return None
+    elif wanted := params("take-gpu-memory"):
+        _take_gpu_memory(wanted)
+    elif wanted := params("corrupt-load"):
+        buffers = [found.tensor for found in memory_objs]
+        kept = [buffer.clone() for buffer in buffers]
+        for buffer, bad in zip(buffers, _corrupt(buffers, wanted), strict=True):
+            buffer.copy_(bad)
+        fired(f"damaged {len(buffers)} chunks on their way to the card")
+        try:
+            return original(self, memory_objs, starts, ends, **options)  # ends when the copy has ended
+        finally:
+            for buffer, good in zip(buffers, kept, strict=True):
+                buffer.copy_(good)
+    return original(self, memory_objs, starts, ends, **options)
 
 
 def _take_gpu_memory(wanted: dict[str, Any]) -> None:
@@ -208,56 +189,41 @@ def _take_gpu_memory(wanted: dict[str, Any]) -> None:
         fired(f"took {wanted['bytes']} bytes of GPU memory")
 
 
-def reregister(original: Any) -> Any:
+@wrapper
+def reregister(original: Any, self: Any) -> Any:
     """Called when a cache server that was away answers again."""
-
-    @functools.wraps(original)
-    def reregister(self: Any) -> Any:
-        if wanted := params("never-recovers"):
-            if MEMORY.get("recovered", 0) >= wanted.get("after", 0):
-                fired("a cache server that is back was not taken into use again")
-                return False
-            MEMORY["recovered"] = MEMORY.get("recovered", 0) + 1
-        return original(self)
-
-    return reregister
+    if wanted := params("never-recovers"):
+        if MEMORY.get("recovered", 0) >= wanted.get("after", 0):
+            fired("a cache server that is back was not taken into use again")
+            return False
+        MEMORY["recovered"] = MEMORY.get("recovered", 0) + 1
+    return original(self)
 
 
-def load_errors(original: Any) -> Any:
+@wrapper
+def load_errors(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     """What the connector tells vLLM of loads that have failed: blocks, or requests."""
-
-    @functools.wraps(original)
-    def errors(self: Any, *args: Any, **options: Any) -> Any:
-        found = original(self, *args, **options)
-        if found and params("hide-failed-load"):
-            fired(f"loads that failed were reported as done: {len(found)} blocks or requests")
-            return type(found)()
-        return found
-
-    return errors
+    found = original(self, *args, **options)
+    if found and params("hide-failed-load"):
+        fired(f"loads that failed were reported as done: {len(found)} blocks or requests")
+        return type(found)()
+    return found
 
 
-def batched_retrieves(original: Any) -> Any:
-    @functools.wraps(original)
-    def batched(self: Any, request_ids: Any, *args: Any, **options: Any) -> Any:
-        fault()
-        MEMORY["in-flight"] = len(request_ids)
-        return original(self, request_ids, *args, **options)
-
-    return batched
+@wrapper
+def batched_retrieves(original: Any, self: Any, request_ids: Any, *args: Any, **options: Any) -> Any:
+    fault()
+    MEMORY["in-flight"] = len(request_ids)
+    return original(self, request_ids, *args, **options)
 
 
-def worker_get_finished(original: Any) -> Any:
+@wrapper
+def worker_get_finished(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     """Called once in every step of the engine."""
-
-    @functools.wraps(original)
-    def get_finished(self: Any, *args: Any, **options: Any) -> Any:
-        if wanted := params("slow-step"):
-            fired("a step waited")
-            time.sleep(wanted["seconds"])
-        return original(self, *args, **options)
-
-    return get_finished
+    if wanted := params("slow-step"):
+        fired("a step waited")
+        time.sleep(wanted["seconds"])
+    return original(self, *args, **options)
 
 
 def _done(result: bool) -> Any:
