@@ -6,6 +6,7 @@ Every pair is judged by a run of its own, with its own report; what each needs o
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from fixtures.provide.process.completeness import incompleteness
 from fixtures.provide.process.pairs import MATRIX, parse_pair
 from fixtures.report import report as reporting
 from fixtures.report.verdicts import VERDICTS
+from lab.versions import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("reports/matrix"), help="of the reports, one below it per pair"
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="keep an example of each metric and line that the servers wrote, one folder per pair, for python -m lab.versions",
     )
     parser.add_argument("--remove", action="store_true", help="remove each environment that was not there before")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be run, and what it needs on disk")
@@ -57,19 +65,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.dry_run:
         return 0
-    rows = [_judge(pair, options.folder, options.arguments, remove=options.remove and pair in absent) for pair in pairs]
+    rows = [
+        _judge(pair, options.folder, options.arguments, record=options.record, remove=options.remove and pair in absent)
+        for pair in pairs
+    ]
     print("\n".join(rows))
     return 0 if all(" not judged: " not in row for row in rows) else 1
 
 
-def _judge(pair: Pair, folder: Path, arguments: Sequence[str], *, remove: bool) -> str:
+def _judge(pair: Pair, folder: Path, arguments: Sequence[str], *, record: Path | None, remove: bool) -> str:
     """One run; one line on what came of it."""
     own = folder / pair.name
     versions = f"vllm={pair.vllm},lmcache={pair.lmcache}"
     print(f"== {versions}", flush=True)
     words = [*(arguments or [f"--profiles={','.join(PROFILES)}"]), f"--pair={versions}", f"--report-dir={own}"]
+    environment = dict(os.environ)
+    if record is not None:
+        words += ["-p", "lab.versions"]
+        environment[FOLDER_VARIABLE] = str((record / f"vllm-{pair.vllm}-lmcache-{pair.lmcache}").absolute())
     shutil.rmtree(own, ignore_errors=True)
-    code = subprocess.run([sys.executable, "-m", "pytest", "suite", *words], cwd=ROOT).returncode
+    code = subprocess.run([sys.executable, "-m", "pytest", "suite", *words], cwd=ROOT, env=environment).returncode
     if remove:
         subprocess.run([sys.executable, "-m", "fixtures", "env", "remove", pair.folder], cwd=ROOT)
     try:

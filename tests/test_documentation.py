@@ -26,6 +26,7 @@ REPORTS = {
 NOT_RUN_HERE = {
     "docs/ci.md": "## Where this was run",
     "docs/clusters.md": "## Where this was run",
+    "docs/defects/dashboard-cache-hit-rate.md": "The engine was a stand-in",
     "docs/defects/in-process-cache-salt.md": "This form was not run",
     "docs/evidence/node.md": "Seen on 2026-11-28",
 }

