@@ -16,7 +16,7 @@ from fixtures.provide.kube.charts import chart_of
 from fixtures.provide.kube.helm import Helm, HelmError
 from fixtures.provide.process.commands import commands_of
 from fixtures.provide.target import Target
-from fixtures.provide.values.config import load_config
+from fixtures.provide.values.config import available, load_config
 from fixtures.provide.values.key_check import check
 from fixtures.provide.values.keys import VERSIONS, of_version
 from fixtures.provide.values.layers import Layer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECORDED = json.loads((Path(__file__).parent / "data/values/rendered.json").read_text(encoding="utf-8"))["cases"]
 CHARTS = os.environ.get("KV_OFFLOAD_TEST_CHARTS")
-OURS = {path.parent.name: read_yaml(path) for path in sorted(CONFIGS.glob("*/values.yaml"))}
+OURS = {name: load_config(name, CONFIGS).values.data for name in available(CONFIGS)}
 CASES: dict[str, dict[str, Any]] = OURS | {
     name: load_all(case["values"])[0]
     for name, case in RECORDED.items()
