@@ -1,0 +1,285 @@
+"""Changes a line of the suite at random and looks whether the project's own tests notice: ``tox -e mutants``.
+
+The changes are those of cosmic-ray. A sample is drawn with a seed from every one of them in evidence, instruments, experiments
+and report, so that the share that is noticed has an exact interval. A change is tried against the test modules that import the
+changed module (or, where none does, what imports it); what survives these is tried against those of its importers, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import functools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from fixtures.core.files import PUBLIC, append
+from lab.subject import ROOT, LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+KEPT: Final = ROOT / "docs" / "evidence" / "mutants.jsonl"
+PACKAGES: Final = ("evidence", "instruments", "experiments", "report")
+LIMIT_S: Final = 300.0
+"""Tests that take longer are taken for a change that was noticed: the slowest module takes a tenth of it."""
+COPIED: Final = ("fixtures", "suite", "lab", "tests", "configs", "docs", "deploy")
+
+Outcome = Literal["noticed", "survived", "too slow"]
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a change is made, as cosmic-ray counts."""
+
+    module: str
+    operator: str
+    occurrence: int
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change, and what became of it."""
+
+    module: str
+    """Its path in the project."""
+    was: str
+    """The changed line."""
+    becomes: str
+    operator: str
+    outcome: Outcome
+    by: tuple[str, ...]
+    """The test modules that were run last."""
+    seconds: float
+    seed: int
+    why: str = ""
+    """Of one that survived: why no test can or should notice it; given by hand."""
+
+    @property
+    def line(self) -> str:
+        """As one line of JSON."""
+        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != ""})
+
+    @classmethod
+    def of(cls, line: str) -> Self:
+        """Of one line."""
+        row: dict[str, Any] = json.loads(line)
+        return cls(**row | {"by": tuple(row["by"])})
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The same change has the same, wherever its line is by now."""
+        return self.module, self.was, self.becomes
+
+
+def read(path: Path = KEPT) -> list[Mutant]:
+    """Every mutant that is kept."""
+    return [Mutant.of(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+# --- which changes there are ------------------------------------------------------------------------------------------
+def places(packages: Iterable[str] = PACKAGES) -> list[Place]:
+    """Every change that cosmic-ray can make in these packages."""
+    import cosmic_ray.plugins  # the only user of it: tox -e mutants installs it
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+
+    found = []
+    for module in sorted(path for package in packages for path in (ROOT / "fixtures" / package).rglob("*.py")):
+        nodes = list(ast_nodes(get_ast_from_path(module)))
+        for name in cosmic_ray.plugins.operator_names():
+            kind = cosmic_ray.plugins.get_operator(name)
+            if kind.arguments():
+                continue
+            count = sum(1 for node in nodes for _ in kind().mutation_positions(node))
+            found += [Place(str(module.relative_to(ROOT)), name, number) for number in range(count)]
+    return sorted(found)
+
+
+def changed(place: Place) -> str | None:
+    """The text of the module with its change; None where that is no program, or means the same as before."""
+    import cosmic_ray.plugins
+    from cosmic_ray.mutating import mutate_code
+
+    text = (ROOT / place.module).read_text()
+    new: str | None = mutate_code(text, cosmic_ray.plugins.get_operator(place.operator)(), place.occurrence)
+    try:
+        return None if new is None or meaning(new) == meaning(text) else new
+    except SyntaxError:
+        return None
+
+
+def meaning(text: str) -> str:
+    """A module without what no run looks at: annotations, which stay text, and imports for types."""
+
+    class Stripped(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            self.generic_visit(node)
+            return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+        def visit_arg(self, node: ast.arg) -> ast.AST:
+            node.annotation = None
+            return node
+
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+            self.generic_visit(node)
+            node.returns = None
+            return node
+
+        def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+            self.generic_visit(node)
+            node.annotation = ast.Constant(None)
+            return node
+
+    return ast.dump(Stripped().visit(ast.parse(text)))
+
+
+def sample(count: int, seed: int) -> Iterator[tuple[Place, str]]:
+    """So many changes, drawn with a seed from all that mean something; the same seed gives the same ones."""
+    every = places()
+    random.Random(seed).shuffle(every)
+    for place in every:
+        if count and (new := changed(place)) is not None:
+            count -= 1
+            yield place, new
+
+
+def key_of(place: Place, new: str) -> tuple[str, str, str]:
+    """Module, changed line, and what it becomes."""
+    old = (ROOT / place.module).read_text()
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0))[3:]
+    was, becomes = (" ".join(one[1:].strip() for one in lines if one.startswith(sign)) for sign in "-+")
+    return place.module, was, becomes
+
+
+# --- which tests may notice -------------------------------------------------------------------------------------------
+def imported(path: Path) -> frozenset[str]:
+    """The modules of the project that a file imports, as paths."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            whole = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names |= {whole} | {f"{whole}.{alias.name}" for alias in node.names}
+    files = {f"{name.replace('.', '/')}{end}" for name in names for end in (".py", "/__init__.py")}
+    return frozenset(file for file in files if (ROOT / file).is_file())
+
+
+@functools.cache
+def _importers() -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for folder in ("fixtures", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for module in imported(path):
+                found.setdefault(module, set()).add(str(path.relative_to(ROOT)))
+    return {module: frozenset(by) for module, by in found.items()}
+
+
+def tests_of(module: str) -> list[tuple[str, ...]]:
+    """Test modules that may notice a change of a module: first those that import it, then also those of its importers."""
+    rounds: list[tuple[str, ...]] = []
+    reached, new = {module}, {module}
+    while new and len(rounds) < 2:
+        new = {by for one in new for by in _importers().get(one, ())} - reached
+        reached |= new
+        tests = tuple(sorted(one for one in reached if Path(one).name.startswith("test_")))
+        if tests and tests not in rounds:
+            rounds.append(tests)
+    return rounds
+
+
+# --- one change -------------------------------------------------------------------------------------------------------
+class Workshop:
+    """A copy of the project in which changes are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ROOT.glob("*.*"):
+            if file.is_file():
+                shutil.copy2(file, folder)
+        self._passed: set[tuple[str, ...]] = set()
+
+    def try_out(self, place: Place, new: str, seed: int) -> Mutant:
+        """Make a change, run the tests that may notice it, undo it.
+
+        Raises:
+            LabError: they do not pass without it.
+        """
+        path, begin = self.folder / place.module, time.monotonic()
+        old = path.read_text()
+        outcome: Outcome = "survived"
+        by: tuple[str, ...] = ()
+        for tests in tests_of(place.module):
+            if tests not in self._passed:
+                if self._outcome(tests) != "survived":
+                    raise LabError(f"these tests do not pass without any change: {' '.join(tests)}")
+                self._passed.add(tests)
+            path.write_text(new)
+            try:
+                outcome, by = self._outcome(tests), tests
+            finally:
+                path.write_text(old)
+            if outcome != "survived":
+                break
+        module, was, becomes = key_of(place, new)
+        seconds = round(time.monotonic() - begin, 1)
+        return Mutant(module, was, becomes, place.operator.partition("/")[2], outcome, by, seconds, seed)
+
+    def _outcome(self, tests: tuple[str, ...]) -> Outcome:
+        # Without byte code: a change of the same second and size would not be seen.
+        variables = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        try:
+            done = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return "too slow"
+        return "survived" if done.returncode == 0 else "noticed"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draw a sample, try it, and keep what became of it; what is kept already is not tried again."""
+    parser = argparse.ArgumentParser(prog="python -m lab.mutants", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--sample", type=int, default=200, metavar="N", help="how many changes (default: 200)")
+    parser.add_argument("--seed", type=int, default=19, help="of the sample (default: 19)")
+    parser.add_argument("--shard", default="1/1", metavar="K/N", help="the K-th of N parts of the sample")
+    parser.add_argument("--minutes", type=float, metavar="MIN", help="begin none after this time")
+    parser.add_argument("--again", action="store_true", help="try what survived again, and nothing else")
+    options = parser.parse_args(arguments)
+    shard, _, shards = options.shard.partition("/")
+    begin, known = time.monotonic(), {one.key: one for one in read()}
+    with tempfile.TemporaryDirectory(prefix="kv-mutants-") as folder:
+        workshop = Workshop(Path(folder))
+        for number, (place, new) in enumerate(sample(options.sample, options.seed)):
+            if number % int(shards) != int(shard) - 1:
+                continue
+            if options.minutes is not None and time.monotonic() - begin > 60 * options.minutes:
+                break
+            key = key_of(place, new)
+            if (key in known) != options.again or (options.again and known[key].outcome != "survived"):
+                continue
+            found = workshop.try_out(place, new, options.seed)
+            with append(KEPT) as file:
+                file.write(f"{found.line}\n".encode())
+            KEPT.chmod(PUBLIC)
+            print(f"{number + 1:4} {found.outcome:8} {found.module}: {found.was} -> {found.becomes}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
