@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.core.files import cache_dir
-from lab import history
+from lab import history, measuring, quality
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
+from lab.quality import TRIES
 from lab.report import detection, how, summary
 from lab.runner import Runner
 from lab.subject import ROOT, LabError, Subject
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.result import Entry
-
-TRIES = ROOT / "docs" / "evidence" / "lab.jsonl"
-"""Every try that is kept with the project."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="NAME", help="with --gpu: configuration (default: gpu-small)")
     parser.add_argument("--random-weights", metavar="GEOMETRY", help="with --gpu: as of pytest")
     parser.add_argument("--budget", type=float, metavar="MIN", help="fail when the whole lab takes longer")
+    measuring.add_options(parser)
     return parser
 
 
@@ -61,9 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
     def write_page(tries: Path) -> None:
         every = history.merge(TRIES, history.read(tries))
         page.write_text(detection([one for one in every if one.on_gpu == options.gpu], faults, healthy))
+        quality.write()
 
     if options.page:
         write_page(cache_dir() / "lab" / "tries.jsonl")
+        return 0
+    if measuring.needs_no_stack(options):
         return 0
     if options.list:
         for entry in entries.values():
@@ -75,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"not in the catalogue: {', '.join(unknown)} (see --list)")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # SIGTERM by default ends Python without any tear-down
     runner = Runner(subject, fresh=options.fresh)
+    if options.healthy or options.record_samples:
+        return measuring.measure(runner, options)
     begin = time.monotonic()
     results = []
     try:

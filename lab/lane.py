@@ -61,10 +61,10 @@ class Lane:
         if needs.own:
             assert isinstance(injection, Hook)
             return self._judge_own(entry.id, injection, folder, tests)
-        bench = self._bench_with(needs.values)
+        bench = self.bench_with(needs.values)
         try:
             with seeded(bench, entry.id, injection) as (record, meanwhile):
-                options = [*_attach(record), *([f"--soak={SOAK}"] if "RES-09" in tests else [])]
+                options = [*attach(record), *([f"--soak={SOAK}"] if "RES-09" in tests else [])]
                 return judge(
                     folder, options, cases=cases, tests=tests, without=entry.without, meanwhile=meanwhile, kept_s=kept_s
                 )
@@ -79,7 +79,7 @@ class Lane:
         with hooks_of_its_own(self.runner.folder / f"{id_}-hooks", id_, hook) as hooks:
             return judge(folder, named, cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
 
-    def _bench_with(self, values: Values | None) -> Bench:
+    def bench_with(self, values: Values | None) -> Bench:
         """The stack with these values: the one that stands, or a new one."""
         if self._bench is None or self._values != values:
             self.drop()
@@ -115,5 +115,6 @@ class Lane:
             self._bench = None
 
 
-def _attach(record: Path) -> list[str]:
+def attach(record: Path) -> list[str]:
+    """What tells pytest its subject."""
     return ["--stack=attach", f"--record={record}"]

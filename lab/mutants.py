@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import difflib
 import functools
-import json
 import os
 import random
 import shutil
@@ -22,9 +20,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 
-from fixtures.core.files import PUBLIC, append
+from lab import json_lines
 from lab.subject import ROOT, LabError
 
 if TYPE_CHECKING:
@@ -67,17 +65,6 @@ class Mutant:
     """Of one that survived: why no test can or should notice it; given by hand."""
 
     @property
-    def line(self) -> str:
-        """As one line of JSON."""
-        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != ""})
-
-    @classmethod
-    def of(cls, line: str) -> Self:
-        """Of one line."""
-        row: dict[str, Any] = json.loads(line)
-        return cls(**row | {"by": tuple(row["by"])})
-
-    @property
     def key(self) -> tuple[str, str, str]:
         """The same change has the same, wherever its line is by now."""
         return self.module, self.was, self.becomes
@@ -85,7 +72,7 @@ class Mutant:
 
 def read(path: Path = KEPT) -> list[Mutant]:
     """Every mutant that is kept."""
-    return [Mutant.of(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return json_lines.read(path, Mutant)
 
 
 # --- which changes there are ------------------------------------------------------------------------------------------
@@ -274,9 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
             if (key in known) != options.again or (options.again and known[key].outcome != "survived"):
                 continue
             found = workshop.try_out(place, new, options.seed)
-            with append(KEPT) as file:
-                file.write(f"{found.line}\n".encode())
-            KEPT.chmod(PUBLIC)
+            json_lines.keep(KEPT, found)
             print(f"{number + 1:4} {found.outcome:8} {found.module}: {found.was} -> {found.becomes}", flush=True)
     return 0
 

@@ -90,7 +90,7 @@ class Runner:
                     result = lane.run(entry)
                     if self._stopped and not result.good:
                         return  # it was ended with the lab: that is no try
-                    history.keep(self.tries, history.Try.of(result, self.versions, self._sources))
+                    history.keep(self.tries, history.Try.of(result, self.versions, self.sources))
                     if result.good:  # what was not is run again next time
                         self._keep(entry, result)
                     self._tell(results, result, len(ordered), f"{result.seconds:.0f} s")
@@ -154,7 +154,7 @@ class Runner:
 
     # --- what is known already --------------------------------------------------------------------------------------
     @functools.cached_property
-    def _sources(self) -> str:
+    def sources(self) -> str:
         """Digest of the sources when the run began: they are read once, not twice for every entry."""
         return sources_digest(self.subject.load().folder)
 
@@ -165,7 +165,7 @@ class Runner:
                 dataclasses.asdict(entry),
                 type(entry).__name__,
                 dataclasses.asdict(self.subject),
-                self._sources,
+                self.sources,
                 env.vllm,
                 env.lmcache,
             ],

@@ -90,7 +90,7 @@ def test_a_reload_from_below_wins_at_every_length_with_room(stack: Stack, prompt
     if (shortest := wins_from(found)) is not None:
         figures("a reload from below is quicker from a prompt of", shortest, "tokens")
     for one in [one for one in found if one.room]:
-        assert one.ratio.undecided(limits.RELOAD_OVER_COLD) or one.ratio.high < limits.RELOAD_OVER_COLD, (
+        assert not one.loses(limits.RELOAD_OVER_COLD), (
             f"expected reload from below / cold below {limits.RELOAD_OVER_COLD} at {one.prompt_tokens} tokens, got {one.ratio}"
         )
         one.check_decided(limits.RELOAD_OVER_COLD)

@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from lab import history
-from lab.__main__ import TRIES
 from lab.catalogue import FAULTS, HEALTHY
 from lab.history import Try
+from lab.quality import TRIES
 from lab.report import detection, how
 from lab.result import Result, compare
 from lab.suite_run import Verdicts

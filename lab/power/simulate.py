@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from fixtures.core.errors import NotJudged
-from fixtures.core.files import PUBLIC, write_atomically
-from lab.power import of_latency, of_load, samples
+from lab import json_lines
+from lab.power import of_latency, of_load, of_memory, samples
 from lab.power.world import World, worlds
 from lab.subject import ROOT
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from lab.power.verdict import Verdict
 
-VERDICTS: Final = (*of_latency.VERDICTS, *of_load.VERDICTS)
+VERDICTS: Final = (*of_latency.VERDICTS, *of_load.VERDICTS, *of_memory.VERDICTS)
 KEPT = ROOT / "docs" / "evidence" / "power.jsonl"
 RUNS: Final = 2000
 """At each distance; of a rate of 1 %, the exact 95 % interval then ends at 1.54 %."""
@@ -47,22 +46,10 @@ class Curve:
         """Runs in which it was not judged."""
         return self.runs - self.failed[at] - self.passed[at]
 
-    @property
-    def line(self) -> str:
-        """As one line of JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def of(cls, line: str) -> Self:
-        """Of one line."""
-        row: dict[str, Any] = json.loads(line)
-        fields: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in row.items()}
-        return cls(**fields)
-
 
 def read(path: Path = KEPT) -> list[Curve]:
     """What is kept."""
-    return [Curve.of(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return json_lines.read(path, Curve)
 
 
 def judged_once(verdict: Verdict, world: World, rng: random.Random, distance: float) -> str:
@@ -105,5 +92,4 @@ def keep(curves: Sequence[Curve], path: Path = KEPT) -> None:
     """Write them in the order of the verdicts; what was not simulated anew stays."""
     order = {one.name: at for at, one in enumerate(VERDICTS)}
     every = {(one.verdict, one.world): one for one in (*read(path), *curves) if one.verdict in order}
-    ordered = sorted(every.values(), key=lambda one: (order[one.verdict], one.world))
-    write_atomically(path, "".join(f"{one.line}\n" for one in ordered), mode=PUBLIC)
+    json_lines.write(path, sorted(every.values(), key=lambda one: (order[one.verdict], one.world)))

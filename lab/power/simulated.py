@@ -40,6 +40,7 @@ class Simulated:
         self.cache = SimpleNamespace(counters=lambda: full)
         self.context = SimpleNamespace(permit=lambda _: None, deadlines=SimpleNamespace(beyond_tier_s=0.0))
         self.tier = SimpleNamespace(expect_kept=lambda *_: None, capacity_tokens=lambda: 10**6)
+        self.accounting = SimpleNamespace(expect_retrieved=lambda _: None)
         self._turn = 0
 
     def load_per_core(self) -> float:

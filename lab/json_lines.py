@@ -1,0 +1,48 @@
+"""Raw results as JSON lines: one dataclass a line, without what is empty; several processes may append at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from fixtures.core.files import PUBLIC, append, make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+T = TypeVar("T")
+EMPTY: Final[tuple[Any, ...]] = ("", (), [], {})
+
+
+def line_of(one: Any) -> str:
+    """A dataclass as one line."""
+    return json.dumps({name: value for name, value in dataclasses.asdict(one).items() if value not in EMPTY})
+
+
+def read(path: Path, kind: type[T]) -> list[T]:
+    """Every line of a file, the oldest first; none where there is no file."""
+    if not path.exists():
+        return []
+    return [kind(**_with_tuples(json.loads(line))) for line in path.read_text().splitlines()]
+
+
+def keep(path: Path, one: Any) -> None:
+    """Append one."""
+    make_folder(path.parent)
+    with append(path, buffering=0) as file:
+        file.write(f"{line_of(one)}\n".encode())
+
+
+def write(path: Path, every: Iterable[Any]) -> None:
+    """All of a file anew."""
+    write_atomically(path, "".join(f"{line_of(one)}\n" for one in every), mode=PUBLIC)
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_with_tuples, value))
+    if isinstance(value, dict):
+        return {name: _with_tuples(one) for name, one in value.items()}
+    return value

@@ -1,0 +1,170 @@
+"""The page on the quality of the suite, and the raw results that it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.core.errors import NotJudged
+from lab import healthy, json_lines, mutants, quality
+from lab.healthy import HealthyRun
+from lab.mutants import Mutant, Place
+from lab.power import picture, samples, simulate
+from lab.power.simulate import VERDICTS, Curve
+from lab.power.world import worlds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lab.power.verdict import Verdict
+    from lab.power.world import World
+
+RUN = HealthyRun("2026-01-02T03:04:05Z", "nothing", 0.1, "0123456789ab", "0.32.0", "0.5.6", "a CPU", 2, 150.0, 47)
+WORLDS = {world.name: world for world in worlds(samples.read())}
+SIMULATED = [(one, world) for one in VERDICTS for world in WORLDS.values() if world.has(*one.needs)]
+
+
+def test_the_page_and_its_picture_show_the_results_that_are_kept() -> None:
+    assert quality.PAGE.read_text() == quality.page(), "python -m lab --page writes it anew"
+    assert quality.PICTURE.read_text() == picture.svg(simulate.read())
+
+
+@pytest.mark.parametrize(
+    ("found", "of", "text"),
+    [(162, 164, "162 of 164: 98.8 % [95.7, 99.9]"), (0, 9, "0 of 9: 0.0 % [0.0, 33.6]"), (0, 0, "none")],
+)
+def test_shares_have_their_number_and_interval(found: int, of: int, text: str) -> None:
+    assert quality.share(found, of) == text
+
+
+def test_results_are_the_same_after_they_were_kept(tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "runs.jsonl"
+    assert json_lines.read(path, HealthyRun) == []
+    for one in (RUN, dataclasses.replace(RUN, fired=("LAT-09",))):
+        json_lines.keep(path, one)
+    assert json_lines.read(path, HealthyRun) == [RUN, dataclasses.replace(RUN, fired=("LAT-09",))]
+    recorded = samples.read()
+    json_lines.write(path, recorded)
+    assert json_lines.read(path, samples.Samples) == recorded
+
+
+# --- healthy runs -----------------------------------------------------------------------------------------------------
+
+
+def test_the_machine_is_left_alone_and_kept_busy_in_turn() -> None:
+    runs: list[HealthyRun] = []
+    for _ in range(2 * len(healthy.BESIDE)):
+        runs.append(dataclasses.replace(RUN, beside=healthy.next_beside(runs)))
+    assert [one.beside for one in runs] == [*healthy.BESIDE, *healthy.BESIDE]
+
+
+def test_a_run_beside_which_others_computed_is_not_quiet() -> None:
+    assert RUN.quiet
+    assert not dataclasses.replace(RUN, others=0.7).quiet
+    assert not dataclasses.replace(RUN, beside="one core taken").quiet
+    assert healthy.told(dataclasses.replace(RUN, fired=("LAT-09",))).startswith("false alarms: LAT-09, 47 judged")
+
+
+@pytest.mark.parametrize("beside", list(healthy.BESIDE))
+def test_what_the_lab_does_beside_a_run_is_over_with_it(beside: str) -> None:
+    with healthy.BESIDE[beside]():
+        pass
+
+
+# --- mutants ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_what_no_run_looks_at_is_none() -> None:
+    text = "from __future__ import annotations\nif TYPE_CHECKING:\n    import a\ndef f(x: int | None = 1) -> int: return x\n"
+    for old, new in (("int | None", "int & None"), ("if TYPE_CHECKING", "if not TYPE_CHECKING"), ("-> int", "-> str")):
+        assert (mutants.meaning(text) == mutants.meaning(text.replace(old, new))) == ("not" not in new)
+    assert mutants.meaning(text) != mutants.meaning(text.replace("= 1", "= 2"))
+
+
+def test_a_change_is_tried_with_the_tests_that_import_the_module_then_with_those_of_its_importers() -> None:
+    first, second = mutants.tests_of("fixtures/instruments/shares.py")
+    assert "tests/test_instruments_shares.py" in first
+    assert "tests/test_experiments_router_cost.py" not in first
+    assert {*first, "tests/test_experiments_router_cost.py"} <= set(second)
+
+
+@pytest.mark.parametrize(("passes", "outcome"), [(True, "survived"), (False, "noticed")])
+def test_a_mutant_is_what_its_tests_say(
+    passes: bool, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a copy of a project of one module and one test."""
+    root = tmp_path / "project"
+    (root / "fixtures").mkdir(parents=True)
+    (root / "tests").mkdir()
+    (root / "fixtures" / "one.py").write_text("def of(x):\n    return x + 1\n")
+    (root / "tests" / "test_one.py").write_text(
+        "from fixtures.one import of\n\ndef test_of():\n    assert of(2) == 3\n"
+    )
+    (root / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.setattr(mutants, "ROOT", root)
+    mutants._importers.cache_clear()
+    try:
+        shop = mutants.Workshop(tmp_path / "copy")
+        place = Place("fixtures/one.py", "core/ReplaceBinaryOperator_Add_Mul", 0)
+        new = "def of(x):\n    return x * 1\n" if not passes else "def of(x):\n    return 1 + x\n"
+        found = shop.try_out(place, new, 7)
+        assert (found.outcome, found.was, found.seed) == (outcome, "return x + 1", 7)
+        assert found.by == ("tests/test_one.py",)
+        assert (tmp_path / "copy" / "fixtures" / "one.py").read_text() == (root / "fixtures" / "one.py").read_text()
+    finally:
+        mutants._importers.cache_clear()
+
+
+def test_every_survivor_that_is_kept_has_a_reason() -> None:
+    kept = {one.key: one for one in mutants.read()}
+    assert [one.key for one in kept.values() if one.outcome == "survived" and not one.why] == []
+    assert all(isinstance(one, Mutant) for one in kept.values())
+
+
+# --- power ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdict", "world"), SIMULATED, ids=[f"{verdict.name}-{world.name}" for verdict, world in SIMULATED]
+)
+def test_no_healthy_subject_fails_and_none_far_beyond_the_gate_passes(verdict: Verdict, world: World) -> None:
+    found = simulate.curve(verdict, world, 12, (0.0, 3.0))
+    assert found.failed[0] == 0
+    assert found.passed[1] == 0
+
+
+def test_the_same_simulation_gives_the_same_curve() -> None:
+    verdict = next(one for one in VERDICTS if one.name == "LAT-06")
+    world = next(iter(WORLDS.values()))
+    assert simulate.curve(verdict, world, 20) == simulate.curve(verdict, world, 20)
+
+
+@pytest.mark.parametrize(("raised", "found"), [(AssertionError, "failed"), (NotJudged, "undecided"), (None, "passed")])
+def test_what_a_test_raises_is_its_verdict(raised: type[Exception] | None, found: str) -> None:
+    def judge(*_: object) -> None:
+        if raised is not None:
+            raise raised("why")
+
+    verdict = dataclasses.replace(VERDICTS[0], judge=judge)
+    assert simulate.judged_once(verdict, next(iter(WORLDS.values())), random.Random(1), 0.0) == found
+
+
+def test_every_verdict_that_is_wrong_too_often_is_bold_on_the_page() -> None:
+    at = simulate.DISTANCES
+    good = Curve("LAT-01", "effect", "world", 1000, at, (0, 0, 0, 10, 500, 900, 990, 990, 1000), (1000, *[0] * 8))
+    bad = dataclasses.replace(good, failed=(0, 0, 0, 11, *good.failed[4:]), passed=(900, *[0] * 6, 11, 0))
+    assert "**" not in "".join(quality._power_row(good))
+    assert "".join(quality._power_row(bad)).count("**") == 4
+
+
+def test_curves_that_are_simulated_anew_replace_the_old_ones(tmp_path: Path) -> None:
+    path = tmp_path / "power.jsonl"
+    old = Curve(VERDICTS[1].name, "effect", "w", 10, (0.0,), (1,), (9,))
+    other = dataclasses.replace(old, verdict=VERDICTS[0].name)
+    simulate.keep([old, dataclasses.replace(old, verdict="no longer a verdict")], path)
+    new = dataclasses.replace(old, runs=20)
+    simulate.keep([new, other], path)
+    assert simulate.read(path) == [other, new]
