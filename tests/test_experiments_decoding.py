@@ -156,7 +156,7 @@ def test_percentiles_by_rank(share: float, expected: int) -> None:
 def test_decoding_is_judged_by_the_machine_as_it_is_now(
     monkeypatch: pytest.MonkeyPatch, rate: float, slow_machine: float, verdict: str
 ) -> None:
-    monkeypatch.setattr(decoding, "pace_now", lambda *_: Pace(slow_machine, slow_machine))
+    monkeypatch.setattr(decoding, "pace_now", lambda *_: Pace(slow_machine, slow_machine, slow_machine))
     stack = FakeStack(gap_s=lambda _: 1 / rate)
     known = baseline(decode_tokens_per_s=(100.0,) * decoding.DECODES)
     cost = decoding.decode_cost(stack, source(), known)  # type: ignore[arg-type]

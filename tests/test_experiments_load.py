@@ -230,7 +230,7 @@ def test_requests_that_fail_are_for_thr_02_to_say() -> None:
 
 def cost(monkeypatch: pytest.MonkeyPatch, latency_s: float, slower: float = 1.0) -> load_cost.LoadCost:
     monkeypatch.setattr(load_cost, "serve", lambda *_: served(latency_s=latency_s))
-    monkeypatch.setattr(load_cost, "pace_now", lambda *_: Pace(slower, slower))
+    monkeypatch.setattr(load_cost, "pace_now", lambda *_: Pace(slower, slower, slower))
     return load_cost.load_cost(FakeStack(), prompts(), baseline())  # type: ignore[arg-type]
 
 

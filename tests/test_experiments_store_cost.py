@@ -67,3 +67,20 @@ def test_a_machine_that_is_slower_now_is_not_the_store(slower: int) -> None:
     else:
         with pytest.raises(NotJudged, match=r"also take \S+ times as long"):
             cost.check_decided()
+
+
+@pytest.mark.parametrize(
+    ("pace", "slower", "faster"),
+    [
+        (store_cost.Pace(), 1.0, 1.0),
+        (store_cost.Pace(1.0, 0.95, 1.05), 1.05, 1.0),
+        (store_cost.Pace(0.8, 0.75, 0.85), 1.0, 0.8),
+        (store_cost.Pace(0.8, 0.5, 1.2), 1.2, 0.5),
+        (store_cost.Pace(1.5, 0.7, 2.0), 2.0, 0.7),
+    ],
+    ids=["unknown", "the-same", "faster", "unsteady", "slower-and-unsteady"],
+)
+def test_an_unsteady_machine_may_have_helped_as_much_as_it_ever_did(
+    pace: store_cost.Pace, slower: float, faster: float
+) -> None:
+    assert (pace.slower, pace.faster) == (slower, faster)
