@@ -132,7 +132,7 @@ def kill_store(bench: Bench) -> None:
 
 @contextlib.contextmanager
 def without_folder(bench: Bench) -> Iterator[None]:
-    """The folder of the first disk tier is somewhere else.
+    """The folder of the first disk tier is moved elsewhere.
 
     Raises:
         LabError: there is none.

@@ -39,7 +39,7 @@ BEFORE: dict[str, Callable[[Bench], object]] = {
 
 @contextlib.contextmanager
 def seeded(bench: Bench, id_: str, injection: Injection | None) -> Iterator[tuple[Path, Callable[[], object] | None]]:
-    """Seed a fault for a while; yields the record to attach to, and what is to be done once the first test is over.
+    """Seed a fault for a while; yields the record to attach to, and what to do once the first test has ended.
 
     Raises:
         LabError: it never acted.
@@ -77,7 +77,7 @@ def hooked(bench: Bench, id_: str, hook: Hook) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hooks_of_its_own(folder: Path, id_: str, hook: Hook) -> Iterator[Path]:
-    """Hooks for a stack that the suite itself stands up and tears down, with the fault switched on.
+    """Hooks for a stack that the suite itself starts and tears down, with the fault switched on.
 
     Raises:
         LabError: it never acted.
@@ -111,7 +111,7 @@ def addressed(bench: Bench, hook: Hook) -> Hook:
 
 @contextlib.contextmanager
 def proxied(bench: Bench, proxy: Proxy) -> Iterator[Path]:
-    """Put a proxy in front of the router, or of the first engine, for a while; yields the record that leads through it.
+    """Put a proxy in front of the router, or of the first engine, for a while; yields a record with the proxy's URL.
 
     Raises:
         LabError: its fault never acted.

@@ -115,7 +115,7 @@ def read_verdicts(report: dict[str, Any]) -> Verdicts:
 
 
 def wait_for_first_test(folder: Path, run: BaseProcess, log: Path) -> None:
-    """Return as soon as one test of a run is over.
+    """Return as soon as one test of a run has ended.
 
     Raises:
         LabError: the run ended, or none was over in time.

@@ -251,4 +251,4 @@ def test_cached_tokens_are_the_same_through_the_router(stack: Stack, text_reques
 def test_the_statistics_of_a_request_are_right(stack: Stack, prompts: Prompts) -> None:
     """What LMCache says of a request in its answer is what engine and cache count for it."""
     for report in statistics_of(stack, prompts):
-        assert report.right, f"expected LMCache's statistics of the request to be what was counted, {report}"
+        assert report.right, f"expected LMCache's statistics of the request to equal what was counted, {report}"

@@ -51,7 +51,7 @@ def test_a_tier_that_overflows_evicts_and_still_stores(capacity: Capacity, figur
 
 @requirement("CAP-02")
 def test_nothing_fails_once_the_tier_has_overflowed(capacity: Capacity) -> None:
-    """When the overload is over, no log line reports that offload failed."""
+    """After the overload, no log line reports that offload failed."""
     failures = capacity.overfilled().logged_failures()
     assert not failures, (
         f"expected no failure signature after the overload, got {len(failures)}, the first: {failures[0]}"

@@ -148,7 +148,7 @@ def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, 
 
 @requirement("COR-05")
 def test_kv_below_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, control: Control) -> None:
-    """The same of what lies in a tier below the CPU tier, asked of every engine that shares it."""
+    """The same for the content of a tier below the CPU tier, requested from every engine that shares it."""
     below = Below(stack, prompts)
     prompt = prompts.unique(chunks=4)
     below.store(prompt, cache_salt="tenant-a")

@@ -190,7 +190,7 @@ def assert_no_answer_is_lost(
 def test_a_cache_server_that_fails_costs_no_answer(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence, state: str
 ) -> None:
-    """While the cache server is away, every prompt is answered in time and correctly; once it is back, KV is loaded again."""
+    """While the cache server is unavailable, every prompt is answered in time and correctly; afterwards, KV is loaded again."""
     found = outage(stack, prompts, control, OUTAGES[state])
     assert_no_answer_is_lost(found, f"cache server {state}", control, figures, evidence)
 

@@ -100,7 +100,7 @@ def test_a_reload_from_below_wins_at_every_length_with_room(stack: Stack, prompt
 @requirement("TIR-06")
 @pytest.mark.shared_stack
 def test_every_configured_address_and_path_is_served(stack: Stack, evidence: AddEvidence) -> None:
-    """Every address and path of a tier, cache server or controller in the configuration leads somewhere."""
+    """Every configured address and path of a tier, cache server or controller is served."""
     addresses = look_at_addresses(stack)
     evidence("addresses and paths", "\n".join(addresses.looked_at))
     wrong = "; ".join(addresses.unserved)
@@ -148,7 +148,7 @@ def test_a_tier_stays_within_its_size(stack: Stack, prompts: Prompts, figures: F
 def test_a_tier_that_fails_harms_no_request(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence, state: TierState
 ) -> None:
-    """Prompts are answered in time and correctly, it is told that the tier is away, and it is used again once it is back."""
+    """Prompts are answered in time and correctly, the failure is reported, and the tier is used again afterwards."""
     found = tier_outage(stack, prompts, control, state)
     evidence(f"timeline, tier {state}", found.timeline)
     evidence(f"what was told, tier {state}", "\n".join(found.told))

@@ -100,7 +100,7 @@ def _digest(request: Request) -> bytes:
 
 
 class KeepsDead(Fault):
-    """A router that goes on sending every second request to the first engine, also when that is gone.
+    """A router that keeps sending every second request to the first engine, even when that has ended.
 
     ``then``: what the client gets of it: ``error`` (a 502), ``hang``, or ``end``, an answer that ends too early; with
     ``forget`` the second engine answers all requests from then on, also when the first one is back.

@@ -41,7 +41,7 @@ def _of_instance(wanted: Any) -> bool:
 
 
 def _other_model() -> None:
-    """One engine of several serves its model from another folder: a link to the one that it was told."""
+    """One engine of several serves its model from another folder: a link to the configured one."""
     if _of_instance(params("other-model")) and "--model" in sys.argv:
         at = sys.argv.index("--model") + 1
         link = FOLDER / "other-model"
