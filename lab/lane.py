@@ -73,14 +73,14 @@ class Lane:
                 self.drop()
 
     def _judge_own(self, id_: str, hook: Hook, folder: Path, tests: tuple[str, ...]) -> Verdicts:
-        """On a stack that the suite itself stands up and tears down."""
+        """On a stack that the suite itself starts and tears down."""
         self.drop()
         named = [f"--config={hook.values.configuration}"] if hook.values is not None else []
         with hooks_of_its_own(self.runner.folder / f"{id_}-hooks", id_, hook) as hooks:
             return judge(folder, named, cases="fast", tests=tests, environment={"KV_OFFLOAD_HOOKS": str(hooks)})
 
     def bench_with(self, values: Values | None) -> Bench:
-        """The stack with these values: the one that stands, or a new one."""
+        """The stack with these values: the running one, or a new one."""
         if self._bench is None or self._values != values:
             self.drop()
             self._count += 1
