@@ -90,11 +90,15 @@ class Engine(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # clients that come together; the default of 5 resets some of them
+
+
 @pytest.fixture
 def engine() -> Iterator[ThreadingHTTPServer]:
     handler = type("Handler", (Engine,), {"seen": [], "gone": threading.Event()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
