@@ -151,7 +151,15 @@ def test_commands_of_the_pages_exist(page: Path, pytestconfig: pytest.Config) ->
     assert not foreign or (said is not None and said in page.read_text()), f"say where these were run: {foreign}"
 
 
-EXAMPLES = {"NS": "ns", "R": "r", "values.yaml": EMBEDDED, "path/to/values.yaml": EMBEDDED}
+DASHBOARD = "tests/data/dashboard.json"
+EXAMPLES = {
+    "NS": "ns",
+    "R": "r",
+    "values.yaml": EMBEDDED,
+    "path/to/values.yaml": EMBEDDED,
+    "FILE": DASHBOARD,
+    "helm/dashboards/vllm-dashboard.json": DASHBOARD,
+}
 """What stands for a word that the reader replaces; commands with ``...`` are left out."""
 SUITE_COMMANDS = sorted(
     {one for page in PAGES if page not in REPORTS for one in commands(page) if one.startswith("pytest suite ")}
