@@ -88,9 +88,6 @@ def _group(pid: int) -> int | None:
         return None
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
-
-
 def test_the_tree_is_found_after_its_leader_died(start: Start) -> None:
     leader = start(TREE, lines=2)
     before = {process.pid for process in process_tree(leader)}

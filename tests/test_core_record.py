@@ -30,9 +30,6 @@ def make(folder: Path, **changes: object) -> StackRecord:
     return StackRecord.model_validate(known | changes)
 
 
-# --- records ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     record = make(
         tmp_path,

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     Start = Callable[..., ProcessRef]
 
 
-# --- signals ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def default_handlers() -> Iterator[None]:
     """Python's own handlers: the plugins of this project, which are loaded here too, have others."""

@@ -7,8 +7,6 @@ import pytest
 from fixtures.evidence.logs.crash import first_error
 from tests.log_examples import FRAME, TRACEBACK, error
 
-# --- why it crashed ---------------------------------------------------------------------------------------------------
-
 NOISE = (
     "(APIServer pid=5) WARNING 11-25 04:36:39 [system_utils.py:299] Found ulimit of 20000 and failed to automatically "
     "increase with error x. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`."

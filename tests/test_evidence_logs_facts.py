@@ -54,9 +54,6 @@ def test_silence_is_told_apart_from_zero() -> None:
     assert read_log("").stored_tokens() == 0
 
 
-# --- ranks, groups, data parallel -------------------------------------------------------------------------------------
-
-
 def test_two_named_ranks_store_once() -> None:
     line = (
         "(VllmWorker TP{} pid=7743) [2026-08-21 21:08:22,628] LMCache INFO: Stored 7219 out of total 7219 tokens. "

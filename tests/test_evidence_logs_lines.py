@@ -12,8 +12,6 @@ from fixtures.evidence.logs.reader import LogReader, read_log
 from tests.log_examples import ENGINE_LINE, EXAMPLES, HEALTHY, NEW, SERVER_LINE, WARNING
 from tests.log_lines import WRAPPERS, record_of
 
-# --- lines ------------------------------------------------------------------------------------------------------------
-
 
 def test_a_coloured_line_of_both_programs_is_taken_apart() -> None:
     line = parse_line(

@@ -19,9 +19,6 @@ def recorded(name: str) -> str:
     return (DATA / name).read_bytes().decode()
 
 
-# --- real runs --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
 def test_a_healthy_run_has_no_fault_and_no_crash(path: Path) -> None:
     text = path.read_bytes().decode()

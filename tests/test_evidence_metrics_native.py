@@ -7,7 +7,6 @@ from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.watched import missing_metrics
 from tests.recorded_metrics import recorded
 
-# --- vLLM's own connectors --------------------------------------------------------------------------------------------
 NATIVE = "native-vllm0.32.0.metrics.txt"
 """OffloadingConnector on a CPU (``host_tier``) after 6 prompts, each cold, repeated, and reloaded; 8 KiB of KV a token."""
 

@@ -122,9 +122,6 @@ def test_no_script_is_too_odd_to_be_read() -> None:
     assert shell.commands('A=("${A[@]}" "${A[@]}")\n' * 200, {"A": ["x"]}) == []
 
 
-# --- roles ------------------------------------------------------------------------------------------------------------
-
-
 def pod(*containers: Any) -> dict[str, Any]:
     return {"metadata": {}, "spec": {"containers": list(containers)}}
 

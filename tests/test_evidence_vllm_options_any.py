@@ -13,8 +13,6 @@ from fixtures.evidence.connector import connector_of, lmcache_file, lmcache_sett
 from fixtures.evidence.vllm_options import Options, parallel_of, parse_options, without_connector
 from tests.command_lines import FLAG, START, V1, multi, read, verdict
 
-# --- never a traceback ------------------------------------------------------------------------------------------------
-
 SPELLINGS = (
     f"-tp -tp= --config /c.yaml bash -c serve - -- -. -x.y=1 --= ' [1] 2 {FLAG} {FLAG}. {FLAG}.=x {FLAG}.a.b+ "
     f"{FLAG}.kv_connector --kv-offloading-size --kv_offloading_backend"

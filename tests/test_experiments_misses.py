@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from fixtures.subject.exchange import Exchange
 
 
-# --- LAT-05 -----------------------------------------------------------------------------------------------------------
-
-
 def waits(*seen: float, inside: float | None = None) -> tuple[misses.Wait, ...]:
     return tuple(misses.Wait(one, one if inside is None else inside) for one in seen)
 

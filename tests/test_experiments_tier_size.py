@@ -17,7 +17,6 @@ fake = lower_tier.fake
 quick = lower_tier.quick
 
 
-# --- sizes ------------------------------------------------------------------------------------------------------------
 def sized(fake: Any, files: int) -> None:
     fake.lower = tier_of("fs_native", fake.server, Folder(fake.folder), capacity_bytes=files * ENTRY)
 

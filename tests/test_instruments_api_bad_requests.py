@@ -26,9 +26,6 @@ api, server, shared, shared_api = (
 BAD = pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)
 
 
-# --- bad requests -----------------------------------------------------------------------------------------------------
-
-
 @BAD
 def test_a_strict_server_refuses_every_bad_request(api: Api, bad: BadRequest) -> None:
     response = api.send_bad(bad)

@@ -24,9 +24,6 @@ api, server, shared, shared_api = (
 )
 
 
-# --- reasoning parsers, and text that is none -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_an_engine_with_a_reasoning_parser_conforms(server: Server, api: Api, name: str) -> None:
     message = server.plain["/v1/chat/completions"]["choices"][0]["message"]

@@ -114,8 +114,6 @@ def test_no_card_at_all_names_the_way_out(driver: FakeNvml) -> None:
         cards.cards()
 
 
-# --- cards of pods ----------------------------------------------------------------------------------------------------
-
 TWO_CARDS = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 40000\n1, GPU-b, NVIDIA H100 80GB HBM3, 81559, 30000\n"
 MIB = 1024**2
 

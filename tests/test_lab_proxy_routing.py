@@ -22,9 +22,6 @@ engine = proxied_engine.engine
 through = proxied_engine.through
 
 
-# --- in front of a router ---------------------------------------------------------------------------------------------
-
-
 def test_a_list_of_models_gets_one_that_is_gone_or_loses_all(through: Any) -> None:
     client, proxy = through("list-models")
     assert [one["id"] for one in client.get("/v1/models").json["data"]] == ["m", "gone"]

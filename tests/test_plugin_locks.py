@@ -24,8 +24,6 @@ pytest_plugins = ("pytester",)
 project = process_project.project
 
 
-# --- workers ----------------------------------------------------------------------------------------------------------
-
 SHARED = """
 @requirement("MEM-06")
 @pytest.mark.run_last

@@ -157,8 +157,6 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
     assert project.report()["run"]["exit_status"] == 1
 
 
-# --- what ends or hangs during a run ------------------------------------------------------------------------------------
-
 MEETS_IT = """
 @requirement("ACC-02")
 def test_many(stack, prompts):

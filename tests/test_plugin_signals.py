@@ -23,8 +23,6 @@ pytest_plugins = ("pytester",)
 project = process_project.project
 
 
-# --- signals ----------------------------------------------------------------------------------------------------------
-
 WAITS = """
 @requirement("CFG-01")
 def test_request(stack, request):

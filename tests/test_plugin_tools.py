@@ -130,9 +130,6 @@ def test_a_wrong_deadline_is_refused(given: str, words: str) -> None:
         parse([given])
 
 
-# --- a prompt that was stored early -----------------------------------------------------------------------------------
-
-
 class Tier:
     """A stack whose tier forgets what is chosen here."""
 

@@ -22,9 +22,6 @@ cluster = kube_cluster.cluster
 kube = kube_cluster.kube
 
 
-# --- commands in pods -------------------------------------------------------------------------------------------------
-
-
 def test_commands_print_or_fail(cluster: FakeCluster, kube: Kube) -> None:
     (name,) = put(cluster)
     pod = PodRef(namespace="default", name=name, uid="u", container="vllm", port=8000)

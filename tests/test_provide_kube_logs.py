@@ -25,9 +25,6 @@ cluster = kube_cluster.cluster
 kube = kube_cluster.kube
 
 
-# --- logs -------------------------------------------------------------------------------------------------------------
-
-
 def text_of(path: Path, words: str) -> str:
     return poll(path.read_text, lambda text: words in text, 8.0)
 

@@ -28,9 +28,6 @@ cluster = kube_cluster.cluster
 kube = kube_cluster.kube
 
 
-# --- port-forwards ----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def forward(cluster: FakeCluster, kube: Kube, httpserver: object) -> Iterator[PortForward]:
     (pod,) = put(cluster)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 place = process_place.place
 
 
-# --- success ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_stack_comes_up_whole_and_goes_whole(place: Place) -> None:
     record = place.up()
     assert StackRecord.load(place.folder / "run" / "record.json") == record

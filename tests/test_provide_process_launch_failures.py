@@ -31,9 +31,6 @@ place = process_place.place
 taken = process_place.taken
 
 
-# --- a start-up that fails --------------------------------------------------------------------------------------------
-
-
 def test_an_engine_that_dies_while_loading_says_why(place: Place) -> None:
     place.fake.behave(engine="dies")
     begin = time.monotonic()

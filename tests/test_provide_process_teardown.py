@@ -20,9 +20,6 @@ place = process_place.place
 taken = process_place.taken
 
 
-# --- tear-down --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_what_has_to_be_killed_is_reported_with_what_it_leaves(place: Place) -> None:
     place.fake.behave(engine="stubborn", server="stubborn")

@@ -20,9 +20,6 @@ pytest_plugins = ("pytester",)
 project = release_project.project
 
 
-# --- adopting ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_a_running_release_is_judged_and_not_changed(project: Project) -> None:
     project.install()

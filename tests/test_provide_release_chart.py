@@ -18,9 +18,6 @@ pytest_plugins = ("pytester",)
 project = release_project.project
 
 
-# --- the whole way ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("project", [pytest.param(3, marks=pytest.mark.long), 4], indirect=True)
 def test_installed_judged_and_gone(project: Project) -> None:
     result = project.apart()

@@ -32,9 +32,6 @@ def test_a_failed_release_in_a_namespace_of_others_is_waited_for(project: Projec
     assert project.namespaces() == ["theirs"]
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------
-
-
 def test_what_is_missing_is_told_before_anything_is_made(project: Project) -> None:
     project.values["servingEngineSpec"]["runtimeClassName"] = "nvidia"
     result = project.run()

@@ -19,9 +19,6 @@ site = release_site.site
 site4 = release_site.site4
 
 
-# --- cleaning up ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_only_what_carries_the_label_is_found_and_removed(site: Site) -> None:
     site.cluster.put("api/v1/namespaces", "", {"metadata": {"name": "foreign"}})

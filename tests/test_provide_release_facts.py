@@ -10,9 +10,6 @@ from fixtures.provide.release.facts import resident_of
 pytest.importorskip("kubernetes")
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
 def test_memory_of_a_container_by_either_cgroup() -> None:
     assert resident_of("anon 100\nfile 50\nshmem 7\n", "x") == 107
     assert resident_of("cache 1\nrss 2\ntotal_rss 100\ntotal_shmem 5\n", "x") == 105

@@ -19,9 +19,6 @@ pytest.importorskip("kubernetes")
 site4 = release_site.site4
 
 
-# --- CFG-04 -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("model", "idle"),
     [

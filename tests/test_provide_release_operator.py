@@ -227,9 +227,6 @@ def test_a_pod_has_the_command_of_its_release(place: Place) -> None:
     place.session.check(place.engine)
 
 
-# --- freezing ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_disk_of_a_pod_is_not_filled(place: Place) -> None:
     with pytest.raises(NotJudged, match="--stack process"):
         place.operator.limit_files(place.engine, 4096)

@@ -81,9 +81,6 @@ def test_every_process_is_ended_at_once(container: Container) -> None:
     assert not poll(lambda: [one for one in container.tree if runs(one)], lambda left: not left, 3.0)
 
 
-# --- where the first process cannot be traced -------------------------------------------------------------------------
-
-
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The signals that are sent, none of which arrives."""

@@ -16,9 +16,6 @@ pytest.importorskip("kubernetes")
 site4 = release_site.site4
 
 
-# --- CFG-05 -----------------------------------------------------------------------------------------------------------
-
-
 def test_what_the_server_refuses_is_told(site4: Site) -> None:
     release = site4.install()
     assert release.refused() == []

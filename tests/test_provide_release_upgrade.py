@@ -19,9 +19,6 @@ site = release_site.site
 site4 = release_site.site4
 
 
-# --- REL --------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
     release = site.install()

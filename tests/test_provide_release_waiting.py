@@ -21,9 +21,6 @@ pytest.importorskip("kubernetes")
 site4 = release_site.site4
 
 
-# --- waiting ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("fate", "words"),
     [

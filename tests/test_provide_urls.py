@@ -138,9 +138,6 @@ def test_a_version_behind_a_login_is_not_known(httpserver: HTTPServer, tmp_path:
     assert adopt(tmp_path, engines=(httpserver.url_for("/"),)).versions == {}
 
 
-# --- doubles and names ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("option", ["engines", "routers", "cache_servers"])
 @pytest.mark.parametrize("ending", ["", "/", "/v1"])
 def test_a_url_that_is_given_twice_is_refused(httpserver: HTTPServer, tmp_path: Path, option: str, ending: str) -> None:

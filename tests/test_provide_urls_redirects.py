@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# --- redirects --------------------------------------------------------------------------------------------------------
-
-
 def lead(server: HTTPServer, path: str, location: str) -> str:
     server.expect_request(f"{path}/v1/models").respond_with_response(
         Response(status=302, headers={"Location": location})

@@ -99,9 +99,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return own, key
 
 
-# --- answers that cannot be read --------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def raw() -> Iterator[Callable[[bytes, bytes], str]]:
     """A server of one connection: writes the first text, then the second one byte by byte; returns its URL."""

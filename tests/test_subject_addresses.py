@@ -191,9 +191,6 @@ def test_after_a_server_has_ended_it_is_not_judged(
         unserved(one)
 
 
-# --- in pods ----------------------------------------------------------------------------------------------------------
-
-
 class Pod:
     """A container in which scripts run, with an environment of its own, and a cluster that explains."""
 

@@ -32,9 +32,6 @@ prompts = engine_server.prompts
 INITIALISED = "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
 
 
-# --- tensor parallel --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_two_ranks_behind_a_server_count_once(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts

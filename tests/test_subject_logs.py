@@ -24,9 +24,6 @@ engine = engine_server.engine
 prompts = engine_server.prompts
 
 
-# --- logs -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("level", ["WARNING", "warn", "Error", "CRITICAL"])
 def test_a_level_that_hides_the_proof_is_not_judged(tmp_path: Path, level: str) -> None:
     stack = environment(tmp_path, None, LMCACHE_LOG_LEVEL=level)

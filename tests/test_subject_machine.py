@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 engine = engine_server.engine
 
 
-# --- the machine ------------------------------------------------------------------------------------------------------
-
-
 def test_the_link_is_measured_where_the_engine_runs_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,9 +22,6 @@ cache = engine_server.cache
 engine = engine_server.engine
 
 
-# --- what the tier has to hold ----------------------------------------------------------------------------------------
-
-
 def tier_of(folder: Path, engine: FakeServer, cache: FakeServer, tokens: int, **fields: Any) -> Stack:
     """A stack whose tier holds so many tokens, and stores what it is sent."""
     stack = with_cache(folder, engine, cache, kv_bytes_per_token=GIB // tokens, **fields)
