@@ -35,7 +35,7 @@ WIDE = {
     "lab.power.samples",
     "tests.test_catalogue_requirements",
     "tests.test_provide_values_templates",
-    "tests.test_report_configs",
+    "tests.test_configs",
 }
 """They hold what several packages say of the same thing against each other, or repeat what several experiments measure."""
 

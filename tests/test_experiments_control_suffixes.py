@@ -1,4 +1,4 @@
-"""The matched control and its sensitivity check, on a stack whose answers are chosen here."""
+"""Prompts with a mixed prefix, and the suffixes that have a control, on a stack whose answers are chosen here."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ pytest_plugins = ("pytester", "tests.verdict_sessions")
 
 
 DEFAULTS = """
-# What fixtures.plugin.session does with the configurations of a run; test_report_configs.py does it for each that ships.
+# What fixtures.plugin.session does with the configurations of a run; test_configs.py does it for each that ships.
 from fixtures.plugin import REPORTING as pytest_plugins
 from fixtures.plugin.judgement import CLAIMED_PROFILES_KEY
 def pytest_configure(config):
