@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.instruments.api import Api, count_tokens
+from fixtures.instruments.api import Api
 from fixtures.instruments.client import Client
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import Request, TextRequests
+from fixtures.instruments.tokenizer import count_tokens
 from tests.fakes import openai_server
 from tests.fakes.openai_server import ENDPOINTS, MODEL, Server, refusal, request
 

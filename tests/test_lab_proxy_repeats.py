@@ -1,4 +1,4 @@
-"""The fault proxy: passes everything through untouched, and each fault does to an answer what its name says."""
+"""Faults of the proxy that treat a repeated prompt differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fault proxy: passes everything through untouched, and each fault does to an answer what its name says."""
+"""Faults of the proxy in front of a router and several engines."""
 
 from __future__ import annotations
 
