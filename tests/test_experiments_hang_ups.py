@@ -111,6 +111,19 @@ def hang_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., hang_ups.HangUps]:
     return run
 
 
+@pytest.mark.parametrize(("chunks", "sent"), [(7.0, 7), (7.9, 7), (0.5, hang_ups.FEWEST_CHUNKS), (1e6, 3995 // CHUNK)])
+def test_what_is_loaded_is_as_long_as_the_engine_computes_in_three_seconds(
+    hang_up: Callable[..., hang_ups.HangUps], chunks: float, sent: int
+) -> None:
+    stack = FakeStack(found=1)
+    rate = chunks * CHUNK * CLIENTS / hang_ups.STORED_WITHIN_S
+    stack.context = SimpleNamespace(
+        **vars(FakeStack.context) | {"deadlines": Deadlines(death_s=0.01, tokens_per_s=rate)}
+    )
+    hang_up(stack, "load")
+    assert {prompt.tokens for prompt in stack.stored} == {sent * CHUNK + 1}
+
+
 @pytest.mark.parametrize(
     ("phase", "fake", "caller", "in_phase"),
     [

@@ -84,3 +84,12 @@ def test_an_unsteady_machine_may_have_helped_as_much_as_it_ever_did(
     pace: store_cost.Pace, slower: float, faster: float
 ) -> None:
     assert (pace.slower, pace.faster) == (slower, faster)
+
+
+def test_prompts_of_which_nothing_is_stored_are_shorter_than_a_chunk() -> None:
+    stack = FakeStack()
+    found = store_cost.measure_unstored(stack, Prompts(3, "cost", CHUNK, 20000), 4097)  # type: ignore[arg-type]
+    assert len(found) == store_cost.UNSTORED_TRIALS
+    assert {prompt.tokens for prompt in stack.asked} == {CHUNK - 1}
+    assert not any(prompt.storable_tokens for prompt in stack.asked)
+    assert len(stack.asked) == (store_cost.UNSTORED_TRIALS + 1) * (4097 // (CHUNK - 1)), "as many tokens as are stored"

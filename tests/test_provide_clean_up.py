@@ -1,7 +1,7 @@
 """What a run leaves that is ended at some point by some signal, and what removes it; the table of ``docs/clean-up.md``.
 
-A sample runs always, all points with ``tox -e tests-long``. ``KV_OFFLOAD_TEST_SIGNALS=FILE`` adds a row of JSON to FILE
-for each; ``python -m tests.test_provide_clean_up FILE`` writes the page.
+A sample runs always, all points with ``tox -e tests-long``. ``tox -e clean-up`` runs all of them, keeps a row of JSON for each
+(``docs/evidence/clean-up.jsonl``) and writes the page; with ``-k WORDS`` only these, beside the rows that are kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -19,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.progress import Progress
+from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
 from fixtures.provide.orphans import remove_orphans, remove_release
+from fixtures.provide.process import teardown
 from tests import process_project as of_processes
 from tests import release_project as of_a_release
 from tests.apart import Started
@@ -28,15 +32,13 @@ from tests.apart import Started
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fixtures.core.record import StackRecord
-
 pytest.importorskip("kubernetes")
 pytest_plugins = ("pytester",)
 
 chart_project, process_project = of_a_release.project, of_processes.project
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs/clean-up.md"
+PAGE, KEPT = ROOT / "docs/clean-up.md", ROOT / "docs/evidence/clean-up.jsonl"
 ROWS = os.environ.get("KV_OFFLOAD_TEST_SIGNALS")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 CHART = {
@@ -64,7 +66,15 @@ PROCESS = {
     "a test runs": "A-TEST-RUNS",
     "tear-down begins": "THE-LAST-TEST-ENDS",
 }
+ATTACH = {
+    "options are read": "kv-offload: stack attach",
+    "tests are collected": "collected 1 item",
+    "a test runs": "A-TEST-RUNS",
+    "the last test ends": "THE-LAST-TEST-ENDS",
+}
+POINTS = {"chart": CHART, "process": PROCESS, "attach": ATTACH}
 SAMPLE = {
+    ("attach", "a test runs", "SIGTERM"),
     ("chart", "helm install begins", "SIGKILL"),
     ("chart", "uninstalling begins", "SIGTERM"),
     ("process", "engine starts", "SIGHUP"),
@@ -129,9 +139,36 @@ def test_a_process_run_that_is_ended(point: str, name: str, process_project: Any
     check("process", point, name, process_project)
 
 
+@pytest.mark.parametrize(("point", "name"), cases("attach", ATTACH))
+def test_an_attached_run_that_is_ended(point: str, name: str, process_project: Any) -> None:
+    """It has made nothing, and the stack of others runs on as it did."""
+    project, registry = process_project, process_project.path / "cache/stacks"
+    assert project.run(*project.subject, "--keep-stack").ret == 0
+    (record,) = registry.glob("*.json")
+    running = {one.pid for one in project.running()}
+    try:
+        (project.path / "suite/test_suite.py").write_text(textwrap.dedent(SUITE))
+        options = ["--stack=attach", f"--record={record}", "-p", "no:cacheprovider"]
+        code = ended(options, project.path, ATTACH[point], getattr(signal, name))
+        assert {one.pid for one in project.running()} == running
+        assert [record] == list(registry.glob("*.json"))
+        assert swept(registry, release=False) == ""
+        assert {one.pid for one in project.running()} == running
+    finally:
+        teardown.tear_down(StackRecord.load(record), registry)
+    note({"run": "attach", "point": point, "signal": name, "exit": code, "left": [], "by": "nothing was made"})
+
+
+def note(row: dict[str, Any]) -> None:
+    """Keep a row, where the page is to be written."""
+    if ROWS:
+        with Path(ROWS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def check(kind: str, point: str, name: str, project: Any) -> None:
     """End a run, see what it left, let the next one remove that, and note the row."""
-    words = (CHART if kind == "chart" else PROCESS)[point]
+    words = POINTS[kind][point]
     registry = project.path / "cache/stacks"
     if kind == "chart":
         project.suite(SUITE)
@@ -162,12 +199,20 @@ def check(kind: str, point: str, name: str, project: Any) -> None:
     said = swept(registry, release=kind == "chart") if records else ""
     assert left() == []
     assert not list(registry.glob("*.json"))
-    if ROWS:
-        nothing = "nothing was made" if name == "SIGKILL" else "the run itself"
-        by = "the next run" if said else nothing
-        row = {"run": kind, "point": point, "signal": name, "exit": code, "left": before, "by": by}
-        with Path(ROWS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    nothing = "nothing was made" if name == "SIGKILL" else "the run itself"
+    by = "the next run" if said else nothing
+    note({"run": kind, "point": point, "signal": name, "exit": code, "left": before, "by": by})
+
+
+def kept() -> list[dict[str, Any]]:
+    """The rows that the page shows."""
+    return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+
+
+def test_the_page_has_every_provider_point_and_signal() -> None:
+    assert PAGE.read_text() == page(kept()), "tox -e clean-up writes it anew"
+    wanted = {(kind, point, name) for kind, points in POINTS.items() for point in points for name in SIGNALS}
+    assert {(row["run"], row["point"], row["signal"]) for row in kept()} == wanted
 
 
 HEAD = """\
@@ -193,9 +238,8 @@ A second signal does not interrupt the removal; the run reports this.
 ## Test results
 
 Each row is a run against a fake API server with a real Helm, or a run with fake processes, that was ended by a signal at
-one point. After the removal, nothing was left in any of them. To run all combinations:
-`KV_OFFLOAD_TEST_SIGNALS=FILE pytest tests/test_provide_clean_up.py -m "long or not long"`, then `python -m
-tests.test_provide_clean_up FILE` writes this page.
+one point. After the removal, nothing was left in any of them. An attached run makes nothing, and the stack of others ran on
+as before. `tox -e clean-up` runs all combinations and writes this page from `evidence/clean-up.jsonl`.
 
 | run | point | signal | exit code | left when it had ended | removed by |
 |---|---|---|---|---|---|"""
@@ -205,7 +249,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     """The page with the table."""
     lines = [HEAD]
     unique = {(row["run"], row["point"], row["signal"]): row for row in rows}
-    order = [(k, p, s) for k, points in (("chart", CHART), ("process", PROCESS)) for p in points for s in SIGNALS]
+    order = [(kind, point, name) for kind, points in POINTS.items() for point in points for name in SIGNALS]
     for key in order:
         if (row := unique.get(key)) is not None:
             left = ", ".join(row["left"]) or "nothing"
@@ -213,5 +257,20 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main(arguments: Sequence[str]) -> int:
+    """End runs at every point, keep the rows, write the page; ``arguments`` as of pytest."""
+    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as new:
+        command = [sys.executable, "-m", "pytest", __file__, "-m", "long or not long", "-q", *arguments]
+        command += [
+            "--deselect",
+            f"{Path(__file__).relative_to(ROOT)}::test_the_page_has_every_provider_point_and_signal",
+        ]
+        code = subprocess.run(command, cwd=ROOT, env=os.environ | {"KV_OFFLOAD_TEST_SIGNALS": new.name}).returncode
+        rows = {(row["run"], row["point"], row["signal"]): row for row in [*kept(), *map(json.loads, new)]}
+    KEPT.write_text("".join(f"{json.dumps(row)}\n" for _, row in sorted(rows.items())))
+    PAGE.write_text(page(list(rows.values())))
+    return code
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page([json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]))
+    sys.exit(main(sys.argv[1:]))
