@@ -20,6 +20,7 @@ from fixtures.evidence.vllm_options import parse_options, unreadable
 from fixtures.provide.kube import charts
 from fixtures.provide.kube.helm import Helm
 from fixtures.provide.release.idle_keys import idle_keys
+from fixtures.provide.values.config import load_config
 from fixtures.provide.values.yaml import read_yaml
 from fixtures.subject.features import features_of
 from tests.helm_binaries import helm as binary
@@ -173,7 +174,7 @@ def test_the_cache_server_of_the_chart_is_served_and_is_a_remote_tier(tools: tup
 
 
 def test_the_store_that_an_adapter_names_is_followed(tools: tuple[Helm, Chart]) -> None:
-    values = read_yaml(ROOT / "configs/remote/values.yaml")
+    values = load_config("remote", ROOT / "configs").values.data
     objects = tools[0].render_values(tools[1], "vllm", "n", values)
     assert unresolved(objects) == []
     assert "kv-store" in {one.name for one in references(objects) if one.kind == "Service"}
