@@ -53,7 +53,7 @@ class Bench:
         return self.record.folder / "record.json"
 
     def restore(self) -> bool:
-        """Drop what a fault left in the tier and in the logs; False when the stack is not healthy any more."""
+        """Drop what a fault left in the tier and in the logs; False if the stack is not healthy any more."""
         hook_control.switch_off(self.hooks)
         try:
             stack = Stack(self.record)

@@ -94,7 +94,7 @@ def places(packages: Iterable[str] = PACKAGES) -> list[Place]:
 
 
 def changed(place: Place) -> str | None:
-    """The text of the module with its change; None where that is no program, or means the same as before."""
+    """The text of the module with its change; None if that is no program, or means the same as before."""
     import cosmic_ray.plugins
     from cosmic_ray.mutating import mutate_code
 

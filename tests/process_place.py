@@ -66,7 +66,7 @@ class Place:
         return found
 
     def left(self) -> dict[str, object]:
-        """What must be empty when nothing is left."""
+        """What must be empty if nothing is left."""
         return {
             "processes": self.running(),
             "registry": sorted(self.registry.glob("*")) if self.registry.exists() else [],

@@ -46,7 +46,7 @@ class FakeStack:
     beside: list[tuple[Sequence[Prompt], Sequence[Prompt]]] = field(default_factory=list)
 
     engine_gap_s: float | None = None
-    """By the engine's own clock; None where it has none."""
+    """By the engine's own clock; None if it has none."""
     finished: int = 0
 
     @property

@@ -1,4 +1,4 @@
-"""A log is read once, and loses nothing when it is rotated, cut or written meanwhile."""
+"""A log is read once, and loses nothing if it is rotated, cut or written meanwhile."""
 
 from __future__ import annotations
 

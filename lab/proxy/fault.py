@@ -36,7 +36,7 @@ class Request:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as an object; empty when it is none."""
+        """The body as an object; empty if it is none."""
         with contextlib.suppress(ValueError):
             found = json.loads(self.body)
             return found if isinstance(found, dict) else {}
@@ -60,7 +60,7 @@ class Answer:
     """Announce the whole body, send half of it, and close."""
 
     def with_json(self, change: Callable[[Any], Any]) -> bool:
-        """Change a JSON body in place; False when it is none, or an error."""
+        """Change a JSON body in place; False if it is none, or an error."""
         if self.status != 200:
             return False
         try:

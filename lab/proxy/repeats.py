@@ -24,7 +24,7 @@ class Repeats(Fault):
         self.known: dict[str, Any] = {}
 
     def key(self, request: Request) -> str | None:
-        """Digest of prompt and options; None where the fault does not look."""
+        """Digest of prompt and options; None if the fault does not look."""
         body = request.json
         prompt = body.get("prompt")
         if not request.generates or not isinstance(prompt, list) or len(prompt) < self.params.get("tokens", 0):

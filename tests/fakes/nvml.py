@@ -14,7 +14,7 @@ H100_BYTES = 85_520_809_984
 
 @dataclass
 class FakeCard:
-    """One card; ``users`` are (pid, bytes or None where the driver does not say)."""
+    """One card; ``users`` are (pid, bytes or None if the driver does not say)."""
 
     used: int = 500 * 1024**2
     users: list[tuple[int, int | None]] = field(default_factory=list)

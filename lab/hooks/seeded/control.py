@@ -21,7 +21,7 @@ _lock = threading.Lock()
 
 
 def fault() -> dict[str, Any]:
-    """The fault that is switched on; empty when none is."""
+    """The fault that is switched on; empty if none is."""
     try:
         now = CONTROL.stat()
         # The clock of a file system is coarse; a file that was replaced has another inode.
