@@ -1,10 +1,10 @@
-"""Raw results as JSON lines: one dataclass a line, without what is empty; several processes may append at once."""
+"""Raw results as JSON lines: one dataclass a line, without what is as by default; several processes may append at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fixtures.core.files import PUBLIC, append, make_folder, write_atomically
 
@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-EMPTY: Final[tuple[Any, ...]] = ("", (), [], {})
 
 
 def line_of(one: Any) -> str:
     """A dataclass as one line."""
-    return json.dumps({name: value for name, value in dataclasses.asdict(one).items() if value not in EMPTY})
+    values = dataclasses.asdict(one)
+    for known in dataclasses.fields(one):
+        made = known.default_factory
+        default = known.default if made is dataclasses.MISSING else made()
+        if values[known.name] == default:
+            del values[known.name]
+    return json.dumps(values)
 
 
 def read(path: Path, kind: type[T]) -> list[T]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import difflib
 import functools
 import os
@@ -261,6 +262,8 @@ def main(arguments: list[str] | None = None) -> int:
             if (key in known) != options.again or (options.again and known[key].outcome != "survived"):
                 continue
             found = workshop.try_out(place, new, options.seed)
+            if found.outcome == "survived" and key in known:
+                found = dataclasses.replace(found, why=known[key].why)
             json_lines.keep(KEPT, found)
             print(f"{number + 1:4} {found.outcome:8} {found.module}: {found.was} -> {found.becomes}", flush=True)
     return 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,10 +18,9 @@ from lab.mutants import Mutant, Place
 from lab.power import picture, samples, simulate
 from lab.power.simulate import VERDICTS, Curve
 from lab.power.world import worlds
+from lab.suite_run import Verdicts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.power.verdict import Verdict
     from lab.power.world import World
 
@@ -72,6 +74,47 @@ def test_a_run_beside_which_others_computed_is_not_quiet() -> None:
 def test_what_the_lab_does_beside_a_run_is_over_with_it(beside: str) -> None:
     with healthy.BESIDE[beside]():
         pass
+
+
+class FakeRunner:
+    def __init__(self, folder: Path, suite: str = "0123456789abcdef") -> None:
+        self.folder, self.sources, self.compared = folder, suite, frozenset[str]()
+        self.versions = {"vllm": "0.32.0", "lmcache": "0.5.6", "on": "a CPU"}
+
+
+class FakeLane:
+    """Its first stack is not healthy any more after a run."""
+
+    def __init__(self, *_: object) -> None:
+        self.stacks = self.dropped = 0
+
+    def bench_with(self, _: object) -> SimpleNamespace:
+        self.stacks += 1
+        return SimpleNamespace(record_path=Path("record.json"), restore=lambda: self.stacks > 1)
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+
+def test_healthy_runs_go_on_where_the_last_call_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of another suite do not count; a stack that is not healthy any more is replaced."""
+    path, lanes, asked = tmp_path / "healthy.jsonl", list[FakeLane](), list[str]()
+    monkeypatch.setattr(healthy, "Lane", lambda *_: lanes.append(FakeLane()) or lanes[-1])
+    monkeypatch.setattr(healthy, "BESIDE", dict.fromkeys(healthy.BESIDE, contextlib.nullcontext))
+    found = Verdicts({"LAT-09": "why"}, frozenset({"LAT-01", "LAT-09"}), {"LAT-04": "noisy"}, {})
+    monkeypatch.setattr(healthy, "judge", lambda *_, cases, **__: asked.append(cases) or found)
+    json_lines.keep(path, dataclasses.replace(RUN, suite="another"))
+    json_lines.keep(path, RUN)
+    runner: Any = FakeRunner(tmp_path)
+    runs = healthy.repeat(runner, 3, path)
+    assert [one.beside for one in runs] == list(healthy.BESIDE)[:3]
+    assert asked == ["slow", "slow"]
+    assert (runs[-1].fired, runs[-1].judged, runs[-1].not_judged) == (("LAT-09",), 2, ("LAT-04",))
+    assert json_lines.read(path, HealthyRun)[1:] == runs
+    assert lanes[0].dropped == 2, "after the first run, and at the end"
+    assert healthy.repeat(runner, 3, path) == runs
+    assert len(asked) == 2
+    assert healthy.repeat(runner, 9, path, minutes=0.0) == runs
 
 
 # --- mutants ----------------------------------------------------------------------------------------------------------

@@ -190,6 +190,7 @@ def test_the_curve_of_ttft() -> None:
     within(svg)
     assert {"cold", "reload", "floor", "prompt, tokens", "TTFT, ms"} <= set(texts(svg))
     assert "at 4097 tokens: cold 410 ms, reload 51 ms, floor 8 ms" in texts(svg)
+    assert svg.count('font-weight="bold"') == 1, "its heading alone"
     within(plots.ttft([plots.Length(257, point(3), point(2), 1.0)]))
     assert "GPU hit" not in texts(svg)
     with_hits = plots.ttft([plots.Length(n, point(n / 10), point(10 + n / 100), 8.0, 9.0) for n in (4097, 513)])
