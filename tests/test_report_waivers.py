@@ -90,6 +90,8 @@ def test_a_waiver_that_is_not_needed_is_named(run: Run, waive: Any) -> None:
     result = run(PASSING, waive(waiver("API-01")))
     assert result.ret == 0
     result.stdout.fnmatch_lines(["waiver of API-01: not needed, it is conformant; remove it"])
+    result = run(PASSING, waive(waiver("API-01") + "  cases: [frozen]\n"))
+    result.stdout.no_fnmatch_line("*not needed*")  # no case was run that it is about
 
 
 @pytest.mark.parametrize(
