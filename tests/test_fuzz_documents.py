@@ -9,8 +9,8 @@ names the seed.
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
+import pickle
 import random
 import re
 from pathlib import Path
@@ -121,32 +121,46 @@ def spots(document: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def copied(document: Any) -> Any:
+    """A copy of its own; ``copy.deepcopy`` takes four times as long."""
+    return pickle.loads(pickle.dumps(document))
+
+
+def has(holder: Any, key: Any) -> bool:
+    """Whether a place is still there: the places are listed once, before the first change."""
+    return key in holder if isinstance(holder, dict) else key < len(holder)
+
+
 def edited(dice: random.Random, document: Any) -> Any:
     """Anything anywhere."""
-    document = copy.deepcopy(document)
+    document = copied(document)
+    found = spots(document)
     for _ in range(dice.choice((1, 1, 2, 5))):
-        if not (found := spots(document)):
-            return copy.deepcopy(dice.choice(ODD))
         holder, key = dice.choice(found)
+        if not has(holder, key):
+            continue
         if dice.random() < 0.3:
             del holder[key]
         elif dice.random() < 0.1 and isinstance(holder, dict):
             holder[dice.choice(TEXTS)] = holder.pop(key)
         else:
-            holder[key] = copy.deepcopy(dice.choice(ODD))
-    return document if dice.random() < 0.98 else copy.deepcopy(dice.choice(ODD))
+            holder[key] = copied(dice.choice(ODD))
+    return document if dice.random() < 0.98 else copied(dice.choice(ODD))
 
 
 def left_out(dice: random.Random, thing: dict[str, Any]) -> dict[str, Any]:
     """As an API server may show it: every object keeps its name, and every value its type."""
-    thing = copy.deepcopy(thing)
+    thing = copied(thing)
+    found = spots(thing)
     for _ in range(dice.choice((1, 2, 4, 8))):
-        holder, key = dice.choice(spots(thing))
+        holder, key = dice.choice(found)
+        if not has(holder, key):
+            continue
         value = holder[key]
         if key in {"metadata", "name", "uid", "kind", "containers", "spec", "containerPort", "type", "status"}:
             continue
         if isinstance(holder, list):
-            holder[:] = dice.choice((holder[::-1], [*holder, copy.deepcopy(value)], holder[:key] + holder[key + 1 :]))
+            holder[:] = dice.choice((holder[::-1], [*holder, copied(value)], holder[:key] + holder[key + 1 :]))
         elif isinstance(value, str):
             of_type = TIMES if re.match(r"\d{4}-\d\d-\d\dT", value) else AMOUNTS if re.match(r"\d", value) else TEXTS
             holder[key] = dice.choice(of_type)
