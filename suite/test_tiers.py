@@ -11,6 +11,7 @@ import pytest
 
 from . import (
     TierState,
+    check_room,
     limits,
     look_at_addresses,
     measure_below,
@@ -95,6 +96,7 @@ def test_a_reload_from_below_wins_at_every_length_with_room(stack: Stack, prompt
         )
         one.check_decided(limits.RELOAD_OVER_COLD)
     figures("bandwidth of the tier below, by itself", stack.tier.below.gb_per_s, "GB/s")
+    check_room(found)
 
 
 @requirement("TIR-06")

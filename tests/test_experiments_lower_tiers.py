@@ -290,6 +290,7 @@ def test_on_a_gpu_pairs_are_made_at_several_lengths(monkeypatch: pytest.MonkeyPa
     assert [one.loaded_tokens for one in found] == [4 * CHUNK, 8 * CHUNK, 16 * CHUNK, 32 * CHUNK]
     assert all(one.room and len(one.trials) >= 6 and one.moved_bytes == one.loaded_tokens for one in found)
     assert all(one.gb_per_s.median > 0 for one in found)
+    latency.check_room(found)
 
     def unknown(_: int) -> float:
         raise NotJudged("no O_DIRECT")
@@ -298,6 +299,8 @@ def test_on_a_gpu_pairs_are_made_at_several_lengths(monkeypatch: pytest.MonkeyPa
     for one in measure_lengths_below(stack, source("again")):  # type: ignore[arg-type]
         assert (one.transfer_s, one.room, one.no_link, len(one.trials)) == (None, False, "no O_DIRECT", 6)
         assert one.ratio.enough, "an interval is given, and nothing is claimed"
+        with pytest.raises(NotJudged, match=r"at no length up to \d+ tokens has a reload room to win"):
+            latency.check_room([one])
 
 
 def test_in_process_only_the_engine_is_restarted() -> None:

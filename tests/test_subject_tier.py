@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +67,26 @@ def test_what_may_have_been_evicted_need_not_come_back(
     stack.complete(new)
     assert not stack.tier.holds(old), "more than half of the tier was sent since"
     assert stack.tier.holds(new) == (policy == "LRU"), "the newest is what is evicted first by another policy"
+
+
+@pytest.mark.parametrize(("apart_s", "claimed"), [(0.3, False), (1.5, True)])
+def test_nothing_is_claimed_of_a_full_tier_that_had_no_time_to_make_room(
+    tmp_path: Path,
+    engine: FakeServer,
+    cache: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    apart_s: float,
+    claimed: bool,
+) -> None:
+    """As on an H200: prompts of 16 % of the tier, every 0.3 s; LMCache's server refused half of the chunks of one."""
+    stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
+    now = iter(range(1000))
+    clock = SimpleNamespace(monotonic=lambda: next(now) * apart_s)
+    monkeypatch.setattr("fixtures.subject.tier.time", clock)
+    for _ in range(7):
+        prompt = source.of_length(193)
+        stack.complete(prompt)
+    assert stack.tier.holds(prompt) == claimed
 
 
 def test_the_policy_of_a_cache_server_is_what_it_says_itself(
