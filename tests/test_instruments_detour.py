@@ -35,9 +35,13 @@ def echo() -> Iterator[int]:
                 return
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
-    threading.Thread(target=accept, daemon=True).start()
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
     yield listener.getsockname()[1]
+    # Else the thread still waits, and takes a connection of whoever gets the descriptor.
+    listener.shutdown(socket.SHUT_RDWR)
     listener.close()
+    accepting.join()
 
 
 @pytest.fixture
