@@ -68,6 +68,7 @@ def test_profiles_deselect_the_others(run: Run, project: pytest.Pytester) -> Non
         (("--profiles=all",), 3),
         (("--profiles=api",), 1),
         (("-k", "asked or api"), 2),
+        (("--profiles=api", "-k", "asked or api"), 1),
         (("suite/test_accounted.py",), 3),
     ],
 )
