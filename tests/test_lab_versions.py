@@ -51,7 +51,7 @@ def test_the_logs_of_every_pair_are_read(pair: str) -> None:
 
 def test_the_page_is_in_step() -> None:
     assert versions.document(versions.recordings()) == versions.DOCUMENT.read_text(), "run python -m lab.versions"
-    assert len(PAIRS) >= 2
+    assert len(PAIRS) >= 4
 
 
 def test_what_changed_from_one_pair_to_the_next() -> None:
