@@ -111,8 +111,16 @@ def test_redirects_without_an_end(httpserver: HTTPServer, tmp_path: Path) -> Non
 def test_engines_of_other_models(httpserver: HTTPServer, tmp_path: Path) -> None:
     first = serve(httpserver, "/a")
     second = serve(httpserver, "/b", {"data": [{"id": "qwen"}]})
-    with pytest.raises(ConfigurationError, match="does not serve the model mistral; it serves qwen"):
-        adopt(tmp_path, engines=(first, second))
+    record = adopt(tmp_path, engines=(first, second))
+    assert (record.model, [one.url for one in record.engines]) == ("mistral", [first])
+    (note,) = record.ignored
+    assert note.endswith("is not judged: it serves qwen; choose it with --model qwen")
+    chosen = urls.adopt(urls.Endpoints(engines=(first, second)), folder=tmp_path, model="qwen")
+    assert (chosen.model, [one.url for one in chosen.engines]) == ("qwen", [second])
+    routed = urls.adopt(urls.Endpoints(routers=(first, second)), folder=tmp_path, model="qwen")
+    assert [one.url for one in routed.routers] == [second]
+    with pytest.raises(ConfigurationError, match="--model x: no URL serves it; they serve mistral, qwen: name one"):
+        urls.adopt(urls.Endpoints(engines=(first, second)), folder=tmp_path, model="x")
 
 
 def test_logs_go_to_engines_then_to_cache_servers(httpserver: HTTPServer, tmp_path: Path) -> None:
