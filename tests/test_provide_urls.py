@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,8 @@ def test_engines_of_other_models(httpserver: HTTPServer, tmp_path: Path) -> None
     assert (record.model, [one.url for one in record.engines]) == ("mistral", [first])
     (note,) = record.ignored
     assert note.endswith("is not judged: it serves qwen; choose it with --model qwen")
+    with pytest.raises(ConfigurationError, match=f"engines match this name; choose one of .*; {re.escape(note)}"):
+        record.judge(note.split()[1])
     chosen = urls.adopt(urls.Endpoints(engines=(first, second)), folder=tmp_path, model="qwen")
     assert (chosen.model, [one.url for one in chosen.engines]) == ("qwen", [second])
     routed = urls.adopt(urls.Endpoints(routers=(first, second)), folder=tmp_path, model="qwen")
