@@ -151,7 +151,9 @@ def test_kv_below_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Pro
     """The same for the content of a tier below the CPU tier, requested from every engine that shares it."""
     below = Below(stack, prompts)
     prompt = prompts.unique(chunks=4)
+    below.clear_above()  # a full CPU tier takes nothing, and then nothing is written below
     below.store(prompt, cache_salt="tenant-a")
+    below.check_written()
     for engine in stack.engines:
         below.clear_above()
         other = stack.complete(prompt, engine=engine, cache_salt=f"tenant of {engine.name}").sources

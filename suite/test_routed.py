@@ -114,8 +114,10 @@ def test_kv_below_that_one_engine_stored_is_loaded_by_the_others(
     below = Below(stack, prompts)
     for storing, loading in stack.neighbours():
         prompt = prompts.unique(chunks=4)
+        below.clear_above()  # a full CPU tier takes nothing, and then nothing is written below
         with below.written(prompt):
             expected = control.answer(prompt, ANSWER_TOKENS, engine=storing)
+        below.check_written()
         below.clear_above()
         again = control.complete(prompt, ANSWER_TOKENS, engine=loading)
         assert again.sources.loaded == prompt.whole_chunk_tokens, (

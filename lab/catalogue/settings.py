@@ -114,7 +114,8 @@ EVICTED = ("CFG-01", "ACC-02", "API-02", "TIR-01")
 RESTARTED = ("CFG-01", "API-02", "TIR-02")
 EVERYTHING_BELOW = ("CFG", "ACT", "ACC-01", "ACC-03", "ACC-07", "COR-01", "API-02", "TIR-01", "TIR-02", "TIR-05")
 """What a small CPU tier above another one can be asked: while it is full, LMCache 0.5.6 refuses to load into it (ACC-02)."""
-ON_ONE_STORE = ("CFG", "ACT-02", "ACC-07", "COR-05", "RTR-04", "API-02", "TIR-06")
+ON_ONE_STORE = ("CFG-01", "CFG-06", "COR-05", "RTR-04", "TIR-06")
+"""What a CPU tier of 64 MiB below two pools can be asked."""
 IN_PROCESS_BELOW = ("CFG", "ACT", "ACC-02", "ACC-07", "COR-01", "API-02", "TIR-01", "TIR-02", "TIR-05", "TIR-06")
 THROUGH_THE_ROUTER = ("API-09", "RTR-01", "CFG-01")
 
