@@ -11,7 +11,7 @@ from werkzeug import Request, Response
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.processes import ProcessRef
 from fixtures.core.progress import Progress
-from fixtures.core.record import EngineServer, StackRecord
+from fixtures.core.record import EngineServer, Server, StackRecord
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process.launch import stand_up
@@ -142,6 +142,18 @@ def test_a_short_context_and_a_small_vocabulary_are_served(tmp_path: Path, https
     engine = EngineServer(name="e", url=httpserver.url_for(""))
     record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m", engines=[engine])
     first_completion(record, engine, Client(engine.url))
+    assert len(httpserver.log) == 2
+
+
+def test_a_router_is_asked_with_text(tmp_path: Path, httpserver: HTTPServer) -> None:
+    def answer(request: Request) -> Response:
+        is_text = isinstance(request.get_json()["prompt"], str)
+        return Response("{}", status=200 if is_text else 500, content_type="application/json")
+
+    httpserver.expect_request("/v1/completions").respond_with_handler(answer)
+    router = Server(name="router-0", url=httpserver.url_for(""))
+    record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m", routers=[router])
+    first_completion(record, router, Client(router.url))
     assert len(httpserver.log) == 2
 
 
