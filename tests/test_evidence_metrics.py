@@ -237,6 +237,13 @@ def test_what_the_engines_told_a_router() -> None:
     page = """# TYPE lmcache:cache_controller_kv_pool_keys_count gauge
 lmcache:cache_controller_kv_pool_keys_count{role="controller"} 42.0
 lmcache:cache_controller_registered_workers_count{role="controller"} 2.0
+lmcache:cache_controller_full_sync_workers_syncing{role="controller"} 1.0
+lmcache:cache_controller_full_sync_workers_completed{role="controller"} 1.0
 """
-    assert Registry.read(Samples.parse(page)) == Registry(workers=2, keys=42)
+    assert Registry.read(Samples.parse(page)) == Registry(workers=2, keys=42, syncing=1, synced=1)
+    assert not Registry(2, 42, 1, 1).in_step
+    assert not Registry(2, 42, 0, 1).in_step
+    assert not Registry(0, 0, 0, 0).in_step
+    assert Registry(2, 42, 0, 2).in_step
+    assert Registry(2, 42).in_step
     assert Registry.read(Samples.parse("vllm:num_requests_running 0\n")) == Registry(None, None)

@@ -157,6 +157,14 @@ def test_a_router_whose_registry_is_empty_is_told_apart(
         assert conversations(stack).engines == 2
 
 
+def test_conversations_wait_until_the_registry_is_in_step() -> None:
+    stack = FakeStack(in_turn, ("--routing-logic", "kvaware"))
+    shown = [Registry(2, 9, 0, 0), Registry(2, 9, 2, 0), Registry(2, 9, 0, 2)]
+    stack.routers[0].registry = lambda: shown.pop(0) if len(shown) > 1 else shown[0]  # type: ignore[method-assign]
+    assert conversations(stack).engines == 2
+    assert shown == [Registry(2, 9, 0, 2)]
+
+
 def test_a_router_that_is_told_what_engines_hold_finds_what_it_never_sent() -> None:
     stack = FakeStack(in_turn, ("--policy", "kv_aware"))
     stack.choose = lambda _, __, prompt: next(at for at, one in enumerate(stack.engines) if prompt in one.known)
