@@ -17,6 +17,7 @@ from fixtures.core.errors import ConfigurationError
 from fixtures.core.files import cache_dir
 from lab import history, measuring, quality
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
+from lab.grouping import part
 from lab.quality import TRIES
 from lab.report import detection, how, summary
 from lab.runner import Runner
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", action="append", nargs="+", metavar="ID", help="these faults or variants only")
     parser.add_argument("--sample", action="store_true", help="a few faults of several kinds, in some minutes")
+    parser.add_argument("--part", metavar="K/N", help="the K-th of N parts of the catalogue, for a rota")
     parser.add_argument("--list", action="store_true", help="show the catalogue and end")
     parser.add_argument(
         "--page", action="store_true", help="keep the tries of this machine, write the page, run nothing"
@@ -44,6 +46,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", type=float, metavar="MIN", help="fail when the whole lab takes longer")
     measuring.add_options(parser)
     return parser
+
+
+def _wanted(options: argparse.Namespace, entries: dict[str, Entry], parser: argparse.ArgumentParser) -> list[str]:
+    """The ids that are chosen; none: all of them."""
+    wanted = [id_ for group in options.only or [] for id_ in group] + list(SAMPLE if options.sample else ())
+    if options.part:
+        number, _, of = options.part.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            parser.error(f"--part {options.part}: expected K/N, such as 3/16")
+        wanted += [entry.id for entry in part(entries.values(), int(number), int(of))]
+    unknown = [id_ for id_ in wanted if id_ not in entries]
+    if unknown:
+        parser.error(f"not in the catalogue: {', '.join(unknown)} (see --list)")
+    return wanted
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,10 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         for entry in entries.values():
             print(f"{entry.id:36} {how(getattr(entry, 'injection', getattr(entry, 'setting', None)))}")
         return 0
-    wanted = [id_ for group in options.only or [] for id_ in group] + list(SAMPLE if options.sample else ())
-    unknown = [id_ for id_ in wanted if id_ not in entries]
-    if unknown:
-        parser.error(f"not in the catalogue: {', '.join(unknown)} (see --list)")
+    wanted = _wanted(options, entries, parser)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # SIGTERM by default ends Python without any tear-down
     runner = Runner(subject, fresh=options.fresh)
     if options.healthy or options.record_samples:

@@ -92,6 +92,12 @@ def in_queues(ordered: Iterable[Entry]) -> tuple[deque[list[Entry]], deque[list[
     return plain, other
 
 
+def part(entries: Iterable[Entry], number: int, of: int) -> list[Entry]:
+    """One of ``of`` parts of about the same size; what shares a stack with other values stays together."""
+    plain, other = in_queues(in_groups(entries))
+    return [entry for group in [*plain, *other][number - 1 :: of] for entry in group]
+
+
 def runs_alone(entry: Entry) -> bool:
     """Whether it measures everything: beside another stack its times would be those of both."""
     return isinstance(entry, Healthy) and (entry.setting is None or entry.slow)
