@@ -33,7 +33,7 @@ def needs_no_stack(options: argparse.Namespace) -> bool:
     """Simulate, where that is asked for."""
     if options.power is None:
         return False
-    simulate.keep(simulate.simulate(options.runs, options.power))
+    simulate.simulate(options.runs, options.power)
     quality.write()
     return True
 

@@ -247,7 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=19, help="of the sample (default: 19)")
     parser.add_argument("--shard", default="1/1", metavar="K/N", help="the K-th of N parts of the sample")
     parser.add_argument("--minutes", type=float, metavar="MIN", help="begin none after this time")
-    parser.add_argument("--again", action="store_true", help="try what survived again, and nothing else")
+    parser.add_argument(
+        "--again", action="store_true", help="try again what survived and is not explained, and nothing else"
+    )
     options = parser.parse_args(arguments)
     shard, _, shards = options.shard.partition("/")
     begin, known = time.monotonic(), {one.key: one for one in read()}
@@ -259,7 +261,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.minutes is not None and time.monotonic() - begin > 60 * options.minutes:
                 break
             key = key_of(place, new)
-            if (key in known) != options.again or (options.again and known[key].outcome != "survived"):
+            open_case = key in known and known[key].outcome == "survived" and not known[key].why
+            if not (open_case if options.again else key not in known):
                 continue
             found = workshop.try_out(place, new, options.seed)
             if found.outcome == "survived" and key in known:

@@ -152,13 +152,21 @@ def _counted(counts: Counter[str]) -> str:
 
 # --- mutants ----------------------------------------------------------------------------------------------------------
 def _mutants(kept: Sequence[mutants.Mutant]) -> list[str]:
-    last = {one.key: one for one in kept}.values()
+    first, last = {one.key: one for one in reversed(kept)}, {one.key: one for one in kept}.values()
     rows = []
     for package in (*mutants.PACKAGES, ""):
         mine = [one for one in last if one.module.startswith(f"fixtures/{package}")]
         noticed = sum(one.outcome != "survived" for one in mine)
         explained = sum(bool(one.why) for one in mine if one.outcome == "survived")
-        rows.append((package or "**all**", share(noticed, len(mine)), share(noticed, len(mine) - explained)))
+        at_first = sum(first[one.key].outcome != "survived" for one in mine)
+        rows.append(
+            (
+                package or "**all**",
+                share(at_first, len(mine)),
+                share(noticed, len(mine)),
+                share(noticed, len(mine) - explained),
+            )
+        )
     survivors = [one for one in last if one.outcome == "survived"]
     seeds = sorted({one.seed for one in last})
     return [
@@ -166,10 +174,10 @@ def _mutants(kept: Sequence[mutants.Mutant]) -> list[str]:
         "",
         f"A line of `fixtures/` is changed at random (cosmic-ray; seed {', '.join(map(str, seeds)) or 'none'}), and the "
         "project's own tests that import the changed module, or its importers, are run: `tox -e mutants`. Changes that mean "
-        "the same to Python (annotations) are not drawn. Of those that survived, some mean the same to a reader only: the last "
-        "column has the reason, and the third column of the first table leaves them out.",
+        "the same to Python (annotations) are not drawn. Every survivor is read: what a test should notice gets "
+        "one, and for the rest the last column says why none does.",
         "",
-        *table(("package", "noticed", "noticed, without those that mean the same"), rows),
+        *table(("package", "noticed at first", "noticed now", "noticed now, without those explained below"), rows),
         "",
         "What survived:",
         "",

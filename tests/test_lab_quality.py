@@ -211,3 +211,11 @@ def test_curves_that_are_simulated_anew_replace_the_old_ones(tmp_path: Path) -> 
     new = dataclasses.replace(old, runs=20)
     simulate.keep([new, other], path)
     assert simulate.read(path) == [other, new]
+
+
+def test_what_is_simulated_is_kept_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "power.jsonl"
+    simulate.simulate(3, ("LAT-06", "MEM-02"), 1, path)
+    names = {one.verdict for one in simulate.read(path)}
+    assert names == {"LAT-06", "MEM-02"}
+    assert all(one.runs == 3 and len(one.failed) == len(simulate.DISTANCES) for one in simulate.read(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -74,14 +74,20 @@ def curve(verdict: Verdict, world: World, runs: int, distances: Sequence[float] 
     return Curve(verdict.name, verdict.effect, world.name, runs, tuple(distances), tuple(failed), tuple(passed))
 
 
-def simulate(runs: int = RUNS, only: Sequence[str] = (), processes: int = 2) -> list[Curve]:
-    """Every verdict (or those whose name begins with one of ``only``) on every machine that recorded what it needs."""
+def simulate(runs: int = RUNS, only: Sequence[str] = (), processes: int = 2, path: Path = KEPT) -> None:
+    """Every verdict (or those whose name begins with one of ``only``) on every machine that recorded what it needs.
+
+    Each curve is kept as soon as it is there.
+    """
     chosen = [one for one in VERDICTS if not only or one.name.startswith(tuple(only))]
     known = worlds(samples.read())
     asked = [(verdict, world) for verdict in chosen for world in known if world.has(*verdict.needs)]
     with ProcessPoolExecutor(processes) as pool:
         tasks = [pool.submit(_curve_of, verdict.name, world, runs) for verdict, world in asked]
-        return [task.result() for task in tasks]
+        for number, task in enumerate(as_completed(tasks), 1):
+            found = task.result()
+            keep([found], path)
+            print(f"{number}/{len(tasks)} {found.verdict} on {found.world}", flush=True)
 
 
 def _curve_of(name: str, world: World, runs: int) -> Curve:
