@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import difflib
 import functools
 import os
@@ -77,13 +76,14 @@ def read(path: Path = KEPT) -> list[Mutant]:
 
 
 # --- which changes there are ------------------------------------------------------------------------------------------
-def places(packages: Iterable[str] = PACKAGES) -> list[Place]:
-    """Every change that cosmic-ray can make in these packages."""
+def places(modules: Iterable[Path] | None = None) -> list[Place]:
+    """Every change that cosmic-ray can make in these modules, or in all of `PACKAGES`."""
     import cosmic_ray.plugins  # the only user of it: tox -e mutants installs it
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
 
     found = []
-    for module in sorted(path for package in packages for path in (ROOT / "fixtures" / package).rglob("*.py")):
+    every = (path for package in PACKAGES for path in (ROOT / "fixtures" / package).rglob("*.py"))
+    for module in every if modules is None else modules:
         nodes = list(ast_nodes(get_ast_from_path(module)))
         for name in cosmic_ray.plugins.operator_names():
             kind = cosmic_ray.plugins.get_operator(name)
@@ -148,6 +148,17 @@ def key_of(place: Place, new: str) -> tuple[str, str, str]:
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0))[3:]
     was, becomes = (" ".join(one[1:].strip() for one in lines if one.startswith(sign)) for sign in "-+")
     return place.module, was, becomes
+
+
+def survivors(kept: Iterable[Mutant]) -> Iterator[tuple[Place, str]]:
+    """The changes that survived, and that nobody has explained, as far as their lines are still there."""
+    last = {one.key: one for one in kept}.values()
+    wanted = {one.key for one in last if one.outcome == "survived" and not one.why}
+    for place in places(ROOT / module for module in sorted({module for module, _, _ in wanted})):
+        new = changed(place)
+        if new is not None and key_of(place, new) in wanted:
+            wanted.remove(key_of(place, new))  # another operator may make the same change
+            yield place, new
 
 
 # --- which tests may notice -------------------------------------------------------------------------------------------
@@ -252,21 +263,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     shard, _, shards = options.shard.partition("/")
-    begin, known = time.monotonic(), {one.key: one for one in read()}
+    begin, kept = time.monotonic(), read()
+    known = {one.key for one in kept}
+    drawn = survivors(kept) if options.again else sample(options.sample, options.seed)
     with tempfile.TemporaryDirectory(prefix="kv-mutants-") as folder:
         workshop = Workshop(Path(folder))
-        for number, (place, new) in enumerate(sample(options.sample, options.seed)):
-            if number % int(shards) != int(shard) - 1:
+        for number, (place, new) in enumerate(drawn):
+            if number % int(shards) != int(shard) - 1 or (not options.again and key_of(place, new) in known):
                 continue
             if options.minutes is not None and time.monotonic() - begin > 60 * options.minutes:
                 break
-            key = key_of(place, new)
-            open_case = key in known and known[key].outcome == "survived" and not known[key].why
-            if not (open_case if options.again else key not in known):
+            try:
+                found = workshop.try_out(place, new, options.seed)
+            except LabError as error:
+                print(f"{number + 1:4} left out: {place.module}: {error}", file=sys.stderr, flush=True)
                 continue
-            found = workshop.try_out(place, new, options.seed)
-            if found.outcome == "survived" and key in known:
-                found = dataclasses.replace(found, why=known[key].why)
             json_lines.keep(KEPT, found)
             print(f"{number + 1:4} {found.outcome:8} {found.module}: {found.was} -> {found.becomes}", flush=True)
     return 0

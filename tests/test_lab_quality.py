@@ -161,6 +161,24 @@ def test_a_mutant_is_what_its_tests_say(
         mutants._importers.cache_clear()
 
 
+def test_what_survived_is_found_again_until_it_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changes are cosmic-ray's (tox -e mutants installs it)."""
+    pytest.importorskip("cosmic_ray")
+    module = tmp_path / "fixtures" / "evidence" / "one.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def of(x: int | None) -> bool:\n    return x == 1\n")
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    drawn = {mutants.key_of(place, new) for place, new in mutants.sample(100, 1)}
+    assert ("fixtures/evidence/one.py", "return x == 1", "return x != 1") in drawn
+    assert not any("None" in was for _, was, _ in drawn), "annotations mean nothing"
+    assert list(mutants.sample(3, 1)) == list(mutants.sample(3, 1))
+    open_case = Mutant("fixtures/evidence/one.py", "return x == 1", "return x != 1", "Eq", "survived", (), 1.0, 1)
+    gone = dataclasses.replace(open_case, was="return x == 3")
+    assert len(list(mutants.survivors([open_case, gone]))) == 1
+    assert not list(mutants.survivors([dataclasses.replace(open_case, why="the same")]))
+    assert not list(mutants.survivors([open_case, dataclasses.replace(open_case, outcome="noticed")]))
+
+
 def test_every_survivor_that_is_kept_has_a_reason() -> None:
     kept = {one.key: one for one in mutants.read()}
     assert [one.key for one in kept.values() if one.outcome == "survived" and not one.why] == []
