@@ -150,6 +150,19 @@ def test_slow_metrics_are_told_and_not_stormed(
     assert Stack(record(tmp_path, engine.url)).cache.slow_metrics() == []
 
 
+def test_metrics_that_never_come_cost_their_deadline_once(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(metrics_s=1.5, probe_s=0.7))
+    engine.metrics_s = 60.0
+    for within_s in (5.0, 1.4):
+        began = time.monotonic()
+        with pytest.raises(NotJudged, match=r"no answer within 1\.5 s"):
+            stack.complete(prompts.of_length(50))
+        assert time.monotonic() - began < within_s
+    assert {one.owner for one in stack.context.incidents.found} == {"ACC-07"}
+    engine.metrics_s = 0.0
+    assert stack.complete(prompts.of_length(50)).sources.computed == 50
+
+
 @pytest.mark.long
 def test_a_page_of_20_mb_is_read_like_any_other(
     tmp_path: Path, engine: FakeServer, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
