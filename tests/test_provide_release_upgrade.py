@@ -125,8 +125,9 @@ def test_an_upgrade_that_can_never_finish_is_told_within_seconds(site4: Site, fa
 
 def test_what_an_upgrade_changes() -> None:
     with_buffer = (changed(lmcacheConfig=BUFFER), "cpuOffloadingBufferSize 20 -> 18")
-    small = (changed(lmcacheConfig={**BUFFER, "cpuOffloadingBufferSize": 1}), "cpuOffloadingBufferSize 1 -> 1.1")
-    for config, what in (with_buffer, small, (changed(lmcacheConfig={"enabled": False}), f"env {MARK}=1")):
+    whole = (changed(lmcacheConfig={**BUFFER, "cpuOffloadingBufferSize": 5}), "cpuOffloadingBufferSize 5 -> 4")
+    small = (changed(lmcacheConfig={**BUFFER, "cpuOffloadingBufferSize": 1}), f"env {MARK}=1")
+    for config, what in (with_buffer, whole, small, (changed(lmcacheConfig={"enabled": False}), f"env {MARK}=1")):
         before = copy.deepcopy(config)
         values, said = with_change(config)
         assert said == what
