@@ -20,6 +20,9 @@ pytestmark = pytest.mark.exclusive_host
 
 AT_ONCE = 16
 """Prompts per cycle: each is stored, evicted from the GPU, and loaded again."""
+LOADS = 4
+"""Of each prompt of a cycle, so that what loads leave behind outgrows what the allocator of a process had free: 40 MiB and more
+of a cache server (measured), in which a leak is not seen."""
 
 
 @requirement("MEM-01")
@@ -94,9 +97,10 @@ def test_host_memory_stays_within_the_buffer(
     while growth.wants_more:
         cycle = [prompts.unique(chunks=2) for _ in range(AT_ONCE)]
         stack.complete_concurrently(cycle, at_once=4)
-        stack.clear_prefix_cache()
-        _, tokens = stack.complete_concurrently(cycle, at_once=4)
-        stack.tier.expect_kept(cycle, tokens)
+        for _ in range(LOADS):
+            stack.clear_prefix_cache()
+            _, tokens = stack.complete_concurrently(cycle, at_once=4)
+            stack.tier.expect_kept(cycle, tokens)
         growth.add(host_memory.read_all())
     figures.interval("growth with a full buffer", growth.per_cycle, "MiB/cycle")
     for bound in stack.host_memory_bounds(host_memory):
@@ -107,7 +111,7 @@ def test_host_memory_stays_within_the_buffer(
         )
     growth.check_decided()
     assert growth.per_cycle.high <= limits.HOST_GROWTH, (
-        f"expected no growth once the buffer is full, got {growth}, with {AT_ONCE} stores and {AT_ONCE} loads per cycle"
+        f"expected no growth once the buffer is full, got {growth}, with {AT_ONCE} stores and {LOADS * AT_ONCE} loads per cycle"
     )
 
 
