@@ -191,6 +191,23 @@ def test_what_was_evicted_is_loaded_from_below_and_counted_there() -> None:
     assert "pages" in stack.did
 
 
+@pytest.mark.parametrize(
+    ("times", "in_process", "judged"), [(6, False, False), (6.5, False, True), (4.3, True, False), (4.5, True, True)]
+)
+def test_a_tier_below_has_to_be_large_enough_for_what_is_sent(times: float, in_process: bool, judged: bool) -> None:
+    """Seen: a Redis of 384 MiB, of which LMCache evicted the oldest prompts while 256 MiB were sent."""
+    stack = FakeStack()
+    if in_process:
+        stack.engine.cache_server = None
+    small = Adapter("resp", "remote", capacity_bytes=int(times * CAPACITY))
+    stack.tier.below.required = lambda: (small,)
+    if judged:
+        assert evicted(stack)
+    else:
+        with pytest.raises(NotJudged, match=r"the resp tier of .* MiB may evict .* make it larger"):
+            evicted(stack)
+
+
 def test_a_tier_that_holds_nothing_gives_nothing_back() -> None:
     found = evicted(FakeStack(writes=False))
     assert [one.again.sources.loaded for one in found] == [0] * lower_tiers.READ
