@@ -143,6 +143,8 @@ def test_options_and_files_exist(path: Path, options: set[str]) -> None:
         "--timeout",
         "--ignore-not-found",
         "--sample",
+        "--part",
+        "--minutes",
         "--wheel-dir",
         "--no-deps",
         "--find-links",
