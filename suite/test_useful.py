@@ -115,13 +115,13 @@ def test_a_reload_wins_at_every_length_with_room(latency_curve: Sequence[Trials]
 
 @requirement("LAT-09")
 def test_offload_does_not_slow_decoding(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
-    """Decoding is at least 0.95 times as fast as on the same engine without a connector."""
+    """Decoding is at least 0.95 times as fast as on the same engine without a connector, 0.25 times on a CPU."""
     cost = decode_cost(stack, prompts, baseline)
     figures.interval("decoding, without offload", cost.without, "tokens/s")
     figures.interval("decoding, with offload", cost.with_connector, "tokens/s", better="higher")
     cost.check_decided()
     assert not cost.too_slow, (
-        f"expected at least {limits.DECODE_SHARE} x the {cost.without.median:.1f} tokens/s of decoding without a connector, "
+        f"expected at least {cost.allowed} x the {cost.without.median:.1f} tokens/s of decoding without a connector, "
         f"got {cost.with_connector.median:.1f} tokens/s"
     )
 

@@ -49,6 +49,12 @@ class FakeStack:
     """By the engine's own clock; None if it has none."""
     finished: int = 0
 
+    device: str = "cuda"
+
+    @property
+    def record(self) -> Any:
+        return SimpleNamespace(device=self.device)
+
     @property
     def engine(self) -> Any:
         return SimpleNamespace(counters=self.counters)
@@ -166,6 +172,15 @@ def test_decoding_is_judged_by_the_machine_as_it_is_now(
     else:
         cost.check_decided()
         assert cost.too_slow == (verdict == "too slow")
+
+
+@pytest.mark.parametrize(("rate", "too_slow"), [(40.0, False), (15.0, True)])
+def test_on_a_cpu_the_connector_shares_the_cores(monkeypatch: pytest.MonkeyPatch, rate: float, too_slow: bool) -> None:
+    """0.26 of the rate without a connector was seen on a healthy engine; steps held up by 20 ms leave 0.17."""
+    monkeypatch.setattr(decoding, "pace_now", lambda *_: Pace())
+    stack = FakeStack(gap_s=lambda _: 1 / rate, device="cpu")
+    known = baseline(decode_tokens_per_s=(100.0,) * decoding.DECODES)
+    assert decoding.decode_cost(stack, source(), known).too_slow == too_slow  # type: ignore[arg-type]
 
 
 def test_slow_decoding_on_a_busy_machine_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
