@@ -7,8 +7,6 @@ the machine is left alone, others compute on one core and on two, and others wri
 from __future__ import annotations
 
 import contextlib
-import datetime
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab import json_lines, process_faults
 from lab.grouping import COMPARED
+from lab.history import circumstances
 from lab.lane import Lane, attach
 from lab.other_load import BUSY_CORES, OtherLoad
 from lab.subject import ROOT, LabError
@@ -126,16 +125,11 @@ def repeat(runner: Runner, wanted: int, path: Path = KEPT, minutes: float | None
 
 
 def _run(runner: Runner, suite: str, beside: str, found: Verdicts, seconds: float, others: float) -> HealthyRun:
-    versions = runner.versions
     return HealthyRun(
-        when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        **circumstances(runner.versions),
         beside=beside,
         others=round(others, 2),
         suite=suite,
-        vllm=versions["vllm"],
-        lmcache=versions["lmcache"],
-        on=versions["on"],
-        cores=len(os.sched_getaffinity(0)),
         seconds=round(seconds, 1),
         judged=len(found.judged),
         fired=tuple(sorted(found.fired)),

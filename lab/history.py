@@ -7,14 +7,12 @@ holds the ids of requirements only: reasons may name paths of a machine.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from fixtures.core.files import PUBLIC, append, make_folder, write_atomically
+from lab import json_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,12 +51,8 @@ class Try:
         """A result of now."""
         return cls(
             id=result.id,
-            when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             suite=suite[:12],
-            vllm=versions["vllm"],
-            lmcache=versions["lmcache"],
-            on=versions["on"],
-            cores=len(os.sched_getaffinity(0)),
+            **circumstances(versions),
             seconds=round(result.seconds, 1),
             fired=tuple(sorted(result.fired)),
             missed=result.missed,
@@ -78,28 +72,26 @@ class Try:
         """Whether the engine ran on a card."""
         return self.on != CPU
 
-    @property
-    def line(self) -> str:
-        """As one line of JSON, without the lists that are empty."""
-        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != ()})
+
+def circumstances(versions: Mapping[str, str]) -> dict[str, Any]:
+    """When a result was had, in which versions and on what: fields of `Try` and of `lab.healthy.HealthyRun`."""
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "vllm": versions["vllm"],
+        "lmcache": versions["lmcache"],
+        "on": versions["on"],
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def read(path: Path) -> list[Try]:
     """Every try in a file, the oldest first; none where there is no file."""
-    if not path.exists():
-        return []
-    tries = []
-    for line in path.read_text().splitlines():
-        row: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in json.loads(line).items()}
-        tries.append(Try(**row))
-    return tries
+    return json_lines.read(path, Try)
 
 
 def keep(path: Path, one: Try) -> None:
     """Append a try to a file that several labs may write at once."""
-    make_folder(path.parent)
-    with append(path, buffering=0) as file:
-        file.write(f"{one.line}\n".encode())
+    json_lines.keep(path, one)
 
 
 def merge(into: Path, new: Iterable[Try]) -> list[Try]:
@@ -107,5 +99,5 @@ def merge(into: Path, new: Iterable[Try]) -> list[Try]:
     known = read(into)
     both = sorted({*known, *new}, key=lambda one: (one.when, one.id))
     if both != known:
-        write_atomically(into, "".join(f"{one.line}\n" for one in both), mode=PUBLIC)
+        json_lines.write(into, both)
     return both
