@@ -44,8 +44,9 @@ pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-GPU = ("cpu-offload", "gpu-small", "gpu-multi-process", "native-offload")
+GPU = ("cpu-offload", "gpu-small", "gpu-multi-process", "gpu-two-engines", "native-offload")
 ROUTED = ("two-engines", "router-session", "router-prefix", "router-kv")
+SEVERAL = (*ROUTED, "gpu-two-engines", "shared")
 IN_PROCESS, NATIVE = ("cpu-offload", "gpu-small"), ("native-cpu", "native-offload")
 """Configurations whose engines keep everything themselves, by LMCache and by vLLM's own connector."""
 BELOW_IN_PROCESS = ("disk-in-process", "remote-in-process")
@@ -248,8 +249,10 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
         lacks |= {"lmcache"}
     if name in BELOW_IN_PROCESS:
         lacks |= {"persistent-tier", "remote-tier"} if name == "disk-in-process" else {"disk-tier"}
-    if name not in ROUTED:
-        lacks |= {*(["several-engines"] if name != "shared" else []), *(["router"] if kind == "process" else [])}
+    if name not in SEVERAL:
+        lacks |= {"several-engines"}
+    if kind == "process" and (name == "shared" or name not in SEVERAL):
+        lacks |= {"router"}
     assert absent == {
         *(id_ for id_, each in judged.items() if lacks & each.needs),
         *(() if name in GPU else ("MEM-01", "MEM-02")),
