@@ -120,11 +120,51 @@ def test_healthy_runs_go_on_where_the_last_call_ended(tmp_path: Path, monkeypatc
 # --- mutants ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_change_of_what_no_run_looks_at_is_none() -> None:
-    text = "from __future__ import annotations\nif TYPE_CHECKING:\n    import a\ndef f(x: int | None = 1) -> int: return x\n"
-    for old, new in (("int | None", "int & None"), ("if TYPE_CHECKING", "if not TYPE_CHECKING"), ("-> int", "-> str")):
-        assert (mutants.meaning(text) == mutants.meaning(text.replace(old, new))) == ("not" not in new)
-    assert mutants.meaning(text) != mutants.meaning(text.replace("= 1", "= 2"))
+MEANT = """from __future__ import annotations
+if TYPE_CHECKING:
+    import a
+PAUSE_S, LONG_S = 2.0, 60 * 5.0
+HALF = 0.5
+def f(x: int | None = 1) -> int:
+    assert x == "a" or x is not y, f"{x[:300]} {x[:3]}"
+    return x
+if __name__ == "__main__":
+    f(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("int | None", "int & None"),
+        ("-> int", "-> str"),
+        ('== "a"', 'is "a"'),
+        ("2.0", "3.0"),
+        ("60 *", "60 +"),
+        ("300", "301"),
+        ("300", "~300"),
+        ("f(7)", "f(8)"),
+    ],
+)
+def test_a_change_that_no_run_shows_or_without_a_right_value_is_none(was: str, becomes: str) -> None:
+    assert was in MEANT
+    assert mutants.meaning(MEANT) == mutants.meaning(MEANT.replace(was, becomes))
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("= 1", "= 2"),
+        ("0.5", "0.6"),
+        ("[:3]", "[:4]"),
+        ("is not y", "!= y"),
+        ('== "a"', '!= "a"'),
+        ('== "a"', '<= "a"'),
+    ],
+)
+def test_any_other_change_is_one(was: str, becomes: str) -> None:
+    assert was in MEANT
+    assert mutants.meaning(MEANT) != mutants.meaning(MEANT.replace(was, becomes))
 
 
 def test_a_change_is_tried_with_the_tests_that_import_the_module_then_with_those_of_its_importers() -> None:

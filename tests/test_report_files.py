@@ -21,6 +21,7 @@ from fixtures.report import report as reporting
 from fixtures.report import verdicts as aggregate
 from fixtures.report.cases import Case, Figure, Phase
 from fixtures.report.verdicts import fold
+from tests.pictures import texts, within
 from tests.verdict_sessions import MIXED, Run
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytester", "tests.verdict_sessions")
 
 DATA = Path(__file__).parent / "data" / "verdict"
-SVG = "{http://www.w3.org/2000/svg}"
 
 WITH_PICTURES = """
 from fixtures.report import plots
@@ -145,18 +145,6 @@ def large() -> dict[str, Any]:
     return reporting.build(fold(cases), run, [{"config": "embedded", "stack": "process"}])
 
 
-def test_tokens_from_below_the_cpu_tier_are_a_source_of_their_own_where_there_is_one() -> None:
-    plain = plots.token_sources([plots.Sources("TTFT 12 ms", 1, 0, 2048)])
-    below = plots.token_sources(
-        [plots.Sources("TTFT 12 ms", 1, 0, 2048, 1024), plots.Sources("TTFT 9 ms", 1, 0, 2048, 0)]
-    )
-    within(below)
-    assert not any("below" in text for text in texts(plain))
-    assert "1 computed + 1024 loaded + 1024 from below the CPU tier" in texts(below)
-    assert "1 computed + 2048 loaded" in texts(below)
-    assert "from below the CPU tier" in texts(below)
-
-
 def test_a_large_report_is_quick_and_small(tmp_path: Path) -> None:
     begin = time.process_time()
     reporting.write(large(), tmp_path)
@@ -166,64 +154,6 @@ def test_a_large_report_is_quick_and_small(tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert took < 2, f"expected less than 2 s of processor time, got {took:.2f} s"
     assert size < 5e6, f"expected less than 5 MB, got {size / 1e6:.2f} MB"
-
-
-def texts(svg: str) -> list[str]:
-    return [str(element.text) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
-
-
-def within(svg: str) -> None:
-    """Nothing is drawn outside the picture."""
-    root = ElementTree.fromstring(svg)
-    size = root.get("viewBox", f"0 0 {root.get('width')} {root.get('height')}")
-    _, _, width, height = map(float, size.split())
-    for element in root.iter():
-        for name, most in (("x", width), ("cx", width), ("y", height), ("cy", height)):
-            assert 0 <= float(element.get(name, 0)) <= most, ElementTree.tostring(element)
-
-
-def test_the_curve_of_ttft() -> None:
-    def point(value: float) -> plots.Point:
-        return plots.Point(value, value * 0.9, value * 1.1)
-
-    svg = plots.ttft([plots.Length(n, point(n / 10), point(10 + n / 100), 8.0) for n in (4097, 513)])
-    within(svg)
-    assert {"cold", "reload", "floor", "prompt, tokens", "TTFT, ms"} <= set(texts(svg))
-    assert "at 4097 tokens: cold 410 ms, reload 51 ms, floor 8 ms" in texts(svg)
-    assert svg.count('font-weight="bold"') == 1, "its heading alone"
-    within(plots.ttft([plots.Length(257, point(3), point(2), 1.0)]))
-    assert "GPU hit" not in texts(svg)
-    with_hits = plots.ttft([plots.Length(n, point(n / 10), point(10 + n / 100), 8.0, 9.0) for n in (4097, 513)])
-    within(with_hits)
-    assert "GPU hit" in texts(with_hits)
-
-
-def test_ttft_under_load_has_a_line_for_each_load() -> None:
-    svg = plots.ttft_under_load([("offload: 2.15 requests/s", [0.5, 0.1, 0.2]), ("without", [1.0] * 1000)])
-    within(svg)
-    assert {"offload: 2.15 requests/s", "without", "TTFT, s"} <= set(texts(svg))
-    assert len(svg) < 40_000
-
-
-def test_memory_over_time_has_its_phases() -> None:
-    samples = [(number / 4, {"mistral-0": 2**31 + number, "tier": number * 2**20}) for number in range(1, 5000)]
-    svg = plots.memory(samples, [(0.0, "filling <the> tier"), (600.0, "full")])
-    within(svg)
-    assert "1: from 0.0 s, filling <the> tier" in texts(svg)
-    assert {"mistral-0", "tier", "1", "2"} <= set(texts(svg))
-    assert len(svg) < 40_000, "a line has no more points than can be seen"
-    within(plots.memory([(0.0, {"a": 0}), (0.0, {"a": 0})], []))
-
-
-def test_token_sources_are_told_apart() -> None:
-    svg = plots.token_sources([plots.Sources("TTFT 12 ms", 1, 512, 1536), plots.Sources("TTFT 99 ms", 2049, 0, 0)])
-    within(svg)
-    assert "1 computed + 512 GPU hit + 1536 loaded" in texts(svg)
-    assert "2049 computed" in texts(svg)
-    many = plots.token_sources([plots.Sources("x", 1, 0, 0)] * 60)
-    within(many)
-    assert "Token sources per exchange (the last 24 of 60)" in texts(many)
-    within(plots.token_sources([plots.Sources("nothing", 0, 0, 0)]))
 
 
 LATENCY = musts(["latency"])
