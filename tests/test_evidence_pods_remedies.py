@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.evidence.pods.blocked import blocked_pod, rejected_pods
+from fixtures.evidence.pods.blocked import Blocked, blocked_pod, rejected_pods
 from fixtures.evidence.pods.containers import out_of_memory
 from tests.pod_examples import AT, BEGAN, event, pending, unschedulable
 
@@ -42,6 +42,11 @@ from tests.pod_examples import AT, BEGAN, event, pending, unschedulable
         ("1 node(s) didn't match pod anti-affinity rules.", "change the affinity"),
         (
             "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+            "ReadWriteMany",
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode "
+            "already in-use by another pod.",
             "ReadWriteMany",
         ),
     ],
@@ -191,3 +196,24 @@ def test_lack_of_memory_is_told_with_limit_and_need() -> None:
     assert "its node had no memory left, and it has no memory limit; 4 GiB of CPU tier (--l1-size-gb)" in str(
         out_of_memory(pod)
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            "ModuleNotFoundError: No module named 'lmcache.integration'",
+            "'lmcache.integration'; use an image that contains LMCache, such as",
+        ),
+        (
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 12040).",
+            "(found version 12040).; the node's NVIDIA driver is older",
+        ),
+        ("ValueError: boom", "its log says: ValueError: boom"),
+    ],
+)
+def test_the_first_error_of_a_log_has_its_own_remedy(error: str, words: str) -> None:
+    ended = Blocked("Pod p", "CrashLoopBackOff", "container vllm ended 1 times", "correct what it says")
+    assert f"Pod p: container vllm ended 1 times; its log says: {error}" in ended.with_error(error)
+    assert words in ended.with_error(error)
+    assert ended.with_error("ValueError: boom").endswith("boom")
