@@ -34,7 +34,7 @@ LIMIT_S, LIMIT_SHARE = 60.0, 4.0
 """Tests that take longer than so long, and than so many times what they take without the change, have noticed it."""
 EXCERPT: Final = 40
 """Characters: a slice in a message that is at least so long cuts an excerpt."""
-COPIED: Final = ("fixtures", "suite", "lab", "tests", "configs", "docs", "deploy")
+COPIED: Final = ("fixtures", "suite", "lab", "tests", "configs", "docs", "deploy", ".github", ".ci")
 
 Outcome = Literal["noticed", "survived", "too slow"]
 
