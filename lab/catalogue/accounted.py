@@ -158,7 +158,7 @@ FAULTS: tuple[Fault, ...] = (
         "V#52617 (one position off)",
         Proxy("drop-last-token"),
         ids("ACC-02"),
-        allowed=CORRECT | ids("ACC-03 ACC-06 ACT-02 API-02"),
+        allowed=CORRECT | ids("ACC-03 ACC-06 ACC-09 ACT-02 API-02"),
     ),
     Fault(
         "answered-by-an-edge-cache",
