@@ -121,18 +121,16 @@ def stand_up(
     folder.mkdir(parents=True, exist_ok=True)
     hooks = hook_control.copy_hooks(folder / "hooks")
     config = changed_config(name, subject, values, folder / "config")
-    registry = cache / "stacks"
     record = launch.stand_up(
         config,
         env,
         folder=folder / "stack",
         cache=cache,
-        registry=registry,
         progress=progress,
         device=subject.device,
         hooks=(hooks,),
     )
-    bench = Bench(folder, record, registry)
+    bench = Bench(folder, record, cache / "stacks")
     time.sleep(0.5)  # the last lines of the start
     bench.start_of_logs = {
         server.log: server.log.read_bytes() for server in record.everything if server.log is not None

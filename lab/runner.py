@@ -145,7 +145,6 @@ class Runner:
             self.env,
             folder=self.folder / "without-connector",
             cache=self.cache,
-            registry=self.cache / "stacks",
             progress=self.progress,
             device=self.subject.device,
             seed=random.SystemRandom().randrange(2**31),

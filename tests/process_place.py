@@ -47,7 +47,6 @@ class Place:
             self.env,
             folder=self.folder / name,
             cache=self.folder / "cache",
-            registry=self.registry,
             progress=Progress(self.said, live=False),
             device="cpu",
             deadlines=self.deadlines,

@@ -121,7 +121,6 @@ def test_hooks_come_first_on_the_path_of_every_process(place: Place) -> None:
         env,
         folder=place.folder / "run",
         cache=place.folder / "cache",
-        registry=place.registry,
         progress=Progress(place.said, live=False),
         device="cpu",
         hooks=(hook,),
