@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.evidence import shell
 from fixtures.evidence.pods.containers import main_container, role_of
-from fixtures.evidence.shell_syntax import script_of
+from fixtures.evidence.shell_syntax import closing_parenthesis, script_of
 from fixtures.provide.release import discover
 
 
@@ -78,23 +78,41 @@ def test_variables_that_the_script_tells(script: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "script"),
     [
-        (["bash", "-c", "x"], "x"),
-        (["/bin/sh", "-ec", "x", "y"], "x"),
-        (["bash", "-c", "--", "x"], "x"),
-        (["bash", "-euo", "pipefail", "-c", "x"], "x"),
-        (["bash", "-o", "pipefail", "-lc", "x"], "x"),
-        (["bash", "-ceuo", "pipefail", "x"], "x"),
-        (["tini", "--", "bash", "-c", "x"], "x"),
-        (["/usr/bin/env", "bash", "-c", "x"], "x"),
+        (["bash", "-c", "x"], ("x",)),
+        (["/bin/sh", "-ec", "x", "y"], ("x", "y")),
+        (["bash", "-c", "--", "x"], ("x",)),
+        (["bash", "-c", "--", "x", "y", "z"], ("x", "y", "z")),
+        (["bash", "-euo", "pipefail", "-c", "x"], ("x",)),
+        (["bash", "-o", "pipefail", "-lc", "x"], ("x",)),
+        (["bash", "-ceuo", "pipefail", "x"], ("x",)),
+        (["bash", "--rcfile", "/etc/x", "-c", "x", "y"], ("x", "y")),
+        (["tini", "--", "bash", "-c", "x"], ("x",)),
+        (["/usr/bin/env", "bash", "-c", "x"], ("x",)),
         (["bash", "start.sh", "-c", "x"], None),
+        (["bash", "--", "x"], None),
+        (["bash", "-c", "--"], None),
         (["bash", "-c"], None),
         (["bash"], None),
         (["vllm", "serve", "m"], None),
     ],
 )
-def test_scripts_of_shells(words: list[str], script: str | None) -> None:
+def test_scripts_of_shells_and_their_arguments(words: list[str], script: tuple[str, ...] | None) -> None:
     found = script_of(words)
-    assert (found and found[0]) == script
+    assert (found and (found[0], *found[1])) == script
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [("(a)b", 2), ("(a(b)c)d)", 6), (r"(\))", 3), (r"(')')", 4), (r"('\')", 4), (r'("\")")', 6), ("a(b)", 3)],
+)
+def test_where_a_parenthesis_is_closed(text: str, end: int) -> None:
+    assert closing_parenthesis(text, text.index("(")) == end
+
+
+@pytest.mark.parametrize("text", ["(a", "(')", r"(\)", "("])
+def test_what_is_closed_nowhere_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^$"):
+        closing_parenthesis(text, 0)
 
 
 def test_no_script_is_too_odd_to_be_read() -> None:

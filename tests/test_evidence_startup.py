@@ -72,3 +72,17 @@ def test_without_a_connector_nothing_else_changes() -> None:
     argv = ["vllm", "serve", "m", "--port=1", FLAG, V1, "--kv_transfer_config.kv_role", "kv_both", *SIZE, "-tp", "2"]
     assert without_connector(argv) == ["vllm", "serve", "m", "--port=1", "-tp", "2"]
     assert with_transfer_config(argv[:6], "X") == ["vllm", "serve", "m", "--port=1", FLAG, "X"]
+
+
+@pytest.mark.parametrize(
+    ("text", "balanced"),
+    [
+        ("(a[b]{c})d)", "(a[b]{c})"),
+        ("""('"(')x""", """('"(')"""),
+        ("""("'")x""", """("'")"""),
+        ("{'a)': 1} b", "{'a)': 1}"),
+        ("(a", "(a"),
+    ],
+)
+def test_a_value_ends_where_its_first_bracket_does_whatever_is_quoted(text: str, balanced: str) -> None:
+    assert startup._balanced(text) == balanced

@@ -27,7 +27,9 @@ def test_hanging_up_counts_those_that_were_left_without_an_answer(
     tmp_path: Path, engine: FakeServer, prompts: Prompts
 ) -> None:
     engine.on_post = lambda _: time.sleep(0.5)
-    abandoned = abort_requests(Stack(record(tmp_path, engine.url)), [prompts.of_length(20) for _ in range(4)])
+    abandoned = abort_requests(
+        Stack(record(tmp_path, engine.url)), [prompts.of_length(20) for _ in range(4)], at_least=4
+    )
     assert abandoned == 4
     assert {payload["stream"] for payload in engine.posts} == {False, True}
 

@@ -46,6 +46,15 @@ def test_the_curve_doubles_from_1k_to_what_is_computed_within_a_second() -> None
     assert latency.wins_from(curve) == 257
 
 
+def test_lengths_of_a_curve_are_whole_chunks_of_any_size() -> None:
+    """Chunks of 47 tokens: 21 of them are the longest prompt within 1 k, and the longest that the model takes comes last."""
+    stack, source = FakeStack(cold_s=10e-6), Prompts(3, "curve", 47, 8001)
+    judged = latency.measure(stack, source)  # type: ignore[arg-type]
+    curve = latency.measure_curve(stack, source, judged)  # type: ignore[arg-type]
+    assert [one.loaded_tokens for one in curve] == [47 * chunks for chunks in (21, 42, 64, 84, 168, 170)]
+    assert [one.prompt_tokens for one in curve] == [one.loaded_tokens + 1 for one in curve]
+
+
 def test_offload_pays_from_the_length_beyond_which_every_reload_wins() -> None:
     def at(tokens: int, ratio: float) -> Trials:
         return Trials(tokens, tokens - 1, 0.0, (Trial(cold_s=1.0, reload_s=ratio, fixed_s=0.0),) * 8)
@@ -174,8 +183,8 @@ def test_a_cold_run_that_was_not_cold_is_thrown_away() -> None:
 
 
 def test_four_failures_in_a_row_are_for_another_requirement_to_judge() -> None:
-    stack = FakeStack(sources=lambda repeat, prompt: TokenSources(prompt.tokens, 0, 0))
-    with pytest.raises(NotJudged, match=r"ACC-02.*repeat 257 computed \+ 0 GPU hit \+ 0 loaded"):
+    stack = FakeStack(sources=lambda repeat, prompt: TokenSources(prompt.tokens - repeat, repeat, 0))
+    with pytest.raises(NotJudged, match=r"ACC-02.*last attempt.*repeat 253 computed \+ 4 GPU hit \+ 0 loaded"):
         measure(stack)
     assert stack.repeats == 4
 

@@ -13,6 +13,7 @@ import pytest
 from fixtures.catalogue import limits
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged
+from fixtures.core.units import MIB
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.metrics import CacheCounters
 from fixtures.experiments import latency, lower_tiers
@@ -46,6 +47,8 @@ class FakeStack:
     keeps: bool = True
     """Whether the tier below keeps what it holds over a restart."""
     policy: str = "LRU"
+    holds: int = CAPACITY // CHUNK
+    """Chunks that the CPU tier keeps: fewer than it takes where it evicts in batches."""
     notices: bool = True
     serves: bool = True
     gpu: set[Key] = field(default_factory=set)
@@ -140,7 +143,7 @@ class FakeStack:
             if key not in self.below and self.writes:
                 self.below.add(key)
                 self.written += 1
-        while len(self.cpu) > CAPACITY // CHUNK and not self.never_evicts:
+        while len(self.cpu) > self.holds and not self.never_evicts:
             self.cpu.pop(0)
             self.evicted += 1
         told = 0 if self.counted_above else from_below
@@ -179,8 +182,9 @@ def evicted(stack: FakeStack) -> Any:
     return reload_evicted(stack, source(), control(stack))  # type: ignore[arg-type]
 
 
-def test_what_was_evicted_is_loaded_from_below_and_counted_there() -> None:
-    stack = FakeStack()
+@pytest.mark.parametrize("holds", [CAPACITY // CHUNK, CAPACITY // CHUNK - 9], ids=["one-by-one", "in-batches"])
+def test_what_was_evicted_is_loaded_from_below_and_counted_there(holds: int) -> None:
+    stack = FakeStack(holds=holds)
     found = evicted(stack)
     assert len(found) == lower_tiers.READ
     for one in found:
@@ -192,19 +196,23 @@ def test_what_was_evicted_is_loaded_from_below_and_counted_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "in_process", "judged"), [(6, False, False), (6.5, False, True), (4.3, True, False), (4.5, True, True)]
+    ("times", "in_process", "wanted"), [(6, False, 6400), (6.5, False, None), (4.3, True, 4551), (4.5, True, None)]
 )
-def test_a_tier_below_has_to_be_large_enough_for_what_is_sent(times: float, in_process: bool, judged: bool) -> None:
+def test_a_tier_below_has_to_be_large_enough_for_what_is_sent(
+    times: float, in_process: bool, wanted: int | None
+) -> None:
     """Seen: a Redis of 384 MiB, of which LMCache evicted the oldest prompts while 256 MiB were sent."""
     stack = FakeStack()
     if in_process:
         stack.engine.cache_server = None
-    small = Adapter("resp", "remote", capacity_bytes=int(times * CAPACITY))
+    stack.record.kv_bytes_per_token = MIB
+    small = Adapter("resp", "remote", capacity_bytes=int(times * CAPACITY) * MIB)
     stack.tier.below.required = lambda: (small,)
-    if judged:
+    if wanted is None:
         assert evicted(stack)
     else:
-        with pytest.raises(NotJudged, match=r"the resp tier of .* MiB may evict .* make it larger"):
+        said = rf"the resp tier of .* MiB may evict .*, 4096 MiB: make it larger than {wanted} MiB"
+        with pytest.raises(NotJudged, match=said):
             evicted(stack)
 
 
@@ -243,7 +251,7 @@ def test_the_way_below_is_cleared_or_flooded() -> None:
     assert stack.complete(prompt).sources.from_below == 4 * CHUNK
     stack.clears, sent = False, stack.sent
     below.clear_above()
-    assert stack.sent - sent >= lower_tiers.SHARE
+    assert stack.sent - sent == lower_tiers.SHARE + 1, "one more than it holds"
     assert stack.complete(prompt).sources.from_below == 4 * CHUNK
 
 

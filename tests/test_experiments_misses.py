@@ -112,6 +112,27 @@ def test_who_holds_the_first_event_is_told_apart(holder: str) -> None:
         assert (found.miss_wait.low >= limits.MISS_WAIT_S) == (holder == "lookup")
 
 
+def test_a_miss_by_hand() -> None:
+    """Of 15 tokens 2.5 ms, of 33 tokens 4.3 ms inside, 2 ms more outside; the second one has counters from before."""
+    stack, source = Timed(), Prompts(3, "misses", CHUNK, 20000)
+    stack.holds = 0.002
+    for _ in range(2):
+        found = misses._miss(stack, source)  # type: ignore[arg-type]
+        assert found.seen_s == pytest.approx(0.0063 - 3 * 0.0045)
+        assert found.engine_s == pytest.approx(0.0043 - 3 * 0.0025)
+
+
+@pytest.mark.parametrize("counted", [None, 2], ids=["not-counted", "beside-another"])
+def test_the_engines_clock_says_nothing_of_one_request_among_others(counted: int | None) -> None:
+    class Others(Timed):
+        @property
+        def engine(self) -> Any:
+            count = None if counted is None else counted * len(self.asked)
+            return SimpleNamespace(counters=lambda: EngineCounters(ttft_sum=1.0, ttft_count=count))
+
+    assert misses._miss(Others(), Prompts(3, "misses", CHUNK, 20000)).engine_s is None  # type: ignore[arg-type]
+
+
 def test_a_stall_is_looked_for_again() -> None:
     stack = Timed()
     stack.waits = lambda prompt: 3.0 if len(stack.asked) == 3 else 0.0

@@ -70,6 +70,14 @@ def refuses(path: str) -> Response:
     return models() if path == "/v1/models" else Response(503, {}, json.dumps(ERROR), total_s=0.1)
 
 
+def lists_only(path: str) -> Response:
+    return models("m") if path == "/v1/models" else refuses(path)
+
+
+def serves_only(path: str) -> Response:
+    return models("other") if path == "/v1/models" else Response(200, {}, "{}", total_s=0.1)
+
+
 def test_a_router_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = FakeStack(refuses)
     found = run(stack, monkeypatch)
@@ -87,8 +95,7 @@ def test_an_error_in_place_of_a_list_lists_nothing(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_router_that_goes_on_listing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run(FakeStack(lambda path: models("m") if path == "/v1/models" else refuses(path)), monkeypatch)
-    assert found.listed == {"m"}
+    assert run(FakeStack(lists_only), monkeypatch).listed == {"m"}
 
 
 def test_a_request_without_an_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,5 +109,8 @@ def test_a_request_without_an_answer_is_told(monkeypatch: pytest.MonkeyPatch) ->
     assert "answers a request: no answer" in found.timeline
 
 
-def test_a_router_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not run(FakeStack(refuses, afterwards=False), monkeypatch).serves_again
+@pytest.mark.parametrize("afterwards", [refuses, lists_only, serves_only])
+def test_a_router_that_does_not_list_and_serve_again_is_told(
+    afterwards: Callable[[str], Response], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not run(FakeStack(afterwards, afterwards=False), monkeypatch).serves_again

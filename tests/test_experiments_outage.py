@@ -67,7 +67,8 @@ class FakeStack:
 
     def counters(self) -> CacheCounters:
         self.count += 1
-        return CacheCounters(hit_tokens=0 if self.count == 1 else self.hits * losing.CHUNKS * CHUNK)
+        found = 0 if self.count == 1 else self.hits
+        return CacheCounters(hit_tokens=(1000 + found) * losing.CHUNKS * CHUNK)  # others have hit it before
 
     def kill(self, _: Any) -> None:
         pass

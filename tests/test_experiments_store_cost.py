@@ -10,6 +10,7 @@ from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline
 from fixtures.experiments import store_cost
 from fixtures.instruments.prompts import Prompt, Prompts
+from fixtures.instruments.trials import Interval
 from tests.fakes.timed_stack import CHUNK, FakeStack
 
 if TYPE_CHECKING:
@@ -93,3 +94,31 @@ def test_prompts_of_which_nothing_is_stored_are_shorter_than_a_chunk() -> None:
     assert {prompt.tokens for prompt in stack.asked} == {CHUNK - 1}
     assert not any(prompt.storable_tokens for prompt in stack.asked)
     assert len(stack.asked) == (store_cost.UNSTORED_TRIALS + 1) * (4097 // (CHUNK - 1)), "as many tokens as are stored"
+
+
+@pytest.mark.parametrize(
+    ("cold_s", "longest", "tokens"),
+    [(100e-6, 20000, 9985), (100e-6, 160, 145), (100e-6, 161, 161), (1.0, 20000, 17)],
+    ids=["half-of-the-longest", "one-less-than-whole", "whole", "slow"],
+)
+def test_the_longest_prompt_of_a_second_is_halved_until_it_is_one(cold_s: float, longest: int, tokens: int) -> None:
+    stack, source = FakeStack(cold_s=cold_s), Prompts(3, "cost", CHUNK, longest)
+    assert store_cost.longest_within_a_second(stack, source) == tokens  # type: ignore[arg-type]
+
+
+def cost_of(factor: float, pace: store_cost.Pace) -> store_cost.StoreCost:
+    """Every cold prompt takes ``factor`` times what is allowed."""
+    without = Interval(0.4, 0.4, 0.4, 8)
+    allowed = store_cost.StoreCost(without, without, pace).allowed_s(0.4)
+    return store_cost.StoreCost(Interval(*[factor * allowed] * 3, 8), without, pace)
+
+
+def test_the_limit_itself_is_met_and_what_a_slower_machine_just_explains_is_not_judged() -> None:
+    met = cost_of(1.0, store_cost.Pace())
+    met.check_decided()
+    assert not met.too_slow
+    with pytest.raises(NotJudged, match=r"also take 1\.5 times as long"):
+        cost_of(1.5, store_cost.Pace(1.2, 1.0, 1.5)).check_decided()
+    beyond = cost_of(1.51, store_cost.Pace(1.2, 1.0, 1.5))
+    beyond.check_decided()
+    assert beyond.too_slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,4 +79,44 @@ def test_sizes_that_decide_nothing(fake: Any) -> None:
         tier_size.tier_size(fake, source(), restart=False).check_filled()
     fake.context.deadlines = Deadlines(filling_s=0.0)
     with pytest.raises(NotJudged, match="--deadline filling"):
+        tier_size.tier_size(fake, source(), restart=False)
+
+
+@pytest.mark.parametrize(
+    ("entries", "above", "batch"),
+    [
+        (32, None, (4, 1)),
+        (256, None, (4, 8)),
+        (1024, None, (16, 8)),
+        (8, None, (1, 1)),
+        (32, 8, (2, 1)),
+        (32, 4, (1, 1)),
+    ],
+    ids=["four", "longer", "longest", "one", "as-the-cpu-tier-takes", "little-above"],
+)
+def test_a_batch_is_an_eighth_of_the_tier_and_a_quarter_of_the_one_above(
+    fake: Any, entries: int, above: int | None, batch: tuple[int, int]
+) -> None:
+    """In entries of one chunk; the prompts of a batch, and the chunks of each."""
+    sized(fake, entries)
+    fake.tier.tokens = lambda: None if above is None else above * lower_tier.CHUNK
+    filling = tier_size._Filling(fake, source(), fake.lower, entries * ENTRY, ENTRY // lower_tier.CHUNK)
+    assert (filling._count, filling._chunks) == batch
+
+
+@pytest.mark.parametrize("allowed_s", [29.0, 30.0])
+def test_too_little_time_is_told_with_what_would_do(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, allowed_s: float
+) -> None:
+    """Of 64 entries four come in 2 s: 60 more take 30 s."""
+    sized(fake, 32)
+    fake.keeps = 26
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(tier_size, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    fake.context.deadlines = Deadlines(filling_s=allowed_s)
+    if allowed_s == 30.0:
+        assert tier_size.tier_size(fake, source(), restart=False).sent_bytes == 64 * ENTRY
+        return
+    said = r"24576000 more bytes .* of 13107200 bytes, which would take 30 s; at most 29 s .* --deadline filling=45, "
+    with pytest.raises(NotJudged, match=said):
         tier_size.tier_size(fake, source(), restart=False)

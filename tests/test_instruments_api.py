@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.instruments.api import Api
+from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
+from fixtures.instruments.api import Answer, Api
 from fixtures.instruments.client import Client
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import Request, TextRequests
@@ -131,6 +131,9 @@ class Canned:
     def __init__(self, body: object, status: int = 200, kind: str = "application/json") -> None:
         self.answer = Response(status=status, headers={"content-type": kind}, text=json.dumps(body), total_s=0.0)
 
+    def on_trouble(self) -> None:
+        pass
+
     def post(self, path: str, payload: object = None, **_: object) -> Response:
         return self.answer
 
@@ -150,3 +153,47 @@ def test_what_a_router_changes_is_named(through: Canned, found: list[str]) -> No
     own, other = Api(engine, "m", lambda: 1), Api(through, "m", lambda: 1)  # type: ignore[arg-type]
     request = Request("completions", {"prompt": "x"})
     assert [one.partition(":")[0] for one in other.differences(own, request)] == found
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(200, None), (199, SubjectFault), (201, SubjectFault), (499, SubjectFault), (500, NoAnswer), (501, NoAnswer)],
+)
+def test_only_a_200_is_an_answer_and_a_fault_of_the_server_is_none(status: int, kind: type[Exception] | None) -> None:
+    client = Canned({"choices": [{"text": "a"}]}, status=status)
+    api = Api(client, "m", lambda: 1)  # type: ignore[arg-type]
+    if kind is None:
+        assert api.send(Request("completions", {"prompt": "x"})) is client.answer
+    else:
+        with pytest.raises(SubjectFault, match=f"expected HTTP 200, got {status}: ") as raised:
+            api.send(Request("completions", {"prompt": "x"}))
+        assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("kind", ["application/javascript", "application/json+x", "text/plain"])
+def test_a_plain_answer_is_json_and_says_so(kind: str) -> None:
+    api = Api(Canned({"choices": [{"text": "a"}]}, kind=kind), "m", lambda: 1)  # type: ignore[arg-type]
+    assert f"content type {kind!r} of a plain answer" in api.schema_violations(Request("completions", {"prompt": "x"}))
+
+
+@pytest.mark.parametrize("other", ["a", "c"], ids=["less", "greater"])
+def test_what_answers_itself_in_another_way_proves_nothing(other: str) -> None:
+    api = Api(Canned({"choices": [{"text": other}]}), "m", lambda: 1)  # type: ignore[arg-type]
+    request = Request("completions", {"prompt": "x"})
+    api.check_repeatable(request, other, agree=False)
+    api.check_repeatable(request, "b", agree=True)
+    with pytest.raises(NotJudged, match=r"different answers to the same request \(API-06\)"):
+        api.check_repeatable(request, "b", agree=False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({}, 0),
+        ({"prompt_tokens": 9}, 9),
+        ({"completion_tokens": 2}, 2),
+        ({"prompt_tokens": 9, "completion_tokens": 2}, 11),
+    ],
+)
+def test_tokens_that_a_usage_does_not_name_are_none(usage: dict[str, int], tokens: int) -> None:
+    assert Answer("a", "stop", usage, "1").tokens_in_all == tokens

@@ -174,6 +174,8 @@ def test_a_badge_says_what_its_colour_says(outcome: Any, message: str, colour: s
     cases.append(Case("last", (LATENCY[-1].id,), [Phase("call", outcome, "why")]))
     (row,) = aggregate.by_profile(fold(cases), ["latency"])
     assert badge.text(row) == (message, colour)
+    told = (message, colour) if outcome == "failed" else ("interrupted", "#57606a")
+    assert badge.text(row, interrupted=True) == told, "what failed has failed"
     svg = badge.svg("KV offload <latency>", *badge.text(row))
     within(svg)
     assert texts(svg) == ["KV offload <latency>", message]

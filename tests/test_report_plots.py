@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from fixtures.report import plots
+from fixtures.report import badge, plots
 from fixtures.report.plots import Bar, Length, Point, Sources
 from tests.pictures import texts, within
 
@@ -58,6 +58,7 @@ PICTURES: Final[dict[str, Callable[[], str]]] = {
     "intervals": lambda: plots.intervals(
         "LAT-01 TTFT cold, ms", [Bar("disk", 12.3456, 11.0, 14.5), Bar("remote", 3.0), Bar("none", -1.0)], "lower"
     ),
+    "badge": lambda: badge.svg("KV offload core", "2 of 31 failed", "#b42318"),
     "intervals-without-direction": lambda: plots.intervals("ACC-02 loaded", [Bar("disk", 1.0), Bar("tape", 0.5)], None),
 }
 
