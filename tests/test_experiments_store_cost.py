@@ -109,8 +109,8 @@ def test_the_longest_prompt_of_a_second_is_halved_until_it_is_one(cold_s: float,
 def cost_of(factor: float, pace: store_cost.Pace) -> store_cost.StoreCost:
     """Every cold prompt takes ``factor`` times what is allowed."""
     without = Interval(0.4, 0.4, 0.4, 8)
-    allowed = store_cost.StoreCost(without, without, pace).allowed_s(0.4)
-    return store_cost.StoreCost(Interval(*[factor * allowed] * 3, 8), without, pace)
+    cold_s = factor * store_cost.StoreCost(without, without, pace).allowed_s(0.4)
+    return store_cost.StoreCost(Interval(cold_s, cold_s, cold_s, 8), without, pace)
 
 
 def test_the_limit_itself_is_met_and_what_a_slower_machine_just_explains_is_not_judged() -> None:
