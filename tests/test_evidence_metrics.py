@@ -247,3 +247,22 @@ lmcache:cache_controller_full_sync_workers_completed{role="controller"} 1.0
     assert Registry(2, 42, 0, 2).in_step
     assert Registry(2, 42).in_step
     assert Registry.read(Samples.parse("vllm:num_requests_running 0\n")) == Registry(None, None)
+
+
+@pytest.mark.parametrize(
+    ("workers", "syncing", "synced", "in_step"),
+    [
+        (2, 0, 2, True),
+        (2, 0, 3, True),
+        (2, 0, 1, False),
+        (2, 1, 2, False),
+        (None, None, None, True),
+        (None, 0, 1, True),
+        (None, 0, 0, False),
+        (0, None, 0, False),
+    ],
+)
+def test_a_registry_is_in_step_when_every_worker_has_told_it_all(
+    workers: int | None, syncing: int | None, synced: int | None, in_step: bool
+) -> None:
+    assert Registry(workers, None, syncing, synced).in_step == in_step

@@ -55,6 +55,36 @@ def test_a_quick_router_is_measured_until_that_is_sure_on_warm_engines() -> None
     found.check_decided()
 
 
+def test_each_way_is_the_first_of_every_second_pair() -> None:
+    """What a machine does to the second of two requests is done to both ways alike."""
+    stack, order = FakeStack(lambda _: 0.004), list[str]()
+
+    def noted(client: Any, name: str) -> Any:
+        def post(*given: Any, **named: Any) -> Response:
+            order.append(name)
+            return client.post(*given, **named)
+
+        return SimpleNamespace(post=post)
+
+    stack.engines = [SimpleNamespace(name="a", client=noted(stack.engines[0].client, "engine"))]
+    stack.routers[0].client = noted(stack.routers[0].client, "router")
+    cost(stack)
+    assert order[: 2 + 2 * PAIRS] == ["engine"] * 2 + ["router", "engine", "engine", "router"] * (PAIRS // 2)
+
+
+@pytest.mark.parametrize(("median_s", "judged"), [(0.021, True), (0.015, False), (0.02, False)])
+def test_a_median_beyond_its_limit_is_the_routers_however_late_the_engine_was(median_s: float, judged: bool) -> None:
+    """One of six pairs is late either way, so the share of late ones alone is not the router's doing."""
+    added = [*[median_s] * 60, *[0.06] * 18, *[-0.06] * 12]
+    found = RouterCost(tuple(added), 0.5)
+    assert found.large
+    if judged:
+        found.check_decided()
+    else:
+        with pytest.raises(NotJudged, match="not by the router"):
+            found.check_decided()
+
+
 def test_every_batch_has_a_prompt_of_its_own() -> None:
     stack = FakeStack(lambda _: 0.004)
     cost(stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,47 @@ def test_a_folder_that_is_gone_costs_nothing(fake: Any) -> None:
     assert (found.lost, found.ended, found.stalls) == (0, (), 0)
     assert found.told == ("FSL2Adapter failed to store x",)
     assert len(found.compared) == 2
-    assert found.recovered_s is not None
+    assert found.asked == tier_outage.LOADS * (1 + 2 * tier_outage.MISSES) + 1
+    assert found.waits_s == pytest.approx([0.1 * (513 - 3 * 255) / 256] * len(found.waits_s))
     assert "loaded from it" in found.timeline
     found.check_decided()
+
+
+@pytest.mark.parametrize("state", ["gone", "read-only"])
+def test_what_is_used_again_needs_no_restart(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, state: tier_disruption.State
+) -> None:
+    """A hundred seconds after the tier is back; a tier that holds entries already and takes none is not one that takes some."""
+
+    def writable() -> bool:
+        try:
+            (fake.folder / "try").touch()
+            (fake.folder / "try").unlink()
+        except OSError:
+            return False
+        return True
+
+    fake.takes = writable
+    monkeypatch.setattr(tier_outage, "_used_again", lambda *_: time.monotonic() + 100)
+    monkeypatch.setattr(tier_outage, "renew", lambda *_: pytest.fail("it was used again"))
+    found = outage(fake, state)
+    assert found.lost == 0
+    assert found.recovered_s == pytest.approx(100, abs=50)
+
+
+@pytest.mark.parametrize("why", ["never", "late", "ended"])
+def test_only_what_is_not_used_again_by_itself_is_restarted(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    restarts: list[Any] = []
+    monkeypatch.setattr(tier_outage, "_used_again", lambda *_: None)
+    monkeypatch.setattr(tier_outage, "renew", lambda *_: restarts.append(_))
+    away = fake.folder.with_name("below.away")
+    if why == "late":
+        fake.fails = lambda: NoAnswer("no answer within 30 s", overdue=True) if away.exists() else None
+    fake.gone = {"kv-0": "it ended"} if why == "ended" else {}
+    assert outage(fake, "gone").recovered_s is None
+    assert len(restarts) == (why == "never")
 
 
 def test_what_is_late_ends_the_questions(fake: Any) -> None:
