@@ -181,5 +181,31 @@ def test_other_clients_make_it_not_judged(hang_up: Callable[..., hang_ups.HangUp
         hang_up(FakeStack(finished=OTHERS + CLIENTS + 1), "prefill")
 
 
-def test_pins_that_are_left_are_counted(hang_up: Callable[..., hang_ups.HangUps]) -> None:
-    assert hang_up(FakeStack(pinned_after=5), "prefill").pinned == 2
+@pytest.mark.parametrize(("after", "pinned"), [(5, 2), (3, 0), (2, 0)], ids=["more", "as-many", "fewer"])
+def test_pins_that_are_left_are_counted(hang_up: Callable[..., hang_ups.HangUps], after: int, pinned: int) -> None:
+    assert hang_up(FakeStack(pinned_after=after), "prefill").pinned == pinned
+
+
+@pytest.mark.parametrize(
+    ("phase", "caller", "looks"),
+    [
+        ("load", FakeCaller(), 2),
+        ("prefill", FakeCaller(), 3),
+        ("stream", FakeCaller(events=STREAMED_EVENTS), 0),
+        ("prefill", FakeCaller(over=True), 0),
+    ],
+)
+def test_clients_disconnect_as_soon_as_they_are_in_the_phase(phase: Phase, caller: FakeCaller, looks: int) -> None:
+    """The engine is idle, then has them waiting, then runs them: a load may begin while they wait, a prefill may not."""
+    stack, looked = FakeStack(), list[EngineCounters]()
+    states = [EngineCounters(), EngineCounters(waiting=1, running=0), EngineCounters(running=1)]
+
+    def counters() -> EngineCounters:
+        looked.append(states[min(len(looked), 2)])
+        return looked[-1]
+
+    stack.engine.counters = counters
+    stack.context = SimpleNamespace(**vars(FakeStack.context) | {"deadlines": Deadlines(idle_s=5.0)})
+    storm = Storm(stack, Prompts(1, "x", CHUNK, 4000), SimpleNamespace(answer=lambda *_: None))  # type: ignore[arg-type]
+    storm._await(phase, [caller, caller])  # type: ignore[list-item]
+    assert len(looked) == looks

@@ -188,3 +188,10 @@ def test_a_report_that_is_named_has_to_be_one(run: Run, project: pytest.Pytester
     result = run(PASSING, "--compare-with=kept.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--compare-with: *kept.json is not a report of this version of the suite: *"])
+
+
+def test_the_schema_is_written_again_and_that_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(cli, "publish", lambda *given: written.append(given))
+    assert cli.main(["schema"]) == 0
+    assert written == [("schema/conformance-report.schema.json", schema.published())]
