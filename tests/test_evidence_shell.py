@@ -26,6 +26,12 @@ from fixtures.provide.release import discover
         ("a m#1 '#2' \"#3\" \\#4 #5", [["a", "m#1", "#2", "#3", "#4"]]),
         ("cat <<'EOF' > /x\ndon't\nEOF\nb", [["cat"], ["b"]]),
         ("cat <<-EOF\n\tdon't\n\tEOF\nb", [["cat"], ["b"]]),
+        ("cat <<EOF\nA\nb\n\tEOF\nZ\nEOF\nc", [["cat"], ["c"]]),
+        ('a "x\\"y\\\\z\\n\\\nw" b', [["a", 'x"y\\z\\nw', "b"]]),
+        ("a && b || c", [["a"], ["b"], ["c"]]),
+        ("a $(b) `c` $'d' $\"e\" $ f", [["a", "$(b)", "`c`", "d", "e", "$", "f"]]),
+        ("eval a b; eval 'c d'", [["a", "b"], ["c", "d"]]),
+        ("a # b\nc #", [["a"], ["c"]]),
         ("a 'b' \"c d\" e\\ f \\\n g", [["a", "b", "c d", "e f", "g"]]),
         ("""a --x '{"k": "v"}' "" ''""", [["a", "--x", '{"k": "v"}', "", ""]]),
         ('if [ -n "$X" ]; then exec a; else b; fi', [["[", "-n", "$X", "]"], ["a"], ["b"]]),
@@ -59,6 +65,15 @@ def test_simple_commands(script: str, found: list[list[str]]) -> None:
         ('X=(\'a b\' c); a "${X[*]}" ${X[@]} "$X"', ["a", "a b c", "a", "b", "c", "a b"]),
         ('a "$*" $@', ["a", "x y z", "x", "y", "z"]),
         ("X=1; X+=2; a $X", ["a", "12"]),
+        ("X=(b c); a ${X[*]} ${X} $X", ["a", "b", "c", "b", "b"]),
+        ("X=(b\nc\n); a ${X[@]}", ["a", "b", "c"]),
+        ("X=(); a ${X[@]} b", ["a", "b"]),
+        ("X=(b; c); a ${X[@]}", ["a", "${X[@]}"]),
+        ("if b; then X=(c); fi; a ${X[@]}", ["a", "${X[@]}"]),
+        ("a ${X:-b c} ${X-'d e'} ${X+f} ${NAME+g} ${NAME:+h}", ["a", "b", "c", "d", "e", "g", "h"]),
+        (": ${X-1}; a $X", ["a", "$X"]),
+        ("b || X=1; a $X", ["a", "$X"]),
+        ("echo || X=1; a $X", ["a", "$X"]),
         ("if [ $NAME ]; then PORT=1; fi; a $PORT", ["a", "$PORT"]),
         ("[ $NAME ] && PORT=1; a $PORT", ["a", "$PORT"]),
         ("cd /x && PORT=1 && a $PORT", ["a", "1"]),
@@ -137,6 +152,7 @@ def test_no_script_is_too_odd_to_be_read() -> None:
         assert all(shell.commands(script, {"A": "x y"}))
     assert shell.commands("${A:-" * 3000 + "}" * 3000, {}) is not None
     assert shell.commands("A=$A$A$A\n" * 200, {"A": "x"}) == []
+    assert shell.commands("A=(" * 1000 + ")" * 1000, {}) == []
     assert shell.commands('A=("${A[@]}" "${A[@]}")\n' * 200, {"A": ["x"]}) == []
 
 

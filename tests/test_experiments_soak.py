@@ -98,12 +98,14 @@ def test_the_first_and_the_last_minutes_are_kept(
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(module, "fill_tier", lambda *_: 0)
     memory = SimpleNamespace(read_all=lambda: MIB)
-    found = soak(FakeStack(clock, loses), Prompts(1, "soak", 16, 4000), memory, seconds)  # type: ignore[arg-type]
+    found = soak(FakeStack(clock, loses), Prompts(1, "soak", 48, 4000), memory, seconds)  # type: ignore[arg-type]
     assert found.cycles == pytest.approx(seconds / 5, abs=1), "five requests a cycle"
     for part in (found.first, found.last):
         assert len(part) == pytest.approx(window / 5, abs=1)
     assert found.first[0].at_s < window < found.last[0].at_s
     assert bool(found.lost) is loses
+    wanted = 48 * (module.CHUNKS + module.AT_ONCE)
+    assert not loses or found.lost[0] == f"after 5 s 0 of {wanted} tokens were loaded"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5h", 5400), ("60", 60)])
