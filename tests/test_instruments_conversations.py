@@ -64,7 +64,8 @@ def test_the_working_set_is_every_distinct_token(shape: Conversation) -> None:
 def test_users_are_as_many_as_a_working_set_wants(tokens: int, shared: bool) -> None:
     one = Conversation(1, 4, 40, 20, 10, shared_system=shared)
     found = one.with_working_set(tokens)
-    assert abs(found.working_set_tokens - tokens) <= one.working_set_tokens
+    each = one.working_set_tokens - (40 if shared else 0)
+    assert abs(found.working_set_tokens - tokens) <= each / 2 or (found.users == 1 and tokens < one.working_set_tokens)
 
 
 def test_the_same_seed_gives_the_same_load_and_another_one_another() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError, NotJudged, StackError
 from fixtures.instruments import cards
-from fixtures.instruments.gpu_memory import GpuMemory, PodGpuMemory, check_free
+from fixtures.instruments.gpu_memory import WHO_EVERY, CardUse, GpuMemory, GpuTimeline, PodGpuMemory, Use, check_free
 from tests.fakes.nvml import FakeCard, FakeNvml
 
 GIB = 1024**3
@@ -58,16 +58,46 @@ def test_a_cache_server_on_the_card_is_neither_the_engine_nor_a_stranger(driver:
     driver.cards[0].users = [(10, 30 * GIB), (20, 2 * GIB)]
     with GpuMemory((0,), processes(10), processes(20)) as memory:
         use = memory.read()
-    assert (use.engine, use.servers) == (30 * GIB, 2 * GIB)
+    assert (use.engine, use.servers, use.whole_stack) == (30 * GIB, 2 * GIB, 32 * GIB)
     memory.check_alone()
 
 
-def test_between_two_questions_growth_is_the_engines(driver: FakeNvml) -> None:
+@pytest.mark.parametrize(("used", "own"), [(35, 34), (29, 28), (31, 30), (0, 0)])
+def test_between_two_questions_what_comes_or_goes_is_the_engines(driver: FakeNvml, used: int, own: int) -> None:
     driver.cards[0].used, driver.cards[0].users = 31 * GIB, [(10, 30 * GIB)]
     with GpuMemory((0,), processes(10)) as memory:
-        driver.cards[0].used = 35 * GIB
-        assert memory._sample(whose=False).engine == 34 * GIB
-    assert memory.peak_bytes == 34 * GIB
+        driver.cards[0].used = used * GIB
+        assert memory._sample(whose=False).engine == own * GIB
+    assert memory.peak_bytes == max(30, own) * GIB
+
+
+def test_the_driver_is_asked_whose_memory_it_is_now_and_then() -> None:
+    asked: list[bool] = []
+
+    class Noted(GpuTimeline):
+        interval_s = 0.5
+
+        def _cards(self, whose: bool) -> dict[int, CardUse]:
+            asked.append(whose)
+            return {0: CardUse(1, None, 0, 0)}
+
+    waits: list[float] = []
+    memory = Noted()
+    memory.began = 0.0
+    memory._stop = SimpleNamespace(wait=lambda s: bool(waits.append(s)) or len(waits) > 2 * WHO_EVERY)  # type: ignore[assignment]
+    memory._run()
+    assert asked == [*[False] * (WHO_EVERY - 1), True] * 2
+    assert set(waits) == {0.5}
+
+
+def test_what_sampling_costs_is_a_share_of_its_time(driver: FakeNvml) -> None:
+    with GpuMemory((0,), processes(10)) as memory:
+        pass
+    samples = [Use(seconds, {}) for seconds in (0.0, 1.0, 4.0)]
+    memory.samples, memory.busy_s = samples, 0.5
+    assert (memory.per_second, memory.busy_share, memory.busy_percent) == (0.5, 0.125, 12.5)
+    memory.samples = samples[:1]
+    assert memory.busy_share == 0.5 / GpuMemory.interval_s
 
 
 def test_a_process_that_comes_later_is_found(driver: FakeNvml) -> None:
