@@ -13,14 +13,12 @@ from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.experiments import overfilling
 from fixtures.experiments.capacity import Capacity, Order
-from fixtures.experiments.overfilling import Overfilling, Sent, evenly
+from fixtures.experiments.overfilling import Sent
 from fixtures.instruments.prompts import Prompts
 from fixtures.subject.context import Context
-from tests.fakes.tier_of_a_size import CHUNK, SIZE, FakeStack, FakeTier, Key
+from tests.fakes.tier_of_a_size import CHUNK, SIZE, FakeStack, FakeTier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from fixtures.evidence.metrics import CacheCounters
 
 
@@ -307,36 +305,7 @@ def test_a_deployment_of_others_is_left_alone() -> None:
     assert stack.asked == []
 
 
-def test_a_tier_that_evicts_in_the_background_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LMCache's server looks once a second: an engine that stores faster finds no room."""
-    monkeypatch.setattr(overfilling, "ROOM_S", 5.0)
-    stack = FakeStack(FakeTier(evicts=False))
-    pages = 0
-    counters = stack.tier.store
-
-    def store(keys: Iterable[Key]) -> None:
-        counters(keys)
-
-    stack.tier.store = store  # type: ignore[method-assign]
-    filling = Overfilling(stack, Prompts(1, "x", CHUNK, 4000))  # type: ignore[arg-type]
-    real = filling.counters
-
-    def read() -> CacheCounters | None:
-        nonlocal pages
-        pages += 1
-        if pages % 3 == 0:  # the tier evicts, a moment later
-            del stack.tier.keys[:20]
-        return real()
-
-    monkeypatch.setattr(filling, "counters", read)
-    filling.send_working_set()
-    while filling.tokens < filling.enough:
-        filling.send_batch()
-    assert stack.tier.stored == 2 * 64, "every chunk found room"
-
-
-@pytest.mark.parametrize(("count", "expected"), [(2, [0, 1]), (6, [0, 1, 2, 3, 4, 5]), (11, [0, 2, 4, 6, 8, 10])])
-def test_what_is_read_is_spread_over_all_ages(count: int, expected: list[int]) -> None:
-    source = Prompts(1, "x", CHUNK, 4000)
-    sent = [Sent(source.unique(1), step) for step in range(count)]
-    assert [one.last_used for one in evenly(sent, 6)] == expected
+@pytest.mark.parametrize(("longest", "fresh"), [(4 * CHUNK, 3), (4 * CHUNK + 1, 4), (4000, 4)])
+def test_the_fresh_prompt_is_one_that_the_model_takes(longest: int, fresh: int) -> None:
+    after = Capacity(FakeStack(), Prompts(1, "capacity", CHUNK, longest)).overfilled()  # type: ignore[arg-type]
+    assert (after.fresh, after.loaded.loaded) == (fresh * CHUNK, fresh * CHUNK)

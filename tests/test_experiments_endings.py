@@ -27,7 +27,7 @@ def test_what_is_overdue_and_what_failed_are_told_apart(monkeypatch: pytest.Monk
     monkeypatch.setattr(FakeStack, "complete_concurrently", lambda *_, **__: None)
     late = FakeStack(fault=NoAnswer("no answer within 120 s", overdue=True))
     found = endings.send_everything(late, source())  # type: ignore[arg-type]
-    assert len(found.overdue) == found.sent
+    assert len(found.overdue) == found.sent == 3 * endings.KIND, "after it no other round begins"
     assert not found.failed
     assert len(late.explained) == found.sent, "an engine that hangs is noted"
     found = endings.send_everything(FakeStack(fault=NoAnswer("HTTP 500")), source())  # type: ignore[arg-type]
