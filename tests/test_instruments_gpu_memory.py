@@ -36,6 +36,28 @@ def test_a_card_is_named_with_size_driver_and_link(driver: FakeNvml) -> None:
 
 
 @pytest.mark.parametrize(
+    ("generation", "transfers_per_s", "coding"),
+    [
+        (1, 2.5e9, 8 / 10),
+        (2, 5e9, 8 / 10),
+        (3, 8e9, 128 / 130),
+        (4, 16e9, 128 / 130),
+        (5, 32e9, 128 / 130),
+        (6, 64e9, 242 / 256),
+    ],
+)
+def test_a_link_is_as_quick_as_its_generation_and_width(generation: int, transfers_per_s: float, coding: float) -> None:
+    """Transfers of a bit on each lane, of which the coding takes a part."""
+    card = cards.Card(0, "a", "GPU-0", 1, "580", generation, link_width=8, mig=False)
+    assert card.link_bytes_per_s == pytest.approx(8 * transfers_per_s * coding / 8, rel=1e-3)
+
+
+@pytest.mark.parametrize(("generation", "width"), [(None, None), (5, None), (None, 16), (9, 16)])
+def test_a_link_that_is_not_known_has_no_bandwidth(generation: int | None, width: int | None) -> None:
+    assert cards.Card(0, "a", "GPU-0", 1, "580", generation, width, mig=False).link_bytes_per_s is None
+
+
+@pytest.mark.parametrize(
     ("visible", "indices"), [(None, [0, 1]), ("", [0, 1]), ("1", [1]), ("1,0", [1, 0]), ("GPU-1", [1]), ("7", [0, 1])]
 )
 def test_the_visible_cards_come_in_their_order(driver: FakeNvml, visible: str | None, indices: list[int]) -> None:
