@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from fixtures.report import cli, schema
 from fixtures.report import report as reporting
-from fixtures.report.comparison import compare, lines, moved
+from fixtures.report.cases import CaseLog, Phase
+from fixtures.report.comparison import compare, lines, moved, numbered
 from tests.report_examples import FAILING, report
 from tests.verdict_sessions import PASSING, Run, written
 
@@ -195,3 +197,40 @@ def test_the_schema_is_written_again_and_that_is_no_finding(monkeypatch: pytest.
     monkeypatch.setattr(cli, "publish", lambda *given: written.append(given))
     assert cli.main(["schema"]) == 0
     assert written == [("schema/conformance-report.schema.json", schema.published())]
+
+
+VERDICTS = ["conformant", "not applicable", "partly judged", "not judged", "advisory", "non-conformant"]
+
+
+@pytest.mark.parametrize(("before", "after"), itertools.pairwise(VERDICTS))
+def test_each_verdict_is_worse_than_the_one_before_it(before: str, after: str) -> None:
+    def of(verdict: str) -> dict[str, Any]:
+        new = report()
+        new["requirements"][0]["verdict"] = verdict
+        return new
+
+    assert len(compare(of(before), of(after))["worse"]) == 1
+    assert len(compare(of(after), of(before))["better"]) == 1
+
+
+def test_figures_of_one_name_are_told_apart_by_their_number() -> None:
+    first, other, second = {"name": "b", "value": 1}, {"name": "a", "value": 2}, {"name": "b", "value": 3}
+    assert numbered([first, other, second]) == {("b", 0): first, ("a", 0): other, ("b", 1): second}
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "found"),
+    [(1.2, 1.1, 1.3, None), (1.2, 1.101, 1.3, "worse"), (0.8, 0.7, 0.9, None), (0.8, 0.7, 0.899, "better")],
+)
+def test_intervals_that_touch_are_not_apart(value: float, low: float, high: float, found: str | None) -> None:
+    old = {"value": 1.0, "low": 0.9, "high": 1.1}
+    assert moved(old, {"value": value, "low": low, "high": high, "better": "lower"}) == found
+
+
+def test_a_fault_that_a_test_sees_of_another_requirement_is_noted_once() -> None:
+    log, fault = CaseLog(), Phase("call", "failed", "expected 1, got 2")
+    for phase in (fault, fault, Phase("call", "failed", "expected 1, got 3")):
+        log.incident("suite/test_a.py::test_a", "ACC-02", phase)
+    (case,) = log.cases
+    assert (case.ids, case.incident, len(case.phases)) == (("ACC-02",), True, 2)
+    assert case.phases[0] == fault
