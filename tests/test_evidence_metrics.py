@@ -185,10 +185,25 @@ def test_no_text_is_too_strange(text: str) -> None:
         ('{"error": "x"}', "no metrics page"),
         ("", "the metrics page is empty"),
         ("not found", "no metrics page: 'not found'"),
+        ("<html>\nnginx 12\n</html>\n", "no metrics page: '<html> nginx 12"),
+        ("\n <!DOCTYPE html>\nvllm:prompt_tokens_total 5\n", "no metrics page: '<!DOCTYPE html>"),
     ],
 )
 def test_a_page_that_is_no_metrics_page_says_so(text: str, words: str) -> None:
     assert words in (Samples.parse(text).problem or "")
+
+
+@pytest.mark.parametrize("number", ["NaN", "nan", "+Inf", "-Inf"])
+def test_a_series_without_a_number_is_absent(number: str) -> None:
+    samples = Samples.parse(
+        f'vllm:kv_cache_usage_perc{{engine="0"}} {number}\nvllm:request_decode_time_seconds_sum {number}\n'
+    )
+    assert samples.problem is None
+    assert EngineCounters.read(samples) == EngineCounters()
+    both = Samples.parse(
+        f'vllm:kv_cache_usage_perc{{engine="0"}} {number}\nvllm:kv_cache_usage_perc{{engine="1"}} 0.5\n'
+    )
+    assert EngineCounters.read(both).kv_usage == 0.5
 
 
 @pytest.mark.parametrize("text", ["python_gc_total 1\n", "# HELP x y\n", 'vllm:a{b="c"} 1\n', "# EOF\n", "x NaN\n"])

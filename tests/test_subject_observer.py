@@ -140,7 +140,7 @@ def test_slow_metrics_are_told_and_not_stormed(
     engine.metrics_s = 0.3
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.5))
     (note,) = stack.cache.slow_metrics()
-    assert re.match(r"GET /metrics of engine engine-0 takes \d+\.\d s", note)
+    assert re.match(r"reading /metrics of engine engine-0 takes \d+\.\d s", note)
     engine.running = 1
     asked = engine.pages
     with pytest.raises(NotJudged, match="is busy"):
