@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,9 @@ from fixtures.core.redaction.names import MASK, is_secret_name
 from fixtures.core.redaction.patterns import FORMS
 from fixtures.core.redaction.redact import mask, redact, redact_tree
 from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, READABLE, SECRET_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -232,3 +237,30 @@ def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch: pytest.Mo
         f"vllmApiKey: {MASK}, hf_token: {MASK}, v1 abc"
     )
     assert redact_tree({"args": ["serve", "plain-word"]}) == {"args": ["serve", MASK]}
+
+
+def _sentences() -> Iterator[tuple[str, str]]:
+    """(place, text) of every literal of the code that is no docstring; what is put into it stands as one letter."""
+    for folder in ("fixtures", "suite"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+                if isinstance(node, ast.JoinedStr):
+                    yield (
+                        where,
+                        "".join(str(one.value) if isinstance(one, ast.Constant) else "x" for one in node.values),
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                    yield where, node.value
+
+
+def test_no_message_of_the_suite_looks_like_a_secret() -> None:
+    """A sentence with "password: give" loses its remedy wherever it is printed."""
+    garbled = {
+        where: text
+        for where, text in _sentences()
+        if " " in text.strip() and "core/redaction" not in where and redact(text) != text and text != "Bearer x"
+    }
+    assert garbled == {}
