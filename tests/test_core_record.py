@@ -72,6 +72,8 @@ def test_a_record_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
         ("{}", "is not a stack record of this version"),
         ({"schema_version": 2}, "is not a stack record of this version"),
         ({"colour": "red"}, "is not a stack record of this version"),
+        ({"owner": {"pid": -1, "started": 0.0}}, "is not a stack record of this version .*owner.pid"),
+        ({"owner": {"pid": 0, "started": 0.0}}, "is not a stack record of this version .*owner.pid"),
     ],
 )
 def test_a_wrong_record_is_one_sentence(tmp_path: Path, text: object, says: str) -> None:

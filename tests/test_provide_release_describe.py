@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.record import EngineServer
 from fixtures.provide.release.api_key import api_key
 from fixtures.provide.release.describe import describe
+from fixtures.provide.release.servers import server_of_pod
 from fixtures.provide.release.snapshot import take_snapshot
 from tests import release_site
 from tests.release_site import Site, running
@@ -178,3 +180,9 @@ def test_an_engine_that_speaks_tls_is_sent_to_its_address(site4: Site) -> None:
     seen = take_snapshot(site4.kube, "mine", release.manifest())
     with pytest.raises(StackError, match=r"accepts only TLS \(--ssl-certfile\).*--url https://HOST"):
         describe(release.record, site4.kube, {}, seen)
+
+
+@pytest.mark.parametrize(("ip", "host"), [("10.1.0.1", "10.1.0.1"), ("fd00::1", "[fd00::1]")])
+def test_the_address_of_a_pod_is_a_url(ip: str, host: str) -> None:
+    pod = running({"metadata": {"name": "p", "namespace": "n", "uid": "u"}}, "vllm", "serve", "m", ip=ip)
+    assert server_of_pod(EngineServer, pod, "engine").url == f"http://{host}:8000"

@@ -44,6 +44,7 @@ def test_a_level_that_shows_the_proof_is_judged(
     log = tmp_path / "engine-0.log"
     stack.engine.log = LogFile(log)
     stack.logs.require_info_level()
+    log.write_text(START)
     assert not stack.logs.offload_announced(stack.engine), "a log that may speak and does not: nothing was initialised"
     log.write_text(
         "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
@@ -133,6 +134,27 @@ def test_a_log_of_an_unknown_format_is_not_judged(tmp_path: Path, engine: FakeSe
     ):
         with pytest.raises(NotJudged, match="the log of engine-0 has an unknown format"):
             ask()
+
+
+@pytest.mark.parametrize("group", ["run", "warning", "config"])
+@pytest.mark.parametrize(
+    "text", [None, "", "\n\n", "hello\nworld\n"], ids=["absent", "empty", "blank", "of something else"]
+)
+def test_a_log_that_says_nothing_is_no_proof_that_nothing_failed(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer, text: str | None, group: Any
+) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    (tmp_path / "kv.log").write_text(STORED_64)
+    if text is not None:
+        (tmp_path / "engine-0.log").write_text(text)
+    with pytest.raises(NotJudged, match="the log of engine-0 contains no line of vLLM or LMCache"):
+        stack.logs.findings(group)
+    (tmp_path / "kv.log").write_text(text or "")
+    with pytest.raises(NotJudged, match=r"contains no line|does not contain the start-up"):
+        stack.logs.offload_announced(stack.engine)
+    (tmp_path / "engine-0.log").write_text(NOISE)
+    (tmp_path / "kv.log").write_text(STORED_64)
+    assert stack.logs.findings(group) == []
 
 
 def test_what_was_logged_before_the_run_is_history(tmp_path: Path, engine: FakeServer) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from fixtures.core.errors import NotJudged
 from fixtures.core.record import EngineServer, Server
-from fixtures.subject.metrics_pages import metrics_pages
+from fixtures.subject.metrics_pages import metrics_pages, page_of
+from fixtures.subject.router import routers_of
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
 from tests.fakes.engine_server import FakeServer, record, serving, with_cache
@@ -40,3 +41,18 @@ def test_the_metrics_pages_are_those_of_all_servers(tmp_path: Path, engine: Fake
     engines = [EngineServer(name="engine-0", url=engine.url, counters=False)]
     with pytest.raises(NotJudged, match="add --url for each engine"):
         metrics_pages(Stack(record(tmp_path, engines=engines)))
+
+
+@pytest.mark.parametrize(
+    ("url", "page"),
+    [
+        ("http://10.0.0.1:80/router", "http://10.0.0.1:29000"),
+        ("http://[fd00::1]:80", "http://[fd00::1]:29000"),
+        ("http://router:80", "http://router:29000"),
+    ],
+)
+def test_a_router_gives_its_metrics_at_the_same_host(tmp_path: Path, url: str, page: str) -> None:
+    argv = ("vllm_router", "--prometheus-port=29000")
+    stack = Stack(record(tmp_path, routers=[Server(name="r", url=url, argv=argv)]))
+    (router,) = routers_of(stack)
+    assert page_of(router).base_url == page
