@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault
 from fixtures.experiments import tier_damage
-from fixtures.experiments.losing import Compared
+from fixtures.experiments.outage import Compared
 from fixtures.subject.contents import Folder
 from tests.fakes import lower_tier
 from tests.fakes.lower_tier import CHUNK, control, source
