@@ -32,7 +32,7 @@ def test_a_crowd_that_was_none_is_not_judged(fake: FakeStack, why: str) -> None:
     ("fake", "longest", "why"),
     [
         (FakeStack(tier_tokens=8192), 8190, "larger buffer"),
-        (FakeStack(pool_tokens=10**6), 8190, "smaller pool"),
+        (FakeStack(pool_tokens=10**6), 8190, "prompts of 8190 tokens do not exceed the KV pool of 1000000"),
         (FakeStack(pool_tokens=200_000), 32_000, "takes 2.. s"),
     ],
 )

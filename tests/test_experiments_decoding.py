@@ -281,3 +281,19 @@ def test_answers_that_are_over_first_prove_nothing() -> None:
     prompts, stack = source(), Engine(others_s=0.0)
     with pytest.raises(NotJudged, match="ended before"):
         GAPS_BESIDE(stack, [prompts.of_length(4)], [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rate", "too_slow"), [(50.0, False), (49.9, True)])
+def test_the_rate_that_is_just_allowed_is_met(rate: float, too_slow: bool) -> None:
+    cost = decoding.DecodeCost(Interval(rate, rate, rate, 9), Interval(100, 100, 100, 9), Pace(), allowed=0.5)
+    cost.check_decided()
+    assert cost.too_slow == too_slow
+
+
+@pytest.mark.parametrize(("gap_s", "too_slow"), [(0.05, False), (0.0501, True)])
+def test_the_gap_that_is_just_allowed_is_met(gap_s: float, too_slow: bool) -> None:
+    """20 ms without a connector allow 50 ms."""
+    cost = decoding.Disturbance(Interval(gap_s, gap_s, gap_s, 6), Interval(0.02, 0.02, 0.02, 6))
+    assert cost.allowed_ms == pytest.approx(50)
+    cost.check_decided()
+    assert cost.too_slow == too_slow

@@ -202,7 +202,7 @@ def test_the_schema_is_written_again_and_that_is_no_finding(monkeypatch: pytest.
 VERDICTS = ["conformant", "not applicable", "partly judged", "not judged", "advisory", "non-conformant"]
 
 
-@pytest.mark.parametrize(("before", "after"), itertools.pairwise(VERDICTS))
+@pytest.mark.parametrize(("before", "after"), list(itertools.pairwise(VERDICTS)))
 def test_each_verdict_is_worse_than_the_one_before_it(before: str, after: str) -> None:
     def of(verdict: str) -> dict[str, Any]:
         new = report()
