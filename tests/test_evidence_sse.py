@@ -187,6 +187,14 @@ def test_a_good_chat_of_two_choices() -> None:
             "event 0 carries an error: {'message': 'boom', 'code': 500}",
         ),
         ((completion("a", "stop", usage={**USAGE, "total_tokens": 8}), DONE), "usage does not add up: "),
+        (
+            (completion("a", "stop", usage={"prompt_tokens": 3.5, "total_tokens": "x"}), DONE),
+            "usage does not add up: {'prompt_tokens': 3.5, 'total_tokens': 'x'}",
+        ),
+        (
+            (completion("a"), '{"object": "error", "message": "boom", "code": 500}'),
+            "event 1 carries an error: {'object': 'error', 'message': 'boom', 'code': 500}",
+        ),
         ((DONE,), "the stream has no choice"),
     ],
 )

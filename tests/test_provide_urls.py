@@ -94,6 +94,7 @@ def test_a_file_that_holds_no_key(tmp_path: Path, text: str) -> None:
         (200, '{"data": [{"id": null}]}', "instead of a list of models"),
         (200, '{"data": [{"id": "m"}, {"id": ""}]}', "instead of a list of models"),
         (200, '{"data": ["m"]}', "instead of a list of models"),
+        (200, '{"data": [{"id": "m\\ud83d"}]}', "instead of a list of models"),
     ],
 )
 def test_what_is_no_api(httpserver: HTTPServer, tmp_path: Path, status: int, body: str, says: str) -> None:
