@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.provide.kube.api import Kube
-from fixtures.provide.kube.context import ClusterContext
+from fixtures.provide.kube.cluster_context import ClusterContext
 from tests.fakes.api_server import FakeCluster
 
 if TYPE_CHECKING:

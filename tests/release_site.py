@@ -13,9 +13,9 @@ from fixtures.core.progress import Progress
 from fixtures.core.record import Release, StackRecord
 from fixtures.provide.kube import charts
 from fixtures.provide.kube.api import Kube
-from fixtures.provide.kube.context import ClusterContext
+from fixtures.provide.kube.cluster_context import ClusterContext
 from fixtures.provide.kube.helm import Helm, Layers
-from fixtures.provide.release import cleanup, preflight, waiting
+from fixtures.provide.release import cleanup, preflight, readiness
 from fixtures.provide.release.plan import Plan
 from fixtures.provide.release.under_test import ReleaseUnderTest
 from fixtures.provide.target import Target
@@ -104,7 +104,9 @@ class Site:
         )
 
     def wait(self) -> Any:
-        return waiting.until_ready(self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress)
+        return readiness.until_ready(
+            self.kube, self.namespace, self.helm.manifest("rel", self.namespace), self.progress
+        )
 
 
 @pytest.fixture(params=[pytest.param(3, marks=pytest.mark.long), 4])

@@ -26,6 +26,11 @@ DATA = {
     "fixtures/plugin/option_table.py",
 }
 """Tables: they may be longer."""
+TWICE = {
+    *("addresses", "cards", "features", "logs", "lower_tiers"),  # what is known of it, and what is done with it
+    *("api", "install", "servers", "signals", "teardown"),  # each kind of stack, API and process has its own
+}
+"""Names of files of fixtures/ that stand in more than one package. None is added."""
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_IMPORTS = 10
 FRONTS = {"fixtures.testing", "lab.catalogue"}
@@ -100,6 +105,12 @@ def test_modules_are_short() -> None:
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     long = {name for name, count in lines.items() if count > MOST_LINES and name not in DATA}
     assert not long, f"more than {MOST_LINES} lines: split by subject, or shorten"
+
+
+def test_names_of_files_stand_once() -> None:
+    """A file is found at the first guess: another name in fixtures/, but for what each of several packages has of its own."""
+    names = [path.stem for path in (ROOT / "fixtures").rglob("*.py") if not path.name.startswith("__")]
+    assert {name for name in names if names.count(name) > 1} == TWICE
 
 
 def test_functions_are_short() -> None:

@@ -16,7 +16,7 @@ from fixtures.catalogue.features import FEATURES, IMPACTS
 from fixtures.catalogue.profiles import LINKS, PROFILES
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import judged, musts, nearest
-from fixtures.report import allure_files, gate, model, schema
+from fixtures.report import allure_files, gate, report_model, schema
 from fixtures.report import report as reporting
 from fixtures.report import verdicts as aggregate
 from fixtures.report.cases import Case, Figure, Outcome, Phase
@@ -263,7 +263,7 @@ def test_the_schema_is_one_and_knows_every_name() -> None:
         older = json.loads(schema.SCHEMA_PATH.with_name(f"conformance-report-{version}.schema.json").read_text())
         assert older["properties"]["schema_version"]["const"] == version
     assert found["$defs"]["link"]["enum"] == list(LINKS)
-    assert found["properties"]["schema_version"]["const"] == model.SCHEMA_VERSION
+    assert found["properties"]["schema_version"]["const"] == report_model.SCHEMA_VERSION
 
 
 def test_the_files_are_written_and_nothing_else(tmp_path: Path) -> None:

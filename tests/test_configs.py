@@ -21,7 +21,7 @@ from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Baseline, EngineServer, PodRef, Release, Server, StackRecord
-from fixtures.plugin import locks, subject, teardown
+from fixtures.plugin import locks, stack_end, stack_fixture
 from fixtures.plugin.judgement import STATE_KEY, Judgement
 from fixtures.provide.process.commands import commands_of, router_command
 from fixtures.provide.process.host_copies import has_tiers_below
@@ -179,10 +179,11 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[J
         "-p no:hypothesispytest\n"
     )
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    monkeypatch.setattr(subject, "record_of", lambda run, name, *, compared: record_of(run, name))
+    monkeypatch.setattr(stack_fixture, "record_of", lambda run, name, *, compared: record_of(run, name))
     monkeypatch.setattr(open_sessions, "ClusterSession", Pods)
     for module, name in (
-        *((subject, "_say_slow"), (subject, "end"), (subject, "diagnose"), (teardown, "end"), (teardown, "diagnose")),
+        *((stack_fixture, "_say_slow"), (stack_fixture, "end"), (stack_fixture, "diagnose")),
+        *((stack_end, "end"), (stack_end, "diagnose")),
         *((ReleaseProvider, "check"), (ProcessProvider, "check")),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fixtures.core.places import ROOT
 from fixtures.core.redaction.known import register_environment, register_secret, register_secrets
 from fixtures.core.redaction.names import MASK, is_secret_name
-from fixtures.core.redaction.patterns import FORMS
 from fixtures.core.redaction.redact import mask, redact, redact_tree
+from fixtures.core.redaction.secret_patterns import FORMS
 from tests.secrets import LIKE_SOMETHING_ELSE, OTHER_NAMES, PLACES, PLANTED, READABLE, SECRET_NAMES
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def test_the_password_of_curl_is_known_by_its_place_in_a_command_line(monkeypatc
 
 @pytest.mark.parametrize("index", range(len(FORMS)))
 def test_no_rule_is_idle(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.core.redaction.patterns.FORMS", FORMS[:index] + FORMS[index + 1 :])
+    monkeypatch.setattr("fixtures.core.redaction.secret_patterns.FORMS", FORMS[:index] + FORMS[index + 1 :])
     assert [kind for kind, (secret, text) in PLANTED.items() if secret in redact(text)]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.evidence.dashboards import Panel, exposed, in_report, panels
-from fixtures.provide import dashboards as command
+from fixtures.provide import dashboards_command as command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.evidence.pods.blocked import blocked_owner, blocked_pod
 from fixtures.evidence.pods.objects import by_object, event_time, seconds_of, state_of, uid_of
-from fixtures.provide.release import waiting
+from fixtures.provide.release import readiness
 from fixtures.provide.release.snapshot import ReleaseSnapshot
 from tests.pod_examples import AT, BEGAN, FATES, event, pending, unschedulable
 
@@ -308,7 +308,7 @@ def test_sets_that_may_make_no_pod_are_told_by_their_events(kind: str) -> None:
 
 def test_a_set_that_may_make_no_pod_is_a_row() -> None:
     one = {"kind": "StatefulSet", "metadata": {"name": "o", "uid": "1"}, "spec": {"replicas": 1}}
-    row = waiting.rows(ReleaseSnapshot([one], [], [], [], {"1": [event("FailedCreate", QUOTA)]}), AT + 5)[0]
+    row = readiness.rows(ReleaseSnapshot([one], [], [], [], {"1": [event("FailedCreate", QUOTA)]}), AT + 5)[0]
     assert row[:3] == ("o", "no pod", "FailedCreate")
     assert "exceeded quota" in row[3]
 
@@ -330,8 +330,8 @@ def test_the_state_of_a_pod_in_words() -> None:
 
 
 def test_rows_show_why() -> None:
-    row = waiting.rows(seen("pull"), later("pull"))[0]
+    row = readiness.rows(seen("pull"), later("pull"))[0]
     assert row[1:3] == ("Pending", "ImagePullBackOff")
     assert "ImagePullBackOff" in row[3]
-    no_pod = waiting.rows(seen("runtime"), later("runtime"))
+    no_pod = readiness.rows(seen("runtime"), later("runtime"))
     assert any("RuntimeClass" in row[3] for row in no_pod)

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
-from fixtures.provide.kube import connection, context
+from fixtures.provide.kube import cluster_context, connection
 from fixtures.provide.kube.api import PATIENCE_S, ApiError, Kube, UnreachableError
-from fixtures.provide.kube.context import ClusterContext, resolve_context
+from fixtures.provide.kube.cluster_context import ClusterContext, resolve_context
 from fixtures.provide.target import Target
 from tests import kube_cluster
 from tests.fakes.api_server import FakeCluster
@@ -105,7 +105,7 @@ def test_a_cluster_that_never_answered_is_told_within_seconds(
 def test_in_a_pod_its_own_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("t")
-    monkeypatch.setattr(context, "SERVICE_ACCOUNT", token)
+    monkeypatch.setattr(cluster_context, "SERVICE_ACCOUNT", token)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert resolve_context(None).in_cluster

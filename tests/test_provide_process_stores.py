@@ -14,10 +14,10 @@ from fixtures.core.record import StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.evidence.adapters import adapters_of
 from fixtures.instruments.store import PASSWORD, StoreClient
-from fixtures.provide.process import lower_tiers
+from fixtures.provide.process import local_stores
 from fixtures.provide.process.commands import commands_of, stores_of
 from fixtures.provide.process.launch import check_stores
-from fixtures.provide.process.lower_tiers import Stores, local_adapters, local_tiers, program_of
+from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers, program_of
 from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among
@@ -95,7 +95,7 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
         "--dir",
         "/data",
     )
-    argv, password = lower_tiers._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
+    argv, password = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
     assert password == "swordfish-9"
     assert "swordfish-9" not in " ".join(argv)
     assert argv[:4] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--save", "")
@@ -103,7 +103,7 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
     assert argv[argv.index("--port") + 1] == "7"
     assert (tmp_path / "store.conf").stat().st_mode & 0o077 == 0
     assert redact("it is swordfish-9") == "it is [redacted]"
-    plain, none = lower_tiers._local(
+    plain, none = local_stores._local(
         StoreCommand("s", ("redis-server",), (), None, 1), "/bin/redis-server", 7, tmp_path
     )
     assert (plain[1], none) == ("--bind", None)

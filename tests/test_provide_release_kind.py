@@ -15,7 +15,7 @@ import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import StackRecord
-from fixtures.plugin.target import target_of
+from fixtures.plugin.target_options import target_of
 from fixtures.provide.release import kind
 from fixtures.provide.target import Target
 from tests import release_project

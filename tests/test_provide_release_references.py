@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.provide.kube.api import Kube
-from fixtures.provide.kube.context import ClusterContext
+from fixtures.provide.kube.cluster_context import ClusterContext
 from fixtures.provide.release.references import why_unserved
 from tests.fakes.api_server import FakeCluster
 

@@ -12,7 +12,7 @@ from tests.values_refused import MODEL, refusal, values
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fixtures.provide.values.schema import Values
+    from fixtures.provide.values.sections import Values
 
     Load = Callable[..., Values]
 

@@ -14,7 +14,7 @@ from fixtures.provide.values.go import go_int, go_text
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values
 from fixtures.provide.values.render import render_engine
-from fixtures.provide.values.schema import Values
+from fixtures.provide.values.sections import Values
 from fixtures.provide.values.yaml import digest, read_yaml
 from tests import values_files
 from tests.values_files import MODEL, write

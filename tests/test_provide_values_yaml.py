@@ -24,7 +24,7 @@ from fixtures.provide.values.yaml import digest, load_all, read_yaml
 from tests.fuzzing import INPUTS
 
 if TYPE_CHECKING:
-    from fixtures.provide.values.schema import Values
+    from fixtures.provide.values.sections import Values
 
 GOOD = (Path(__file__).parents[1] / "configs" / "embedded" / "values.yaml").read_text(encoding="utf-8")
 

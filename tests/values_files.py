@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fixtures.provide.values.engine_command import EngineCommand
-    from fixtures.provide.values.schema import Values
+    from fixtures.provide.values.sections import Values
 
     Load = Callable[..., Values]
     Render = Callable[..., EngineCommand]

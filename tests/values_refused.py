@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fixtures.provide.values.schema import Values
+    from fixtures.provide.values.sections import Values
 
     Load = Callable[..., Values]
 

@@ -13,9 +13,9 @@ import yaml
 
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import EngineServer, StackRecord
-from fixtures.provide.process import router, router_environment
-from fixtures.provide.process.router import POLICY_OF, router_argv, substitutions
+from fixtures.provide.process import router_environment, routers
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
+from fixtures.provide.process.routers import POLICY_OF, router_argv, substitutions
 from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.ignored import ignored
@@ -112,7 +112,7 @@ def test_what_stands_for_a_kv_aware_router_is_declared() -> None:
 def test_engines_turn_prompts_into_tokens_for_a_router_that_goes_by_them(
     policy: str, env: RouterEnv, vllm: str, words: tuple[str, ...]
 ) -> None:
-    assert router.Routers(RouterCommand(policy, None, 1), env).words_of_engines(vllm) == words
+    assert routers.Routers(RouterCommand(policy, None, 1), env).words_of_engines(vllm) == words
 
 
 def test_requests_are_sent_again_as_often_as_production_stack_would() -> None:
@@ -139,11 +139,11 @@ def test_the_command_of_production_stacks_own_router() -> None:
 
 
 def test_a_local_router_of_production_stack_is_not_kv_aware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router, "router_environment", lambda python, *, report: PYPI if python is None else OWN)
+    monkeypatch.setattr(routers, "router_environment", lambda python, *, report: PYPI if python is None else OWN)
     config = load_config("router-kv", CONFIG.parents[1])
-    assert router.Routers.of(config, None, print) is not None
+    assert routers.Routers.of(config, None, print) is not None
     with pytest.raises(ConfigurationError, match=r"no engine of local processes reports .*--stack chart"):
-        router.Routers.of(config, OWN.python, print)
+        routers.Routers.of(config, OWN.python, print)
 
 
 @pytest.mark.parametrize("program", ["vllm-router", "production-stack"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.core.errors import NotJudged
-from fixtures.provide.release.facts import resident_of
+from fixtures.provide.release.pod_facts import resident_of
 
 pytest.importorskip("kubernetes")
 

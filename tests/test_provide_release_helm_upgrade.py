@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
-from fixtures.provide.release.upgrade import MARK, with_change
+from fixtures.provide.release.helm_upgrade import MARK, with_change
 from tests import release_site
 from tests.release_site import Site, changed
 
