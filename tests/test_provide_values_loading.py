@@ -127,7 +127,9 @@ def test_a_misplaced_key_is_named_with_its_place(load: Load, model: Any, sentenc
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist; give the path"):
         load_values(tmp_path / "none.yaml")
-    with pytest.raises(ConfigurationError, match=r"cannot be read \(it is not a file\); give a readable YAML file in UTF-8\.$"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot be read \(it is not a file\); give a readable YAML file in UTF-8\.$"
+    ):
         load_values(tmp_path)
 
 
