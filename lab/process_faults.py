@@ -118,16 +118,18 @@ def hang_up(bench: Bench, clients: int = 40) -> str:
 
 
 def kill_store(bench: Bench) -> None:
-    """End the first store below the cache server.
+    """End the first store below the cache server, and note it as one that others run: what a stack runs itself has to run.
 
     Raises:
         LabError: it still runs.
     """
-    reference = bench.record.stores[0].process
-    assert reference is not None
-    for one in process_tree(reference):
+    store = bench.record.stores[0]
+    assert store.process is not None
+    for one in process_tree(store.process):
         one.kill()
-    _gone(reference, "the store")
+    _gone(store.process, "the store")
+    store.process = None
+    bench.record.save(bench.registry)
 
 
 @contextlib.contextmanager

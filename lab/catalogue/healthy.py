@@ -9,7 +9,6 @@ from lab.catalogue.model import KNOWN_DEFECTS, SENTINELS, Healthy, Hook, Process
 from lab.catalogue.settings import (
     ADAPTERS,
     BOTH,
-    BROKEN_BY_THE_ROUTER,
     CAPACITY,
     DISK,
     DISK_IN_PROCESS,
@@ -17,6 +16,7 @@ from lab.catalogue.settings import (
     EVERYTHING_BELOW,
     FAILED_LOADS_COMPUTED,
     IN_PROCESS_BELOW,
+    KILLED_ONLY,
     LOOKED_AT,
     NATIVE_TIER,
     NO_PREFIX_CACHE,
@@ -123,7 +123,7 @@ HEALTHY: tuple[Healthy, ...] = (
         "two-engines-behind-a-router",
         "two engines behind a router, and one cache server for both",
         ROUTED,
-        without=BROKEN_BY_THE_ROUTER,
+        without=KILLED_ONLY,
     ),
     Healthy(
         "log-level-debug",
