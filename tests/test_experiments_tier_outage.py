@@ -84,7 +84,7 @@ def test_what_is_late_ends_the_questions(fake: Any) -> None:
     away = fake.folder.with_name("below.away")
     fake.fails = lambda: NoAnswer("no answer within 30 s", overdue=True) if away.exists() else None
     found = outage(fake, "gone")
-    assert found.late
+    assert found.asked == found.lost == len(found.late) > 0
     assert set(found.late) == {"no answer within 30 s"}
     assert found.recovered_s is None
     assert not found.compared
