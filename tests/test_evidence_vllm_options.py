@@ -144,3 +144,16 @@ def test_a_switch_of_a_config_file() -> None:
     assert (found.switch("enable-prefix-caching"), found.switch("enable-lora")) == (False, True)
     found = parse_options(("--config", "/c.yaml"), lambda _: "enable_prefix_caching: false\n")
     assert found.switch("enable-prefix-caching") is None, "vLLM does not find it"
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (("--a.b", "--c=d", "--e"), ["e", "a"]),
+        (("--a.b=1", "--c=d", "--e"), ["c", "e", "a"]),
+        (("--a", "-1", "-b", "-", "--"), ["a", "-1", "-b"]),
+    ],
+    ids=["value-of-a-dotted-key", "with-equals", "short"],
+)
+def test_the_value_of_a_dotted_key_is_no_option_of_its_own(words: tuple[str, ...], keys: list[str]) -> None:
+    assert [key for key, _ in parse_options(("vllm", "serve", "m", *words)).pairs] == keys
