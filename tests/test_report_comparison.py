@@ -214,8 +214,8 @@ def test_each_verdict_is_worse_than_the_one_before_it(before: str, after: str) -
 
 
 def test_figures_of_one_name_are_told_apart_by_their_number() -> None:
-    first, other, second = {"name": "b", "value": 1}, {"name": "a", "value": 2}, {"name": "b", "value": 3}
-    assert numbered([first, other, second]) == {("b", 0): first, ("a", 0): other, ("b", 1): second}
+    first, second, other = {"name": "b", "value": 1}, {"name": "b", "value": 2}, {"name": "a", "value": 3}
+    assert numbered([first, second, other]) == {("b", 0): first, ("b", 1): second, ("a", 0): other}
 
 
 @pytest.mark.parametrize(
