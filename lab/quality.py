@@ -170,7 +170,8 @@ def _mutants(kept: Sequence[mutants.Mutant]) -> list[str]:
         "run can show, or that have no right value, are not drawn, by rules on the text: annotations, imports for types and "
         "what only a start by `__main__` runs; `is` for `==` beside a literal, of which Python has one object; the seconds of "
         "a module's own pauses and deadlines (thresholds stand elsewhere); the length of an excerpt in a message. Every "
-        "survivor is read: what a test should notice gets one, and for the rest the last column says why none does.",
+        "survivor is read: what a test should notice gets one, and for the rest the last column says why none does. "
+        "So *noticed now* is of changes that were read; for those that nobody has read *noticed at first* is the estimate.",
         "",
         *table(("package", "noticed at first", "noticed now", "explained below"), rows),
         "",

@@ -111,6 +111,14 @@ def test_only_a_whole_reload_may_be_compared(prompts: Prompts, sources: TokenSou
     assert stack.kept == [((prompt,), sources)] * 2, "whatever came, ACC-02 is told where it has to be there"
 
 
+def test_a_long_reload_is_whole_by_its_number(prompts: Prompts) -> None:
+    """Numbers above 256 are objects of their own, each time they are counted."""
+    prompt = prompts.unique(chunks=40)
+    control(FakeStack(lambda *_: exchange({"a": -1.0}))).check_reloaded(
+        exchange({"a": -1.0}, TokenSources(1, 0, int("640"))), prompt
+    )
+
+
 def test_sources_that_do_not_add_up_are_for_their_own_requirement(prompts: Prompts) -> None:
     stack, prompt = FakeStack(lambda number, prompt: exchange({"a": -0.1})), prompts.unique(chunks=4)
     control(stack).check_total(TokenSources(65, 0, 0), prompt)
