@@ -264,6 +264,12 @@ lmcache:cache_controller_full_sync_workers_completed{role="controller"} 1.0
     assert Registry.read(Samples.parse("vllm:num_requests_running 0\n")) == Registry(None, None)
 
 
+def test_a_number_that_no_float_holds_is_rejected() -> None:
+    """Found by the fuzzer, in its seventh hundred thousand: the value is no plain one, because of the brace in the label."""
+    line = f'vllm:prefix_cache_queries_total{{model_name="mis}}tralai"}} {"9" * 400}'
+    assert Samples.parse(f"{line}\nvllm:num_requests_running 0\n").rejected == (line,)
+
+
 @pytest.mark.parametrize(
     ("workers", "syncing", "synced", "in_step"),
     [
