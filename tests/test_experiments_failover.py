@@ -112,6 +112,29 @@ def test_a_router_that_notices_loses_little() -> None:
     assert "router-0 uses a again" in found.timeline
 
 
+def test_a_request_that_had_begun_before_the_end_is_no_time_below_zero() -> None:
+    """It was asked before the engine failed and lost afterwards; the router never sent the engine another one."""
+    last_words = threading.Event()
+
+    def cut_off(_: Any) -> Response:
+        assert last_words.wait(5)
+        time.sleep(0.05)
+        return Response(503, {}, "no engine", total_s=0.1)
+
+    class Loses(FakeStack):
+        @contextlib.contextmanager
+        def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
+            self.failed = True
+            while not self.hits:
+                time.sleep(0.001)
+            with super().fails(stack, part) as found:
+                last_words.set()
+                yield found
+
+    found = run(Loses(cut_off, notices_after=1))
+    assert (found.lost, found.noticed_s) == (1, 0.0)
+
+
 def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
     found = run(FakeStack(whole))
     assert (found.lost, found.noticed_s) == (0, 0.0)
