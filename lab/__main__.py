@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = _wanted(options, entries, parser)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # SIGTERM by default ends Python without any tear-down
     runner = Runner(subject, fresh=options.fresh)
-    if options.healthy or options.record_samples:
+    if options.healthy is not None or options.record_samples:
         return measuring.measure(runner, options)
     begin = time.monotonic()
     results = []

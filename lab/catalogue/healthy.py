@@ -62,7 +62,8 @@ HEALTHY: tuple[Healthy, ...] = (
         "as-published",
         "the embedded configuration as it is, GPU prefix cache on",
         None,
-        without=("THR-01", "THR-02", "THR-03", "RES"),  # by "under-load" and "under-disruption"
+        # THR and RES by "under-load" and "under-disruption", COR-06 by "failed-loads-computed"
+        without=("THR-01", "THR-02", "THR-03", "RES", "COR-06"),
     ),
     Healthy("under-load", "the same under conversations", None, tests=("THR",)),
     Healthy("under-disruption", "the same with clients that disconnect", None, tests=("RES",), without=KNOWN_DEFECTS),
