@@ -191,7 +191,7 @@ def key_of(place: Place, new: str) -> tuple[str, str, str]:
 
 
 def survivors(kept: Iterable[Mutant]) -> Iterator[tuple[Place, str]]:
-    """The changes that survived, and that nobody has explained, as far as their lines are still there."""
+    """The changes that survived, and that are not explained, as far as their lines are still there."""
     last = {one.key: one for one in kept}.values()
     wanted = {one.key for one in last if one.outcome == "survived" and not one.why}
     for place in places(ROOT / module for module in sorted({module for module, _, _ in wanted})):

@@ -171,7 +171,7 @@ def _mutants(kept: Sequence[mutants.Mutant]) -> list[str]:
         "what only a start by `__main__` runs; `is` for `==` beside a literal, of which Python has one object; the seconds of "
         "a module's own pauses and deadlines (thresholds stand elsewhere); the length of an excerpt in a message. Every "
         "survivor is read: what a test should notice gets one, and for the rest the last column says why none does. "
-        "So *noticed now* is of changes that were read; for those that nobody has read *noticed at first* is the estimate.",
+        "So *noticed now* is of changes that were read; for those that were not read *noticed at first* is the estimate.",
         "",
         *table(("package", "noticed at first", "noticed now", "explained below"), rows),
         "",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 4
 
 UNNOTICED = (
-    "the tier keeps no checksum, so whatever changes a byte in it changes answers without a word: let nothing else write to "
+    "the tier keeps no checksum, so whatever changes a byte in it changes answers without an error: let nothing else write to "
     'it, and encrypt it (LMCache 0.5.6: "serde": {"type": "aesgcm", ...} of --l2-adapter), which refuses altered bytes'
 )
 

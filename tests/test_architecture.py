@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import subprocess
 from pathlib import Path
 
 import grimp
@@ -19,6 +20,10 @@ PICTURE = re.compile(r"(<!-- begin: (.+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL
 FOLDERS = ("fixtures", "lab", "suite", "tests")
 MODULES = {str(path.relative_to(ROOT)): path for name in FOLDERS for path in (ROOT / name).rglob("*.py")}
 
+AT_THE_ROOT = {
+    *(".dockerignore", ".gitignore", ".pre-commit-config.yaml", "conftest.py", "pyproject.toml", "tox.ini"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
+}
 MOST_LINES = 350
 DATA = {
     "fixtures/catalogue/requirements.py",
@@ -111,6 +116,13 @@ def test_names_of_files_stand_once() -> None:
     """A file is found at the first guess: another name in fixtures/, but for what each of several packages has of its own."""
     names = [path.stem for path in (ROOT / "fixtures").rglob("*.py") if not path.name.startswith("__")]
     assert {name for name in names if names.count(name) > 1} == TWICE
+
+
+def test_no_run_leaves_a_file_at_the_root() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("no checkout of git")
+    assert {name for name in tracked.stdout.splitlines() if "/" not in name} == AT_THE_ROOT
 
 
 def test_functions_are_short() -> None:

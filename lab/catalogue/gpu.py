@@ -9,7 +9,7 @@ GPU_FAULTS: tuple[Fault, ...] = (
     Fault(
         "connector-overridden",
         "configuration",
-        "--kv-offloading-size beside the chart's connector: vLLM puts its own in its place, without a word",
+        "--kv-offloading-size beside the chart's connector: vLLM puts its own in its place, without a message",
         "V 0.32 config/vllm.py (source)",
         Values({}, extra_args=("--kv-offloading-size", "1"), where="command", shows="--kv-offloading-size 1"),
         ids("CFG-01"),

@@ -92,7 +92,7 @@ async def read_below(original: Any, self: Any, keys: Any, objects: Any, task_id:
 @wrapper
 def write_to_store(original: Any, self: Any, keys: Any, objects: Any) -> Any:
     if params("below-lost-names"):
-        fired(f"wrote {len(keys)} chunks below under names that nobody asks for")
+        fired(f"wrote {len(keys)} chunks below under names that no request asks for")
         MEMORY["writing"] = threading.get_ident()
     try:
         return original(self, keys, objects)
