@@ -136,11 +136,12 @@ def test_the_router_adds_little_latency(stack: Stack, text_requests: TextRequest
     """Through the router, the first token of a GPU hit arrives at most a little later than from the engine itself."""
     cost = router_cost(stack, text_requests)
     figures.interval("TTFT that the router adds", cost.median.ms, "ms", better="lower")
-    figures("TTFT that the router adds, 95 of 100", cost.most_s, "s")
+    figures("TTFT that the router adds, 95 of 100 pairs", cost.most_ms, "ms", better="lower")
     cost.check_decided()
     assert not cost.large, (
-        f"expected the router to add at most {limits.ROUTER_MEDIAN_S} s to the TTFT in the median and {limits.ROUTER_MOST_S} s "
-        f"in 95 of 100 cases, got {cost.median.ms} ms, and {cost.late} of {len(cost.added_s)} beyond"
+        f"expected the router to add at most {limits.ROUTER_MEDIAN_S} s to the TTFT in the median, and more than "
+        f"{limits.ROUTER_MOST_S} s in at most {limits.ROUTER_LATE_SHARE:.0%} of the pairs, got {cost.median.ms} ms, and "
+        f"{cost.late} of {len(cost.added_s)} pairs beyond"
     )
 
 
