@@ -118,6 +118,20 @@ def test_names_of_files_stand_once() -> None:
     assert {name for name in names if names.count(name) > 1} == TWICE
 
 
+def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
+    """Everything else asks a provider, or looks up a word; it never compares with one of their names."""
+    kinds = {"process", "chart", "attach"}
+    asked = [
+        f"{name}:{node.lineno}"
+        for name, path in MODULES.items()
+        if name.startswith(("fixtures/", "suite/")) and not name.startswith("fixtures/provide/")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        and any(isinstance(one, ast.Constant) and one.value in kinds for one in ast.walk(node))
+    ]
+    assert not asked
+
+
 def test_no_run_leaves_a_file_at_the_root() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
