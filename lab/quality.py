@@ -269,12 +269,12 @@ def _times(reports: dict[str, dict[str, Any]]) -> list[str]:
     lines = [
         "## Where the time goes",
         "",
-        "Seconds that the tests of each profile and of each link took, by the reports of `evidence/`. The start-up, and the "
+        "Seconds that the tests of each profile and of each area took, by the reports of `evidence/`. The start-up, and the "
         "engine without its connector, count for the first test of a run; a test that several requirements share counts for "
         "each.",
         "",
     ]
-    for field in ("profile", "link"):
+    for field, said in (("profile", "profile"), ("link", "area")):
         spent = {name: by(field, report) for name, report in reports.items()}
         columns = list(
             dict.fromkeys(column for one in spent.values() for column, seconds in one.items() if seconds >= 0.5)
@@ -283,7 +283,7 @@ def _times(reports: dict[str, dict[str, Any]]) -> list[str]:
             (name, f"{reports[name]['run']['duration_s']:.0f}", *(_seconds(one.get(column)) for column in columns))
             for name, one in spent.items()
         ]
-        lines += [*table((f"report, by {field}", "whole run", *columns), rows), ""]
+        lines += [*table((f"report, by {said}", "whole run", *columns), rows), ""]
     phases = {name: report["run"].get("waits") or [] for name, report in reports.items()}
     if any(phases.values()):
         lines += [

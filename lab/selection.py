@@ -42,7 +42,7 @@ BAD = {"malformed-json", "negative-max-tokens", "prompt-too-long", "chat-negativ
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what ``KV_OFFLOAD_LAB_CASES`` (fast, slow, full) and ``KV_OFFLOAD_LAB_TESTS`` ask for.
 
-    The latter are requirement ids, the first parts of ids for all of a link, and ``chat``. ``KV_OFFLOAD_LAB_WITHOUT`` leaves
+    The latter are requirement ids, the first parts of ids for all of an area, and ``chat``. ``KV_OFFLOAD_LAB_WITHOUT`` leaves
     some out: the same, or one case of a requirement, such as ``RES-01:load``.
     """
     cases, wanted = os.environ.get(ENV_CASES, "full"), set(os.environ.get(ENV_TESTS, "").split())
@@ -55,16 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 key = (_function(item), name)
                 largest[key] = max(size, largest.get(key, 0))
 
-    def left_out(item: pytest.Item, judged: set[str], links: set[str]) -> bool:
+    def left_out(item: pytest.Item, judged: set[str], areas: set[str]) -> bool:
         words = {f"{id_}:{getattr(value, 'name', value)}" for id_ in judged for value in _params(item).values()}
-        return bool((judged | links | words) & without)
+        return bool((judged | areas | words) & without)
 
     def keep(item: pytest.Item) -> bool:
         judged = {name for marker in item.iter_markers("requirement") for name in marker.args}
-        links = {id_.partition("-")[0] for id_ in judged}
-        if left_out(item, judged, links):
+        areas = {id_.partition("-")[0] for id_ in judged}
+        if left_out(item, judged, areas):
             return False
-        if wanted and not (judged | links) & wanted:
+        if wanted and not (judged | areas) & wanted:
             return False
         if cases == "full":
             return True

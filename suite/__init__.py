@@ -1,4 +1,4 @@
-"""The conformance tests: one module per link of the chain that proves offload.
+"""The conformance tests: one module per area of the proof that offload works.
 
 Their modules import from here, because ``fixtures`` has another name where the suite is installed.
 """

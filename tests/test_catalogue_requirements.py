@@ -13,7 +13,7 @@ import pytest
 from fixtures.catalogue import limits
 from fixtures.catalogue.document import DOCUMENT, document
 from fixtures.catalogue.features import FEATURES, IMPACTS
-from fixtures.catalogue.profiles import LINKS, PROFILES
+from fixtures.catalogue.profiles import AREAS, PROFILES
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import judged, musts, nearest
 from fixtures.report import allure_files, gate, report_model, schema
@@ -51,7 +51,7 @@ def test_entries_are_complete() -> None:
     for id_, each in REQUIREMENTS.items():
         assert each.id == id_
         assert each.level in ("MUST", "SHOULD")
-        assert each.link in LINKS
+        assert each.area in AREAS
         assert each.profiles
         assert set(each.profiles) <= set(PROFILES)
         assert each.needs <= set(FEATURES)
@@ -262,7 +262,7 @@ def test_the_schema_is_one_and_knows_every_name() -> None:
     for version in schema.OLDER:
         older = json.loads(schema.SCHEMA_PATH.with_name(f"conformance-report-{version}.schema.json").read_text())
         assert older["properties"]["schema_version"]["const"] == version
-    assert found["$defs"]["link"]["enum"] == list(LINKS)
+    assert found["$defs"]["link"]["enum"] == list(AREAS)
     assert found["properties"]["schema_version"]["const"] == report_model.SCHEMA_VERSION
 
 

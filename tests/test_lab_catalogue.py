@@ -62,8 +62,8 @@ def test_a_fault_is_complete(fault: Fault) -> None:
     assert fault.source
     assert fault.expected or fault.not_judged
     named = fault.expected | fault.allowed | fault.not_judged | set(fault.tests)
-    links = {id_.partition("-")[0] for id_ in REQUIREMENTS}
-    assert named <= set(REQUIREMENTS) | links
+    areas = {id_.partition("-")[0] for id_ in REQUIREMENTS}
+    assert named <= set(REQUIREMENTS) | areas
     if fault.tests:
         run = {id_ for id_ in REQUIREMENTS if {id_, id_.partition("-")[0]} & set(fault.tests)}
         assert fault.expected | fault.not_judged <= run, "it can only turn what is run"

@@ -28,7 +28,7 @@ def test_what_does_not_apply_is_told_apart(run: Run, project: pytest.Pytester, w
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "link * conformant * not judged * not applicable",
+            "area * conformant * not judged * not applicable",
             "NOT APPLICABLE MEM-01: the engines compute on the CPU",
             "conformance: 2 conformant, 0 non-conformant, 0 advisory, 0 not judged, 1 not applicable; *",
             "*1 passed, 2 not applicable in*",

@@ -81,7 +81,7 @@ def test_every_outcome_becomes_its_verdict(run: Run, project: pytest.Pytester, w
     output = result.stdout.str()
     result.stdout.fnmatch_lines(
         [
-            "link * conformant * non-conformant * advisory * not judged",
+            "area * conformant * non-conformant * advisory * not judged",
             "accounted * 1 * 1 * - * 5",
             "ADVISORY *CFG-07 *: expected 20 GiB, got 10 GiB",
             "NON-CONFORMANT ACC-02 *: expected 1 chunk loaded, got 2",

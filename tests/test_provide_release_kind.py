@@ -17,6 +17,7 @@ from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import StackRecord
 from fixtures.plugin.target_options import target_of
 from fixtures.provide.release import kind
+from fixtures.provide.release_provider import ReleaseProvider
 from fixtures.provide.target import Target
 from tests import release_project
 from tests.release_project import ROOT, Project, killed
@@ -207,4 +208,4 @@ def test_a_kind_cluster_is_used_once_its_node_takes_pods(monkeypatch: pytest.Mon
 def test_options_of_pytest_kind_that_nobody_reads_are_refused(name: str, value: object, instead: str) -> None:
     config: Any = SimpleNamespace(option=SimpleNamespace(kv_cluster="kind", **{name: value}), getini=lambda _: None)
     with pytest.raises(ConfigurationError, match=rf"--{name.replace('_', '-')} is for pytest-kind.*{instead}"):
-        target_of(config, "chart")
+        target_of(config, ReleaseProvider)

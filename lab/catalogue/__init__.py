@@ -7,7 +7,7 @@ Every fault names the requirements that must turn (``expected``), those that may
 Sources: PS vllm-project/production-stack, LM LMCache/LMCache, V vllm-project/vllm, by issue or pull-request number;
 "source" where the code itself was read.
 
-One module for each link of the chain, as in ``suite/``: a fault is in that of the requirements that it turns first of all.
+One module for each area, as in ``suite/``: a fault is in that of the requirements that it turns first of all.
 """
 
 from __future__ import annotations

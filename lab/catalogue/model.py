@@ -170,4 +170,4 @@ def ids(text: str) -> frozenset[str]:
 
 SENTINELS = ids("CFG-01 ACT-04 ACC-02 COR-01 API-02")
 """The most sensitive requirements: they run under every fault, so that a check which fires on anything shows. Those that need
-the machine to themselves (LAT, MEM) run under faults of their own link, and in the healthy variants."""
+the machine to themselves (LAT, MEM) run under faults of their own area, and in the healthy variants."""
