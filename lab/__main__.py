@@ -17,11 +17,11 @@ from fixtures.core.errors import ConfigurationError
 from fixtures.core.files import cache_dir
 from lab import history, measuring, quality
 from lab.catalogue import FAULTS, GPU_FAULTS, GPU_HEALTHY, HEALTHY, SAMPLE
+from lab.detection_page import detection, how, summary
 from lab.grouping import part
 from lab.quality import TRIES
-from lab.report import detection, how, summary
 from lab.runner import Runner
-from lab.subject import ROOT, LabError, Subject
+from lab.seeding_subject import ROOT, LabError, Subject
 
 if TYPE_CHECKING:
     from pathlib import Path

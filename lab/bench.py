@@ -16,7 +16,7 @@ from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
-from fixtures.provide.process import launch, teardown
+from fixtures.provide.process import launch, process_teardown
 from fixtures.subject.stack import Stack
 from lab import hook_control
 from lab.changed_values import changed_config, check_values
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fixtures.core.progress import Progress
     from fixtures.provide.process.environment import EngineEnv
     from lab.catalogue.model import Values
-    from lab.subject import Subject
+    from lab.seeding_subject import Subject
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Bench:
             other.kill()
             other.wait()
         # The suite may have started a server again, in a process that only the saved record knows.
-        teardown.tear_down(StackRecord.load(self.record_path), self.registry)
+        process_teardown.tear_down(StackRecord.load(self.record_path), self.registry)
 
 
 def stand_up(

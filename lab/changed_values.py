@@ -13,7 +13,7 @@ import yaml
 from fixtures.core.tree import get_path
 from fixtures.evidence.adapters import with_adapters
 from fixtures.provide.values.config import Model, load_config
-from lab.subject import ROOT, LabError
+from lab.seeding_subject import ROOT, LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fixtures.core.record import StackRecord
     from fixtures.provide.values.config import Config
     from lab.catalogue.model import Values
-    from lab.subject import Subject
+    from lab.seeding_subject import Subject
 
 
 def changed_config(name: str, subject: Subject, values: Values | None, folder: Path) -> Config:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
-from fixtures.provide.process import install, probe
+from fixtures.provide.process import environment_install, probe
 
 if TYPE_CHECKING:
     from fixtures.core.progress import Progress
@@ -19,4 +19,4 @@ def engine_env(progress: Progress) -> EngineEnv:
     python, folder = os.environ.get(ENGINE_PYTHON_VARIABLE), os.environ.get(ENGINE_ENV_VARIABLE)
     if python:
         return probe.adopt(Path(python))
-    return install.ensure(Path(folder) if folder else None, report=progress.line)
+    return environment_install.ensure(Path(folder) if folder else None, report=progress.line)

@@ -1,4 +1,4 @@
-"""What every try of a fault or a healthy variant gave, kept as JSON lines; `lab.report` shows them.
+"""What every try of a fault or a healthy variant gave, kept as JSON lines; `lab.detection_page` shows them.
 
 ``python -m lab`` appends each try to a file of the user's cache, good or not. ``python -m lab --page`` (and a complete run)
 adds what is new there to ``docs/evidence/lab.jsonl``, which is committed, and writes ``docs/detection.md`` from it. A line
@@ -74,7 +74,7 @@ class Try:
 
 
 def circumstances(versions: Mapping[str, str]) -> dict[str, Any]:
-    """When a result was had, in which versions and on what: fields of `Try` and of `lab.healthy.HealthyRun`."""
+    """When a result was had, in which versions and on what: fields of `Try` and of `lab.healthy_runs.HealthyRun`."""
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "vllm": versions["vllm"],

@@ -14,7 +14,7 @@ from lab.grouping import comparable, needs_of
 from lab.other_load import OtherLoad
 from lab.result import Result, compare
 from lab.seeding import hooks_of_its_own, seeded
-from lab.subject import LabError
+from lab.seeding_subject import LabError
 from lab.suite_run import judge
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fixtures.core.errors import ConfigurationError, StackError
 from lab import quality
-from lab.healthy import repeat
-from lab.power import recording, simulate
-from lab.subject import LabError
+from lab.healthy_runs import repeat
+from lab.power import sample_recording, simulate
+from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,7 @@ def measure(runner: Runner, options: argparse.Namespace) -> int:
     """Record samples, or run the suite on a healthy stack; what there is afterwards is kept, whatever ends it."""
     try:
         if options.record_samples:
-            print(recording.record(runner).where)
+            print(sample_recording.record(runner).where)
             return 0
         runs = repeat(runner, options.healthy, minutes=options.minutes)
     except (LabError, ConfigurationError, StackError) as error:

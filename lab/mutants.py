@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from lab import json_lines
-from lab.subject import ROOT, LabError
+from lab.seeding_subject import ROOT, LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

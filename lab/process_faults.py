@@ -27,7 +27,7 @@ from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.subject.engine import authorization
 from fixtures.subject.stack import Stack
-from lab.subject import LabError
+from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ from lab.engine_env import engine_env
 from lab.grouping import compared, in_groups, in_queues, runs_alone
 from lab.lane import Lane
 from lab.result import Result
-from lab.subject import ROOT
+from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fixtures.core.record import Baseline
     from fixtures.provide.process.environment import EngineEnv
     from lab.result import Entry
-    from lab.subject import Subject
+    from lab.seeding_subject import Subject
 
 
 LANES = ("a", "b")

@@ -14,7 +14,7 @@ from lab.catalogue.model import Hook, Process, Proxy
 from lab.hook_control import acted, copy_hooks, switch_off, write_control
 from lab.proxy.faults import FAULTS as PROXY_FAULTS
 from lab.proxy.server import Proxy as FaultProxy
-from lab.subject import LabError
+from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from fixtures.core.waiting import poll
 from fixtures.plugin.locks import FINISHED
-from lab import forked, selection
+from lab import case_selection, forked
 from lab.catalogue.model import KEPT_S
-from lab.subject import ROOT, LabError
+from lab.seeding_subject import ROOT, LabError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -69,15 +69,15 @@ def judge(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     arguments = [
-        *("suite", "-p", "lab.selection", "-q", "-p", "no:cacheprovider", "--tb=short"),
+        *("suite", "-p", "lab.case_selection", "-q", "-p", "no:cacheprovider", "--tb=short"),
         *("-p", "no:hypothesispytest"),  # seconds to import, and no test of the suite uses it
         *(f"--report-dir={folder}", f"--run-dir={folder / 'runs'}", f"--timeout={TEST_DEADLINE_S}"),
         *(f"--deadline=kept={kept_s:g}", *options),
     ]
     chosen = {
-        selection.ENV_CASES: cases,
-        selection.ENV_TESTS: " ".join(tests),
-        selection.ENV_WITHOUT: " ".join(without),
+        case_selection.ENV_CASES: cases,
+        case_selection.ENV_TESTS: " ".join(tests),
+        case_selection.ENV_WITHOUT: " ".join(without),
     }
     variables = os.environ | chosen | (environment or {})
     if cases == "full" or tests:

@@ -23,7 +23,7 @@ from . import (
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
     from fixtures.experiments.no_engine import NoEngine
-    from fixtures.instruments.api import Api
+    from fixtures.instruments.openai_api import Api
     from fixtures.instruments.prompts import Prompts
     from fixtures.instruments.text_requests import TextRequests
     from fixtures.plugin.measured import Failed

@@ -9,7 +9,7 @@ import pytest
 from . import BAD_REQUESTS, REFUSED, bearer, requirement
 
 if TYPE_CHECKING:
-    from fixtures.instruments.api import Api
+    from fixtures.instruments.openai_api import Api
     from fixtures.instruments.text_requests import BadRequest, TextRequests
     from fixtures.subject.stack import Stack
 

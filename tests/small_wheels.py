@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.provide.process import install
+from fixtures.provide.process import environment_install
 from fixtures.provide.process.environment import EngineEnv, Pair
-from fixtures.provide.process.install import ensure
+from fixtures.provide.process.environment_install import ensure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def only_our_wheels(patch: pytest.MonkeyPatch, wheels: Path, locks: Path) -> Non
     patch.setenv("PIP_NO_INDEX", "1")
     patch.setenv("PIP_FIND_LINKS", str(wheels))
     patch.setenv("UV_CACHE_DIR", str(locks / "cache"))
-    patch.setattr(install, "LOCKS", locks)
+    patch.setattr(environment_install, "LOCKS", locks)
 
 
 @pytest.fixture

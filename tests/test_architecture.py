@@ -31,11 +31,8 @@ DATA = {
     "fixtures/plugin/option_table.py",
 }
 """Tables: they may be longer."""
-TWICE = {
-    *("addresses", "cards", "features", "logs", "lower_tiers"),  # what is known of it, and what is done with it
-    *("api", "install", "servers", "signals", "teardown"),  # each kind of stack, API and process has its own
-}
-"""Names of files of fixtures/ that stand in more than one package. None is added."""
+NAMED_AFTER_ANOTHER = ("tests/fakes/", "lab/catalogue/", "lab/hooks/seeded/")
+"""A fake, or a fault, is in a file with the name of what it fakes, or of what is wrong in it."""
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_IMPORTS = 10
 FRONTS = {"fixtures.testing", "lab.catalogue"}
@@ -113,9 +110,9 @@ def test_modules_are_short() -> None:
 
 
 def test_names_of_files_stand_once() -> None:
-    """A file is found at the first guess: another name in fixtures/, but for what each of several packages has of its own."""
-    names = [path.stem for path in (ROOT / "fixtures").rglob("*.py") if not path.name.startswith("__")]
-    assert {name for name in names if names.count(name) > 1} == TWICE
+    """A file is found at the first guess: each has a name of its own."""
+    names = [Path(name).stem for name in MODULES if not name.startswith(NAMED_AFTER_ANOTHER)]
+    assert {name for name in names if names.count(name) > 1} == {"__init__", "__main__"}
 
 
 def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:

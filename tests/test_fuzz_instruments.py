@@ -18,8 +18,8 @@ from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import ConfigurationError, NotJudged, SubjectFault
 from fixtures.evidence.sse import SseReader, check_stream
 from fixtures.instruments.answers import differences_of, violations_of, without_own_fields
-from fixtures.instruments.api import Answer, Api, _text_of
 from fixtures.instruments.client import Client, has_content
+from fixtures.instruments.openai_api import Answer, Api, _text_of
 from fixtures.instruments.response import Response
 from fixtures.subject.context import tokens_at_most
 from fixtures.subject.exchange import Exchange, first_difference, summary

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged
-from fixtures.instruments.api import Api
 from fixtures.instruments.client import Client
+from fixtures.instruments.openai_api import Api
 from fixtures.instruments.text_requests import WORDS, Request, TextRequests
 from tests.fakes.openai_server import ENDPOINTS, LONGEST, MODEL
 

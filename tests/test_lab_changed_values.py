@@ -15,7 +15,7 @@ from lab import process_faults
 from lab.catalogue.model import Values
 from lab.catalogue.settings import ENCRYPTED, server_with
 from lab.changed_values import changed_config, check_values
-from lab.subject import LabError, Subject
+from lab.seeding_subject import LabError, Subject
 
 
 def test_values_are_written_in_the_format_of_the_chart(tmp_path: Path) -> None:

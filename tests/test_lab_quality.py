@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.errors import NotJudged
-from lab import healthy, json_lines, mutants, quality
-from lab.healthy import HealthyRun
+from lab import healthy_runs, json_lines, mutants, quality
+from lab.healthy_runs import HealthyRun
 from lab.mutants import Mutant, Place
 from lab.power import picture, samples, simulate
 from lab.power.simulate import VERDICTS, Curve
@@ -58,21 +58,21 @@ def test_results_are_the_same_after_they_were_kept(tmp_path: Path) -> None:
 
 def test_the_machine_is_left_alone_and_kept_busy_in_turn() -> None:
     runs: list[HealthyRun] = []
-    for _ in range(2 * len(healthy.BESIDE)):
-        runs.append(dataclasses.replace(RUN, beside=healthy.next_beside(runs)))
-    assert [one.beside for one in runs] == [*healthy.BESIDE, *healthy.BESIDE]
+    for _ in range(2 * len(healthy_runs.BESIDE)):
+        runs.append(dataclasses.replace(RUN, beside=healthy_runs.next_beside(runs)))
+    assert [one.beside for one in runs] == [*healthy_runs.BESIDE, *healthy_runs.BESIDE]
 
 
 def test_a_run_beside_which_others_computed_is_not_quiet() -> None:
     assert RUN.quiet
     assert not dataclasses.replace(RUN, others=0.7).quiet
     assert not dataclasses.replace(RUN, beside="one core taken").quiet
-    assert healthy.told(dataclasses.replace(RUN, fired=("LAT-09",))).startswith("false alarms: LAT-09, 47 judged")
+    assert healthy_runs.told(dataclasses.replace(RUN, fired=("LAT-09",))).startswith("false alarms: LAT-09, 47 judged")
 
 
-@pytest.mark.parametrize("beside", list(healthy.BESIDE))
+@pytest.mark.parametrize("beside", list(healthy_runs.BESIDE))
 def test_what_the_lab_does_beside_a_run_is_over_with_it(beside: str) -> None:
-    with healthy.BESIDE[beside]():
+    with healthy_runs.BESIDE[beside]():
         pass
 
 
@@ -99,22 +99,22 @@ class FakeLane:
 def test_healthy_runs_go_on_where_the_last_call_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of another suite do not count; a stack that is not healthy any more is replaced."""
     path, lanes, asked = tmp_path / "healthy.jsonl", list[FakeLane](), list[str]()
-    monkeypatch.setattr(healthy, "Lane", lambda *_: lanes.append(FakeLane()) or lanes[-1])
-    monkeypatch.setattr(healthy, "BESIDE", dict.fromkeys(healthy.BESIDE, contextlib.nullcontext))
+    monkeypatch.setattr(healthy_runs, "Lane", lambda *_: lanes.append(FakeLane()) or lanes[-1])
+    monkeypatch.setattr(healthy_runs, "BESIDE", dict.fromkeys(healthy_runs.BESIDE, contextlib.nullcontext))
     found = Verdicts({"LAT-09": "why"}, frozenset({"LAT-01", "LAT-09"}), {"LAT-04": "noisy"}, {})
-    monkeypatch.setattr(healthy, "judge", lambda *_, cases, **__: asked.append(cases) or found)
+    monkeypatch.setattr(healthy_runs, "judge", lambda *_, cases, **__: asked.append(cases) or found)
     json_lines.keep(path, dataclasses.replace(RUN, suite="another"))
     json_lines.keep(path, RUN)
     runner: Any = FakeRunner(tmp_path)
-    runs = healthy.repeat(runner, 3, path)
-    assert [one.beside for one in runs] == list(healthy.BESIDE)[:3]
+    runs = healthy_runs.repeat(runner, 3, path)
+    assert [one.beside for one in runs] == list(healthy_runs.BESIDE)[:3]
     assert asked == ["slow", "slow"]
     assert (runs[-1].fired, runs[-1].judged, runs[-1].not_judged) == (("LAT-09",), 2, ("LAT-04",))
     assert json_lines.read(path, HealthyRun)[1:] == runs
     assert lanes[0].dropped == 2, "after the first run, and at the end"
-    assert healthy.repeat(runner, 3, path) == runs
+    assert healthy_runs.repeat(runner, 3, path) == runs
     assert len(asked) == 2
-    assert healthy.repeat(runner, 9, path, minutes=0.0) == runs
+    assert healthy_runs.repeat(runner, 9, path, minutes=0.0) == runs
 
 
 # --- mutants ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from lab.grouping import in_groups, in_queues, runs_alone
 from lab.lane import Lane
 from lab.result import Result
 from lab.runner import sources_digest
-from lab.subject import LabError, Subject
+from lab.seeding_subject import LabError, Subject
 from tests.lab_tries import IDS, VERSIONS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from lab import seeding
 from lab.bench import Bench
 from lab.catalogue.model import Hook, Process, Proxy
 from lab.hook_control import copy_hooks
-from lab.subject import LabError
+from lab.seeding_subject import LabError
 from tests.fakes import engine_server
 from tests.fakes.engine_server import record
 

@@ -12,7 +12,7 @@ import pytest
 from fixtures.core.progress import Progress
 from fixtures.core.waiting import poll
 from fixtures.plugin.locks import machine
-from fixtures.provide.process import teardown
+from fixtures.provide.process import process_teardown
 from tests import process_project
 from tests.process_project import WITHIN_S, Project
 
@@ -96,7 +96,7 @@ def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     [record] = project.records()
     assert len(project.running()) == 3
     assert record.owner is not None
-    assert teardown.tear_down(record, project.path / "cache" / "stacks").left_running == ()
+    assert process_teardown.tear_down(record, project.path / "cache" / "stacks").left_running == ()
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import pytest
 from fixtures.plugin import session
 from fixtures.plugin.run import RUN_KEY
 from fixtures.provide import process_provider
-from fixtures.provide.process import teardown
+from fixtures.provide.process import process_teardown
 from fixtures.provide.provider import TearDown
 from tests import fakes, process_project
 from tests.process_project import PASSES, Project
@@ -145,7 +145,7 @@ def test_a_stack_that_does_not_come_up_is_an_error_of_the_run(project: Project, 
 def test_a_tear_down_that_fails_does_not_cost_the_report(
     project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = teardown.tear_down
+    real = process_teardown.tear_down
 
     def fails(record: StackRecord, registry: Path) -> TearDown:
         real(record, registry)

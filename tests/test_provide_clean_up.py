@@ -24,7 +24,7 @@ from fixtures.core.progress import Progress
 from fixtures.core.record import StackRecord
 from fixtures.core.waiting import poll
 from fixtures.provide.orphans import remove_orphans, remove_release
-from fixtures.provide.process import teardown
+from fixtures.provide.process import process_teardown
 from tests import process_project as of_processes
 from tests import release_project as of_a_release
 from tests.apart import Started
@@ -155,7 +155,7 @@ def test_an_attached_run_that_is_ended(point: str, name: str, process_project: A
         assert swept(registry, release=False) == ""
         assert {one.pid for one in project.running()} == running
     finally:
-        teardown.tear_down(StackRecord.load(record), registry)
+        process_teardown.tear_down(StackRecord.load(record), registry)
     note({"run": "attach", "point": point, "signal": name, "exit": code, "left": [], "by": "nothing was made"})
 
 

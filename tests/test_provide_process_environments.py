@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.core.errors import StackError
-from fixtures.provide.process.install import ensure
+from fixtures.provide.process.environment_install import ensure
 from tests import small_wheels
 from tests.small_wheels import PAIR
 

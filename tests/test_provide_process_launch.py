@@ -15,7 +15,7 @@ from fixtures.core.record import EngineServer, Server, StackRecord
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process.launch import stand_up
-from fixtures.provide.process.teardown import tear_down
+from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.serving import first_completion
 from fixtures.provide.values.config import load_config
 from fixtures.subject.stack import Stack

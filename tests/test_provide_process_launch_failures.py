@@ -16,9 +16,9 @@ from fixtures.core import deadlines, files
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.ports import free_port
-from fixtures.provide.process import launch, servers
+from fixtures.provide.process import launch, local_servers
+from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.process.ready import PortTakenError
-from fixtures.provide.process.teardown import tear_down
 from tests import fakes, process_place
 from tests.process_place import NOTHING, Place
 
@@ -134,7 +134,7 @@ def test_a_port_that_was_taken_meanwhile_is_changed_once(
 ) -> None:
     free = free_port
     given = iter([*(free() for _ in range(before)), taken])
-    monkeypatch.setattr(servers, "free_port", lambda: next(given, None) or free())
+    monkeypatch.setattr(local_servers, "free_port", lambda: next(given, None) or free())
     record = place.up()
     assert "address already in use" in place.said.getvalue()
     assert "trying once more with other ports" in place.said.getvalue()
@@ -147,7 +147,7 @@ def test_a_port_that_was_taken_meanwhile_is_changed_once(
 def test_a_port_that_stays_taken_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
     free = free_port
     given = iter([free(), free(), taken, free(), free(), taken])
-    monkeypatch.setattr(servers, "free_port", lambda: next(given))
+    monkeypatch.setattr(local_servers, "free_port", lambda: next(given))
     with pytest.raises(PortTakenError, match=r"fake-0 ended while .*address already in use .*fake-0\.log"):
         place.up()
     assert place.left() == NOTHING
@@ -159,7 +159,7 @@ def test_a_stranger_on_our_port_is_not_taken_for_ours(place: Place, monkeypatch:
     free = free_port
     port = int(first.engines[0].url.rsplit(":", 1)[1])
     given = iter([free(), free(), port])
-    monkeypatch.setattr(servers, "free_port", lambda: next(given, None) or free())
+    monkeypatch.setattr(local_servers, "free_port", lambda: next(given, None) or free())
     place.fake.behave(engine="slow")  # while it loads, the other engine answers on its port, with the same model
     second = place.up("second")
     assert second.engines[0].url != first.engines[0].url

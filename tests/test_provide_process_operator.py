@@ -21,7 +21,7 @@ from fixtures.experiments.disruption import all_killed, badly, detoured, frozen,
 from fixtures.instruments.client import Client
 from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process.operator import LocalOperator
-from fixtures.provide.process.teardown import tear_down
+from fixtures.provide.process.process_teardown import tear_down
 from fixtures.subject.stack import Stack
 from tests import process_place
 from tests.process_place import SHM, Place

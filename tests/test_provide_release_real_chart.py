@@ -22,7 +22,7 @@ from fixtures.provide.kube.helm import Helm
 from fixtures.provide.release.idle_keys import idle_keys
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.yaml import read_yaml
-from fixtures.subject.features import features_of
+from fixtures.subject.supported_features import features_of
 from tests.helm_binaries import helm as binary
 
 if TYPE_CHECKING:

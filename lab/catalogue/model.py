@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lab.selection import CHAT
+from lab.case_selection import CHAT
 
 if TYPE_CHECKING:
     from fixtures.provide.values.config import RecipeName

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lab import json_lines
-from lab.subject import ROOT
+from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

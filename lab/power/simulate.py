@@ -12,7 +12,7 @@ from fixtures.core.errors import NotJudged
 from lab import json_lines
 from lab.power import of_latency, of_load, of_memory, samples
 from lab.power.world import World, worlds
-from lab.subject import ROOT
+from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

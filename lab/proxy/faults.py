@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.proxy.answers import (
+from lab.proxy.answer_faults import (
     BadRequests,
     Buffered,
     CachedTokens,
@@ -22,8 +22,8 @@ from lab.proxy.answers import (
     Without,
 )
 from lab.proxy.forwarding import Delay, ForwardAs, LendKey, Metrics, Swap, WithoutHeader
-from lab.proxy.repeats import DropLastToken, EdgeCache, SlowRepeat
-from lab.proxy.routing import Astray, KeepsDead, ListModels, Models
+from lab.proxy.repeat_faults import DropLastToken, EdgeCache, SlowRepeat
+from lab.proxy.routing_faults import Astray, KeepsDead, ListModels, Models
 
 if TYPE_CHECKING:
     from lab.proxy.fault import Fault

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.instruments.api import Api
 from fixtures.instruments.client import Client
+from fixtures.instruments.openai_api import Api
 from fixtures.instruments.text_requests import Request, TextRequests
 
 if TYPE_CHECKING:

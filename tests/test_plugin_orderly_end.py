@@ -14,7 +14,7 @@ import weakref
 import pytest
 
 from fixtures.core.processes import ProcessRef
-from fixtures.plugin import signals
+from fixtures.plugin import orderly_end
 from tests import fakes, process_project
 from tests.process_project import PASSES, WITHIN_S, Project, until
 
@@ -121,15 +121,15 @@ def test_a_signal_at_an_instruction_without_a_line_ends_with_the_summary_too() -
     excinfo = pytest.ExceptionInfo.from_exception(KeyboardInterrupt("SIGTERM").with_traceback(whole))
     with pytest.raises(TypeError):
         excinfo.getrepr(funcargs=True)
-    signals.pytest_keyboard_interrupt(excinfo)
+    orderly_end.pytest_keyboard_interrupt(excinfo)
     assert "SIGTERM" in str(excinfo.getrepr(funcargs=True))
 
 
 @pytest.mark.parametrize("how", ["__del__", "finalize", "weak set"])
 def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
     """Python drops what is raised there: the run went on as if no signal had come."""
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    end = signals.OrderlyEnd()
+    before = {number: signal.getsignal(number) for number in orderly_end.SIGNALS}
+    end = orderly_end.OrderlyEnd()
     ends: list[float] = []
 
     def gone() -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from lab import history
 from lab.catalogue import FAULTS, HEALTHY
+from lab.detection_page import detection, how
 from lab.history import Try
 from lab.quality import TRIES
-from lab.report import detection, how
 from lab.result import Result, compare
 from lab.suite_run import Verdicts
 from tests.lab_tries import IDS, VERSIONS

@@ -17,7 +17,7 @@ import pytest
 from fixtures.core.processes import runs
 from fixtures.core.waiting import poll
 from fixtures.provide.process import scripts
-from fixtures.provide.process.scripts import signals
+from fixtures.provide.process.scripts import signal_container
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Container:
     """A process namespace."""
 
     def __init__(self) -> None:
-        command = [*NAMESPACE, sys.executable, "-c", FIRST, scripts.read("signals")]
+        command = [*NAMESPACE, sys.executable, "-c", FIRST, scripts.read("signal_container")]
         self.outer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.tree = poll(
             lambda: psutil.Process(self.outer.pid).children(recursive=True), lambda found: len(found) >= 2, 5.0
@@ -85,53 +85,53 @@ def test_every_process_is_ended_at_once(container: Container) -> None:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The signals that are sent, none of which arrives."""
     found: list[tuple[int, int]] = []
-    monkeypatch.setattr(signals, "hand_over", lambda *_: "Operation not permitted")
-    monkeypatch.setattr(signals, "send", lambda *signal: found.append(signal))
-    monkeypatch.setattr(signals, "ACTS_S", 0.05)
+    monkeypatch.setattr(signal_container, "hand_over", lambda *_: "Operation not permitted")
+    monkeypatch.setattr(signal_container, "send", lambda *signal: found.append(signal))
+    monkeypatch.setattr(signal_container, "ACTS_S", 0.05)
     return found
 
 
 def test_the_first_process_is_asked_to_end(sent: list[tuple[int, int]]) -> None:
-    signals.kill([1, 7, 8])
+    signal_container.kill([1, 7, 8])
     assert sent == [(1, signal.SIGTERM), (7, signal.SIGKILL), (8, signal.SIGKILL)]
 
 
 def test_nothing_is_stopped_where_the_first_process_serves(
     sent: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "listens", lambda _: True)
-    assert signals.stop([1, 7]) == {"running": [1], "why": "Operation not permitted"}
+    monkeypatch.setattr(signal_container, "listens", lambda _: True)
+    assert signal_container.stop([1, 7]) == {"running": [1], "why": "Operation not permitted"}
     assert sent == []
-    monkeypatch.setattr(signals, "listens", lambda _: False)  # a shell in front of the server
-    monkeypatch.setattr(signals, "runs", lambda _: False)
-    assert signals.stop([1, 7])["running"] == []
+    monkeypatch.setattr(signal_container, "listens", lambda _: False)  # a shell in front of the server
+    monkeypatch.setattr(signal_container, "runs", lambda _: False)
+    assert signal_container.stop([1, 7])["running"] == []
     assert sent == [(7, signal.SIGSTOP)]
 
 
 def test_what_goes_on_is_named_and_everything_goes_on_then(
     sent: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "runs", lambda pid: pid == 8)
-    assert signals.stop([7, 8])["running"] == [8]
+    monkeypatch.setattr(signal_container, "runs", lambda pid: pid == 8)
+    assert signal_container.stop([7, 8])["running"] == [8]
     assert sent == [(7, signal.SIGSTOP), (8, signal.SIGSTOP), (7, signal.SIGCONT), (8, signal.SIGCONT)]
 
 
 def test_who_listens_is_seen() -> None:
     own = os.getpid()
     with socket.create_server(("127.0.0.1", 0)):
-        assert signals.listens(own)
+        assert signal_container.listens(own)
     child = subprocess.Popen(["sleep", "60"])
     try:
-        assert not signals.listens(child.pid)
+        assert not signal_container.listens(child.pid)
     finally:
         child.kill()
         child.wait()
-    assert signals.listens(child.pid), "what cannot be seen may serve"
+    assert signal_container.listens(child.pid), "what cannot be seen may serve"
 
 
 def test_a_process_and_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert signals.runs(os.getpid())
-    assert not signals.runs(2**22 + 1)
-    assert os.getpid() not in signals.others()
-    monkeypatch.setattr(signals, "read", lambda path: {"/proc/self/cgroup": "own"}.get(path, "another"))
-    assert signals.others() == [], "what is in another cgroup belongs to another container"
+    assert signal_container.runs(os.getpid())
+    assert not signal_container.runs(2**22 + 1)
+    assert os.getpid() not in signal_container.others()
+    monkeypatch.setattr(signal_container, "read", lambda path: {"/proc/self/cgroup": "own"}.get(path, "another"))
+    assert signal_container.others() == [], "what is in another cgroup belongs to another container"

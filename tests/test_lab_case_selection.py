@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab import selection
+from lab import case_selection
 
 
 def items(*specs: tuple[str, str, dict[str, Any]]) -> list[Any]:
@@ -26,12 +26,12 @@ def items(*specs: tuple[str, str, dict[str, Any]]) -> list[Any]:
 
 
 def select(monkeypatch: pytest.MonkeyPatch, cases: str, tests: str, found: list[Any]) -> list[str]:
-    monkeypatch.setenv(selection.ENV_CASES, cases)
-    monkeypatch.setenv(selection.ENV_TESTS, tests)
+    monkeypatch.setenv(case_selection.ENV_CASES, cases)
+    monkeypatch.setenv(case_selection.ENV_TESTS, tests)
     dropped: list[Any] = []
     config = SimpleNamespace(hook=SimpleNamespace(pytest_deselected=lambda items: dropped.extend(items)))
     before = len(found)
-    selection.pytest_collection_modifyitems(config, found)  # type: ignore[arg-type]
+    case_selection.pytest_collection_modifyitems(config, found)  # type: ignore[arg-type]
     assert len(found) + len(dropped) == before
     return [item.nodeid for item in found]
 
@@ -66,12 +66,12 @@ def test_nothing_has_the_machine_alone_beside_another_stack(
     select(monkeypatch, cases, tests, found)
     # until then the stack plugin sorts by it
     assert [marker.name for marker in found[0].own_markers] == ["exclusive_host", "run_late"]
-    selection.pytest_collection_finish(SimpleNamespace(items=found))  # type: ignore[arg-type]
+    case_selection.pytest_collection_finish(SimpleNamespace(items=found))  # type: ignore[arg-type]
     assert [marker.name for marker in found[0].own_markers] == (["exclusive_host"] if alone else []) + ["run_late"]
 
 
 def test_one_case_of_a_requirement_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(selection.ENV_WITHOUT, "RES-01:load MEM-03")
+    monkeypatch.setenv(case_selection.ENV_WITHOUT, "RES-01:load MEM-03")
     found = items(("a", "RES-01", {"phase": "load"}), ("a", "RES-01", {"phase": "stream"}), ("b", "MEM-03", {}))
     assert select(monkeypatch, "full", "", found) == ["a[1]"]
 

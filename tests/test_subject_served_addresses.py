@@ -18,7 +18,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, PodRef, Server, StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.instruments import reach
-from fixtures.subject import addresses
+from fixtures.subject import served_addresses
 from fixtures.subject.stack import Stack
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def closed() -> int:
 
 
 def unserved(one: Stack) -> list[str]:
-    return addresses.look_at_addresses(one).unserved
+    return served_addresses.look_at_addresses(one).unserved
 
 
 def engine(env: dict[str, str] | None = None, **more: Any) -> EngineServer:
@@ -97,7 +97,7 @@ def test_a_healthy_configuration_raises_nothing(tmp_path: Path, port: int) -> No
         )
     ]
     found = stack(tmp_path, served_by("127.0.0.1", port), cache_servers=[cache_server(*words)], routers=routers)
-    seen = addresses.look_at_addresses(found)
+    seen = served_addresses.look_at_addresses(found)
     assert (seen.unserved, seen.unknown) == ([], [])
     assert seen.looked_at == [
         f"engine-0: lmcache.mp.host names 127.0.0.1:{port}",
@@ -255,7 +255,7 @@ def test_a_variable_of_the_pod_is_filled_in_there(tmp_path: Path, port: int) -> 
 def test_a_folder_without_a_volume_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"LMCACHE_LOCAL_DISK": str(tmp_path), "LMCACHE_MAX_LOCAL_DISK_SIZE": "1"}
     for mounted, faults in ((True, 0), (None, 0), (False, 1)):
-        monkeypatch.setattr(addresses, "_look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
+        monkeypatch.setattr(served_addresses, "_look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
         found = unserved(in_pod(tmp_path, Pod(), env))
         assert len(found) == faults
     assert f"names {tmp_path}, which is in the container's own layer, because no volume is mounted there" in found[0]

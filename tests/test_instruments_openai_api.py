@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
-from fixtures.instruments.api import Answer, Api
 from fixtures.instruments.client import Client
+from fixtures.instruments.openai_api import Answer, Api
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import Request, TextRequests
 from fixtures.instruments.tokenizer import count_tokens

@@ -11,7 +11,7 @@ from tests.fakes import openai_server
 from tests.fakes.openai_server import DELTAS, ENDPOINTS, MODEL, PIECES, Server, request
 
 if TYPE_CHECKING:
-    from fixtures.instruments.api import Api
+    from fixtures.instruments.openai_api import Api
 
 api, server, shared, shared_api = (
     openai_server.api,

@@ -16,8 +16,8 @@ from fixtures.core.errors import NotApplicable, NotJudged
 from fixtures.core.units import MIB
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.metrics import CacheCounters
-from fixtures.experiments import latency, lower_tiers
-from fixtures.experiments.lower_tiers import (
+from fixtures.experiments import latency, lower_tier_loads
+from fixtures.experiments.lower_tier_loads import (
     Below,
     measure_below,
     measure_lengths_below,
@@ -186,7 +186,7 @@ def evicted(stack: FakeStack) -> Any:
 def test_what_was_evicted_is_loaded_from_below_and_counted_there(holds: int) -> None:
     stack = FakeStack(holds=holds)
     found = evicted(stack)
-    assert len(found) == lower_tiers.READ
+    assert len(found) == lower_tier_loads.READ
     for one in found:
         assert one.again.sources.loaded == one.prompt.whole_chunk_tokens
         assert one.counts == dict.fromkeys(("lookups", "loads", "log"), one.prompt.whole_chunk_tokens)
@@ -218,7 +218,7 @@ def test_a_tier_below_has_to_be_large_enough_for_what_is_sent(
 
 def test_a_tier_that_holds_nothing_gives_nothing_back() -> None:
     found = evicted(FakeStack(writes=False))
-    assert [one.again.sources.loaded for one in found] == [0] * lower_tiers.READ
+    assert [one.again.sources.loaded for one in found] == [0] * lower_tier_loads.READ
     for one in found:
         one.check_evicted()
 
@@ -237,7 +237,7 @@ def test_what_the_cpu_tier_may_hold_still_proves_nothing() -> None:
         evicted(FakeStack(policy="NOOP"))
     (one, *_) = evicted(FakeStack())
     with pytest.raises(NotJudged, match="still held a part"):
-        lower_tiers.Evicted(one.prompt, one.expected, one.again, {"lookups": CHUNK, "log": CHUNK}).check_evicted()
+        lower_tier_loads.Evicted(one.prompt, one.expected, one.again, {"lookups": CHUNK, "log": CHUNK}).check_evicted()
 
 
 def test_the_way_below_is_cleared_or_flooded() -> None:
@@ -251,7 +251,7 @@ def test_the_way_below_is_cleared_or_flooded() -> None:
     assert stack.complete(prompt).sources.from_below == 4 * CHUNK
     stack.clears, sent = False, stack.sent
     below.clear_above()
-    assert stack.sent - sent == lower_tiers.SHARE + 1, "one more than it holds"
+    assert stack.sent - sent == lower_tier_loads.SHARE + 1, "one more than it holds"
     assert stack.complete(prompt).sources.from_below == 4 * CHUNK
 
 
@@ -263,8 +263,8 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> None:
         yield found
         stack.restarted(part.name)
 
-    monkeypatch.setattr(lower_tiers, "killed", killed)
-    monkeypatch.setattr(lower_tiers, "first_reload", lambda stack, _: 3.0 if stack.serves else None)
+    monkeypatch.setattr(lower_tier_loads, "killed", killed)
+    monkeypatch.setattr(lower_tier_loads, "first_reload", lambda stack, _: 3.0 if stack.serves else None)
     monkeypatch.setattr(limits, "DEGRADED_S", 0.01)
 
 
@@ -273,8 +273,8 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_written_below_survives_a_restart(engine_too: bool) -> None:
     stack = FakeStack()
     found = restart(stack, source(), control(stack), engine_too=engine_too)  # type: ignore[arg-type]
-    assert [one.sources.loaded for _, one in found.kept] == [lower_tiers.CHUNKS * CHUNK] * lower_tiers.KEPT
-    assert len(found.interrupted) == lower_tiers.KEPT
+    assert [one.sources.loaded for _, one in found.kept] == [lower_tier_loads.CHUNKS * CHUNK] * lower_tier_loads.KEPT
+    assert len(found.interrupted) == lower_tier_loads.KEPT
     found.check_from_below()
     assert [name for name in stack.did if name not in {"pages", "forgot"}] == ["kv", *(["e"] if engine_too else [])], (
         "the server first"
@@ -286,7 +286,7 @@ def test_what_was_written_below_survives_a_restart(engine_too: bool) -> None:
 def test_what_a_restart_loses_is_seen_and_what_serves_nothing_is_not_judged() -> None:
     stack = FakeStack(keeps=False, notices=False)
     found = restart(stack, source(), control(stack), engine_too=False)  # type: ignore[arg-type]
-    assert [one.sources.loaded for _, one in found.kept] == [0] * lower_tiers.KEPT
+    assert [one.sources.loaded for _, one in found.kept] == [0] * lower_tier_loads.KEPT
     found.check_from_below()
     stack = FakeStack(counted_above=True)
     with pytest.raises(NotJudged, match="did not come from below"):

@@ -18,7 +18,7 @@ from lab.grouping import COMPARED
 from lab.history import circumstances
 from lab.lane import Lane, attach
 from lab.other_load import BUSY_CORES, OtherLoad
-from lab.subject import ROOT, LabError
+from lab.seeding_subject import ROOT, LabError
 from lab.suite_run import judge
 
 if TYPE_CHECKING:

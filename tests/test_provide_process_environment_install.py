@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from fixtures.core.errors import ConfigurationError, StackError
-from fixtures.provide.process import install
+from fixtures.provide.process import environment_install
 from fixtures.provide.process.completeness import incompleteness
 from fixtures.provide.process.environment import CPU_PAIR, EngineEnv, Pair
-from fixtures.provide.process.install import ensure
+from fixtures.provide.process.environment_install import ensure
 from fixtures.provide.process.pip_settings import for_uv
 from tests import small_wheels
 from tests.small_wheels import HERE, PAIR, engine_wheels, site, torch_wheel, wheel
@@ -114,10 +114,10 @@ def test_an_environment_of_other_versions_or_moved_is_not_taken(made: Any, tmp_p
 SCRIPT = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from fixtures.provide.process import environments, install
+from fixtures.provide.process import environment_install, environments
 from tests.small_wheels import PAIR
-install.LOCKS = pathlib.Path(sys.argv[2])
-print(install.ensure(None, report=print, pair=PAIR))
+environment_install.LOCKS = pathlib.Path(sys.argv[2])
+print(environment_install.ensure(None, report=print, pair=PAIR))
 """
 
 
@@ -180,7 +180,7 @@ proxy = http://not.meant:1
 
 
 def test_the_lock_names_every_version_of_the_pair_and_a_hash_for_each_package() -> None:
-    entries = (install.LOCKS / f"{CPU_PAIR.name}.lock").read_text().split("\n\n")[-1]
+    entries = (environment_install.LOCKS / f"{CPU_PAIR.name}.lock").read_text().split("\n\n")[-1]
     packages = re.findall(r"^([\w.-]+)==([^ ]+)(?: ;[^\\]*)? \\\n    --hash=sha256:\w{64}", entries, re.MULTILINE)
     assert len(packages) == len(re.findall(r"^[\w.-]+==", entries, re.MULTILINE)) > 150
     assert (
@@ -283,12 +283,12 @@ def test_an_interrupted_install_leaves_no_marker_and_no_uv(
         monkeypatch.delenv("PIP_FIND_LINKS")
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
         command = [sys.executable, "-c", SCRIPT, str(REPOSITORY), str(locks)]
-        install = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        installing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         silent.settimeout(240)
         with silent.accept()[0]:
             assert processes_of(folder)
-            install.send_signal(number)
-            _, errors = install.communicate(timeout=120)
+            installing.send_signal(number)
+            _, errors = installing.communicate(timeout=120)
     assert "KeyboardInterrupt" in errors
     assert processes_of(folder) == []
     assert incompleteness(folder, PAIR) == "it is half made"
@@ -318,4 +318,4 @@ def processes_of(folder: Path) -> list[list[str]]:
 def test_the_reason_of_uv_is_read_whole_however_its_lines_are_broken(tmp_path: Path, said: str, reason: str) -> None:
     log = tmp_path / "log"
     log.write_text(said)
-    assert install.reason(log) == reason
+    assert environment_install.reason(log) == reason

@@ -1,4 +1,4 @@
-"""pytest plugin (``-p lab.selection``): which cases of the suite the lab runs for one fault.
+"""pytest plugin (``-p lab.case_selection``): which cases of the suite the lab runs for one fault.
 
 Without it a fault would take as long as the whole suite. Left out are the small sizes of tests that run in several (what a
 small prompt shows, a long one shows too), most of the bad requests, chat, and, unless asked for, the tests that measure time or

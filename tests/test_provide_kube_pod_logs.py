@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.core.waiting import poll
-from fixtures.provide.kube.logs import Logs
+from fixtures.provide.kube.pod_logs import Logs
 from tests import kube_cluster
 from tests.kube_cluster import put
 

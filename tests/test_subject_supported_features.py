@@ -13,8 +13,8 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, PodRef, Release, SecretRef, Server, StackRecord
 from fixtures.provide.process.recipes import RECIPES
 from fixtures.report.page import identity
-from fixtures.subject.features import features_of, tier_outlives
 from fixtures.subject.identity import describe
+from fixtures.subject.supported_features import features_of, tier_outlives
 
 
 def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fixtures.provide.process import teardown
+from fixtures.provide.process import process_teardown
 from fixtures.subject.stack import Stack
 from lab import bench as benches
 from lab import json_lines
@@ -13,7 +13,7 @@ from lab.grouping import COMPARED
 from lab.other_load import BUSY_CORES, OtherLoad
 from lab.power.recorded_latency import measured
 from lab.power.samples import KEPT, Samples
-from lab.subject import LabError
+from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def record(runner: Runner, path: Path = KEPT, *, throughput: bool = True) -> Sam
         bench.record.baseline = baseline
         found = measured(Stack(bench.record), baseline)
     finally:
-        teardown.tear_down(bench.record, runner.cache / "stacks")
+        process_teardown.tear_down(bench.record, runner.cache / "stacks")
     cores, versions = len(os.sched_getaffinity(0)), runner.versions
     taken = others.cores()
     busy = "busy" if taken > BUSY_CORES else "quiet"
