@@ -152,7 +152,7 @@ def test_every_turn_of_a_conversation_loads_the_earlier_ones(stack: Stack, text_
     for turn in take_turns(stack, text_requests, turns=5):
         assert turn.least <= turn.sources.loaded <= turn.most, (
             f"turn {turn.number}: expected {turn.least} of {turn.tokens} tokens loaded, the whole chunks that it shares with "
-            f"turn {turn.number - 1}, got {turn.sources}"
+            f"the previous turn, got {turn.sources}"
         )
         assert turn.sources.total == turn.tokens, (
             f"turn {turn.number}: expected the sources to add up to {turn.tokens} tokens (/tokenize), got {turn.sources}"
@@ -189,23 +189,17 @@ def test_the_counters_that_operators_watch_move(stack: Stack, prompts: Prompts) 
     """A store and a load change the cache metrics in the right direction, under the expected names."""
     prompt = prompts.unique(chunks=4)
     cold = stack.complete(prompt)
-    stored = stack.accounting.cache_delta(
-        cold, until=lambda delta: (delta.stored_tokens or 0) >= prompt.whole_chunk_tokens
-    )
+    stored = stack.accounting.cache_delta(cold, until=lambda delta: delta.has_stored(prompt.whole_chunk_tokens))
     stack.clear_prefix_cache()
     again = stack.complete(prompt)
-    found = stack.accounting.cache_delta(
-        again, until=lambda delta: (delta.hit_tokens or 0) >= prompt.whole_chunk_tokens
-    )
+    found = stack.accounting.cache_delta(again, until=lambda delta: delta.has_hit(prompt.whole_chunk_tokens))
     missing = stack.cache.missing_metrics("cache")
     assert not missing, f"expected the cache metrics that operators monitor, missing: {', '.join(missing)}"
-    assert not stored.counts_stores or (stored.stored_tokens or 0) > 0, (
+    assert not stored.counts_stores or stored.has_stored(1), (
         f"expected the stored counter to rise on a cold prompt, got {stored}"
     )
-    assert (found.hit_tokens or 0) > 0, f"expected the hit counter to rise on a repeat, got {found}"
-    assert (found.lookup_tokens or 0) >= (found.hit_tokens or 0), (
-        f"expected at least as many lookup tokens as hit tokens, got {found}"
-    )
+    assert found.has_hit(1), f"expected the hit counter to rise on a repeat, got {found}"
+    assert found.has_looked_up_its_hits, f"expected at least as many lookup tokens as hit tokens, got {found}"
 
 
 @requirement("ACC-09")

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.exclusive_host
 
-AT_ONCE = 16
-"""Prompts per cycle: each is stored, evicted from the GPU, and loaded again."""
+STORED = 16
+"""Prompts of a cycle of MEM-04: each is stored, evicted from the GPU, and loaded again."""
 LOADS = 4
 """Of each prompt of a cycle, so that what loads leave behind outgrows what the allocator of a process had free: 40 MiB and more
 of a cache server (measured), in which a leak is not seen."""
+
+SENT_TWICE = 8
+"""Prompts of a cycle of MEM-07."""
 
 
 @requirement("MEM-01")
@@ -76,7 +79,7 @@ def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: Figures) ->
     """After load and after aborted requests, no request is running or waiting, and no KV block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
     stack.complete_concurrently(asked, at_once=12)
-    abandoned = abort_requests(stack, asked[:6] + [prompts.unique(chunks=8) for _ in range(6)], at_least=1)
+    abandoned = abort_requests(stack, [*asked[:6], *(prompts.unique(chunks=8) for _ in range(6))], at_least=1)
     figures("requests abandoned", abandoned, "")
     assert_idle(stack.traffic.wait_until_idle(), "after load and aborts")
     longest = prompts.of_length(prompts.max_tokens)
@@ -95,7 +98,7 @@ def test_host_memory_stays_within_the_buffer(
     figures("tokens sent to fill the tier", filled, "tokens")
     growth = Growth(limits.HOST_GROWTH)
     while growth.wants_more:
-        cycle = [prompts.unique(chunks=2) for _ in range(AT_ONCE)]
+        cycle = [prompts.unique(chunks=2) for _ in range(STORED)]
         stack.complete_concurrently(cycle, at_once=4)
         for _ in range(LOADS):
             stack.clear_prefix_cache()
@@ -111,7 +114,7 @@ def test_host_memory_stays_within_the_buffer(
         )
     growth.check_decided()
     assert growth.per_cycle.high <= limits.HOST_GROWTH, (
-        f"expected no growth once the buffer is full, got {growth}, with {AT_ONCE} stores and {LOADS * AT_ONCE} loads per cycle"
+        f"expected no growth once the buffer is full, got {growth}, with {STORED} stores per cycle and {LOADS} loads of each"
     )
 
 
@@ -120,7 +123,7 @@ def test_nothing_else_grows_with_the_requests(stack: Stack, prompts: Prompts, fi
     """Over 200 requests that store and load, the number of files, sockets, threads, processes and segments does not grow."""
     growths = {kind: Growth(limits.RESOURCE_GROWTH) for kind in stack.resource_counts()}
     while any(growth.wants_more for growth in growths.values()):
-        cycle = [prompts.unique(chunks=1) for _ in range(AT_ONCE // 2)]
+        cycle = [prompts.unique(chunks=1) for _ in range(SENT_TWICE)]
         stack.complete_concurrently(cycle, at_once=4)
         stack.clear_prefix_cache()
         stack.complete_concurrently(cycle, at_once=4)
@@ -130,7 +133,7 @@ def test_nothing_else_grows_with_the_requests(stack: Stack, prompts: Prompts, fi
         figures.interval(f"growth of {kind}", growth.per_cycle, "1/cycle", better="lower")
     for kind, growth in growths.items():
         assert growth.per_cycle.low <= limits.RESOURCE_GROWTH, (
-            f"expected no growth of {kind} with the requests, got {growth}, with {AT_ONCE} requests per cycle"
+            f"expected no growth of {kind} with the requests, got {growth}, with {SENT_TWICE} prompts per cycle, sent twice"
         )
     for growth in growths.values():
         growth.check_decided()

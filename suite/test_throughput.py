@@ -28,7 +28,7 @@ def test_more_conversations_fit_on_the_same_card(
     figures("conversations", closed.load.users, "")
     figures("working set", found.working_set_tokens, "tokens")
     figures("KV pool", stack.pool_tokens, "tokens")
-    figures("arrival rate, open loop", opened.load.per_second or 0, "1/s")
+    figures("arrival rate, open loop", opened.arrival_rate, "1/s")
     figures("requests per second, without offload", found.requests_per_s_without, "1/s")
     figures("requests per second, with offload", closed.load.requests_per_s, "1/s", better="higher")
     figures.interval("TTFT under load, with / without", found.ttft, "", better="lower")

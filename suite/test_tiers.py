@@ -13,6 +13,7 @@ from . import (
     TierState,
     check_room,
     limits,
+    loaded_tokens,
     look_at_addresses,
     measure_below,
     measure_lengths_below,
@@ -46,7 +47,7 @@ def test_what_the_cpu_tier_evicted_comes_from_below(
 ) -> None:
     """After four times the size of the CPU tier was sent, the oldest prompts are loaded from below, and counted there."""
     found = reload_evicted(stack, prompts, control)
-    figures("tokens loaded from below", sum(one.again.sources.loaded for one in found), "tokens", n=len(found))
+    figures("tokens loaded from below", loaded_tokens(found), "tokens", n=len(found))
     for one in found:
         whole = one.prompt.whole_chunk_tokens
         assert one.again.sources.loaded == whole, (
@@ -139,7 +140,7 @@ def test_a_tier_stays_within_its_size(stack: Stack, prompts: Prompts, figures: F
     assert found.share <= limits.TIER_SIZE, (
         f"expected at most {mib(found.size_bytes):.0f} MiB in the {found.tier}, its configured size, got "
         f"{mib(found.most_bytes):.0f} MiB after {mib(found.sent_bytes):.0f} MiB were sent"
-        + (" before and after a restart of its cache server" if restart else "")
+        f"{' before and after a restart of its cache server' if restart else ''}"
     )
     found.check_filled()
 

@@ -129,6 +129,26 @@ def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
     assert not asked
 
 
+def test_no_test_of_the_suite_calculates() -> None:
+    """What is judged is a property of what was measured: a test compares it with what the requirement says."""
+    calculating = {"abs", "divmod", "pow", "round", "sum"}
+    found = [
+        f"{name}:{node.lineno}: {ast.unparse(node)}"
+        for name, path in MODULES.items()
+        if name.startswith("suite/")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitOr))
+        or isinstance(node, ast.AugAssign)
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in calculating)
+        or (isinstance(node, ast.BoolOp) and any(is_number(one) for one in node.values))
+    ]
+    assert not found
+
+
+def is_number(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
+
+
 def test_no_run_leaves_a_file_at_the_root() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
