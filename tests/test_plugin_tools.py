@@ -186,6 +186,16 @@ def test_prompts_are_new_where_an_earlier_run_may_have_stored_them() -> None:
     assert sources[0].unique(1).ids != sources[1].unique(1).ids
 
 
+@pytest.mark.parametrize(("kind", "new"), [("process", False), ("chart", False), ("attach", True)])
+def test_a_deployment_of_others_may_have_met_every_prompt_of_the_seed(kind: Any, new: bool) -> None:
+    """By release or by URL nothing tells of an earlier run, nor of all tiers: the record of every run has a name of its own."""
+    one, other = Tier(holds=[]), Tier(holds=[])
+    for stack, id_ in ((one, "kv-vllm-1"), (other, "kv-vllm-2")):
+        stack.record.kind, stack.record.id = kind, id_
+    first, second = (plugin.source_of(request_of(), stack, "x").unique(1).ids for stack in (one, other))  # type: ignore[arg-type]
+    assert (first != second) == new
+
+
 def test_several_configurations_are_asked_the_same() -> None:
     prompts = []
     for name in ("disk", "embedded"):

@@ -117,6 +117,33 @@ def test_a_log_without_its_start_is_no_proof_of_nothing(tmp_path: Path, engine: 
     assert stack.logs.offload_announced(stack.engine), "a worker is registered"
 
 
+UNKNOWN_KEY = "[2026-11-25 04:25:21,672] LMCache WARNING: Unknown config key: max_cpu (config_base.py:1:b)\n"
+UP = "[2026-11-25 04:25:21,672] LMCache INFO: LMCache ZMQ cache server is running... (server.py:1:b)\n"
+
+
+def test_settings_are_not_judged_by_a_log_without_its_start(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    """LMCache complains of a setting when it starts: a log that was rotated since then holds no complaint, whatever was said."""
+    stack = with_cache(tmp_path, engine, cache)
+    own, server = tmp_path / "engine-0.log", tmp_path / "kv.log"
+    own.write_text(NOISE * 30)
+    server.write_text(STORED_64)
+    with pytest.raises(NotJudged, match=r"^the log of engine-0 does not contain the start-up"):
+        stack.logs.findings("config")
+    stack.record.cache_servers[0].argv = ("/opt/venv/bin/lmcache", "server")
+    with pytest.raises(NotJudged, match=r"^the log of engine-0, kv does not contain the start-up"):
+        stack.logs.findings("config")
+    assert stack.logs.findings("run") == [], "what fails while it runs is logged while it runs"
+    with own.open("a") as file:
+        file.write(UNKNOWN_KEY)
+    assert len(stack.logs.findings("config")) == 1, "a complaint is one wherever it stands"
+    own.write_text(START + NOISE)
+    server.write_text(UP + STORED_64)
+    stack = with_cache(tmp_path, engine, cache)
+    assert stack.logs.findings("config") == []
+
+
 def test_a_start_without_lmcache_is_proof(tmp_path: Path, engine: FakeServer) -> None:
     log = tmp_path / "engine-0.log"
     log.write_text(START + NOISE)
@@ -152,7 +179,7 @@ def test_a_log_that_says_nothing_is_no_proof_that_nothing_failed(
     (tmp_path / "kv.log").write_text(text or "")
     with pytest.raises(NotJudged, match=r"contains no line|does not contain the start-up"):
         stack.logs.offload_announced(stack.engine)
-    (tmp_path / "engine-0.log").write_text(NOISE)
+    (tmp_path / "engine-0.log").write_text(START)
     (tmp_path / "kv.log").write_text(STORED_64)
     assert stack.logs.findings(group) == []
 
