@@ -49,7 +49,7 @@ def pytest_terminal_summary(exitstatus: int, config: pytest.Config) -> None:
     """Write the run."""
     state = config.stash[STATE_KEY]
     subjects: Any = config.stash[SUBJECTS_KEY]
-    written = {
+    written: dict[str, Any] = {
         "fault": os.environ.get("KV_OFFLOAD_OUTCOMES_FAULT", ""),
         "exit_code": int(exitstatus),
         "versions": next((one["versions"] for one in subjects.values()), {}),

@@ -264,3 +264,9 @@ def test_no_message_of_the_suite_looks_like_a_secret() -> None:
         if " " in text.strip() and "core/redaction" not in where and redact(text) != text and text != "Bearer x"
     }
     assert garbled == {}
+
+
+def test_half_a_character_can_be_written_down() -> None:
+    """The escapes of JSON name halves of surrogate pairs, in names and answers alike."""
+    assert redact("expected a, got m\ud800x") == "expected a, got m\\ud800x"
+    assert redact_tree({"m\udcff": ["\U0001f600 \ud83d"]}) == {"m\\udcff": ["\U0001f600 \\ud83d"]}

@@ -137,6 +137,16 @@ def test_what_is_not_there_is_none(kube: Kube) -> None:
     kube.delete("Pod", "nobody", "default")
 
 
+def test_half_a_character_in_an_object_is_replaced(cluster: FakeCluster, kube: Kube) -> None:
+    """JSON can name half a surrogate pair; neither a record nor a report can hold it."""
+    cluster.put(
+        "api/v1/configmaps", "default", {"metadata": {"name": "c"}, "data": {"m": "a\ud83d", "whole": "\U0001f600"}}
+    )
+    found = kube.get("ConfigMap", "c", "default")
+    assert found is not None
+    assert found["data"] == {"m": "a\ufffd", "whole": "\U0001f600"}
+
+
 def test_a_refusal_is_told_as_it_was_said(cluster: FakeCluster, kube: Kube) -> None:
     cluster.forbidden.add(("list", "nodes"))
     with pytest.raises(ApiError, match="nodes is forbidden") as refusal:

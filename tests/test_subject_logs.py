@@ -124,7 +124,7 @@ UP = "[2026-11-25 04:25:21,672] LMCache INFO: LMCache ZMQ cache server is runnin
 def test_settings_are_not_judged_by_a_log_without_its_start(
     tmp_path: Path, engine: FakeServer, cache: FakeServer
 ) -> None:
-    """LMCache complains of a setting when it starts: a log that was rotated since then holds no complaint, whatever was said."""
+    """LMCache complains of a setting when it starts: one that was rotated since then holds no complaint."""
     stack = with_cache(tmp_path, engine, cache)
     own, server = tmp_path / "engine-0.log", tmp_path / "kv.log"
     own.write_text(NOISE * 30)
