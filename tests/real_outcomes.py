@@ -30,6 +30,8 @@ class Recorded:
     fault: str
     """Name of the lab's fault that was seeded; empty for a healthy run."""
     exit_code: int
+    gate: list[str]
+    """The profiles that it asked for."""
     versions: dict[str, str]
     arguments: list[str]
     cases: tuple[Case, ...]
@@ -52,6 +54,7 @@ def pytest_terminal_summary(exitstatus: int, config: pytest.Config) -> None:
     written: dict[str, Any] = {
         "fault": os.environ.get("KV_OFFLOAD_OUTCOMES_FAULT", ""),
         "exit_code": int(exitstatus),
+        "gate": list(state.gate or ()),
         "versions": next((one["versions"] for one in subjects.values()), {}),
         "arguments": [one for one in config.invocation_params.args if not one.startswith(("--report", "--run", "-p"))],
         "cases": [
