@@ -94,10 +94,7 @@ HEALTHY: tuple[Healthy, ...] = (
         "/metrics takes eight seconds, as on an engine with many series and a busy API server",
         Proxy("delay", {"seconds": 8.0, "path": "/metrics"}),
         tests=tuple(sorted(SENTINELS | {"ACC-07"})),
-        without=(
-            "COR-01:two",
-            "COR-01:block",
-        ),  # every request waits for two pages, and what they show one case of COR-01 does
+        without=("COR-01:two", "COR-01:block"),  # every request waits for two pages: one case of COR-01 has to do
     ),
     Healthy("busy-machine", "another program computes on one core", Process("cpu-load"), slow=True),
     Healthy("overloaded-machine", "thirty other programs compute", Process("cpu-load", count=30)),
