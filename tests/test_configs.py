@@ -33,6 +33,7 @@ from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate
 from fixtures.report import verdicts as aggregate
 from fixtures.report.cases import Case, Phase
+from tests.shipped import CONFIGS, GPU, ROOT, ROUTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("pytester",)
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs"
-GPU = ("cpu-offload", "gpu-small", "gpu-multi-process", "gpu-two-engines", "native-offload")
-ROUTED = ("two-engines", "router-session", "router-prefix", "router-kv")
 SEVERAL = (*ROUTED, "gpu-two-engines", "shared")
 IN_PROCESS, NATIVE = ("cpu-offload", "gpu-small"), ("native-cpu", "native-offload")
 """Configurations whose engines keep everything themselves, by LMCache and by vLLM's own connector."""

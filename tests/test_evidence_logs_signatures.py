@@ -53,6 +53,29 @@ def test_a_tier_that_fails_is_never_silent(level: str, message: str, id: str) ->
 
 
 @pytest.mark.parametrize(
+    ("level", "message", "id"),
+    [
+        ("ERROR", "Job 12 block I/O failed: [Errno 28] No space left on device", "native-files-failed"),
+        ("WARNING", "register_memory (OBJ) failed for job 3", "native-objects-failed"),
+        ("WARNING", "prep_xfer_dlist (OBJ) failed for job 3", "native-objects-failed"),
+        ("WARNING", "make_prepped_xfer failed for job 3", "native-objects-failed"),
+        ("WARNING", "agent.transfer failed for job 3", "native-objects-failed"),
+        ("WARNING", "transfer failed job=3 state=ERR", "native-transfer-failed"),
+        ("ERROR", "Failed to synchronize transfer end event; skipping 3 remaining transfers", "native-transfer-lost"),
+        (
+            "ERROR",
+            "Failing 2 request(s) due to KV load failure (failure_policy=fail, 512 tokens affected). Request IDs: {'a', 'b'}",
+            "requests-not-loaded",
+        ),
+    ],
+)
+def test_vllms_own_offloading_that_fails_is_never_silent(level: str, message: str, id: str) -> None:  # noqa: A002
+    """Literals of vLLM 0.32, at the level it logs them at."""
+    (finding,) = read_log(f"(EngineCore pid=1) {level} 08-21 21:08:22 [manager.py:274] {message}\n").findings
+    assert (finding.signature.id, finding.signature.group) == (id, "run")
+
+
+@pytest.mark.parametrize(
     "message",
     [
         "P2P lookup task 7 timed out; treating as a miss",

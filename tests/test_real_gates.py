@@ -15,7 +15,7 @@ import pytest
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate, verdicts, waivers
 from tests import real_outcomes
-from tests.test_configs import CONFIGS, GPU, ROUTED
+from tests.shipped import CONFIGS, GPU, ROUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
