@@ -83,7 +83,7 @@ EXAMPLES = {
     "native-files-failed": "Job 12 block I/O failed: [Errno 28] No space left on device",
     "native-objects-failed": "agent.transfer failed for job 3",
     "native-transfer-failed": "transfer failed job=3 state=ERR",
-    "requests-not-loaded": "Failing 1 request(s) due to KV load failure (failure_policy=fail, 512 tokens affected). Request IDs: {'a'}",
+    "requests-not-loaded": "Failing 1 request(s) due to KV load failure (failure_policy=fail, 512 tokens affected)",
     "offload-transfer": "Exception in ('CPU', 'GPU') transfer 235: AssertionError()",
     "mp-store-failed": "Something went wrong when processing the store request for request_id=a",
     "mp-retrieve-failed": "Something went wrong when processing the retrieve request for request_id=a, result=False",
