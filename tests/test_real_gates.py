@@ -28,6 +28,10 @@ WITHOUT_A_RUN = {
     **dict.fromkeys(
         GPU, "needs a GPU: docs/evidence has reports, none of a healthy run whose outcomes were kept by case"
     ),
+    **dict.fromkeys(
+        (*ROUTED, "disk", "disk-in-process", "embedded", "native-cpu", "remote", "remote-in-process", "shared"),
+        "its runs on a real engine are not kept by case yet",
+    ),
 }
 """Configurations of which no run is kept, and why."""
 WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {"disk": "disk", "remote": "remote"}
