@@ -19,7 +19,7 @@ from fixtures.instruments.prompts import Prompts
 from fixtures.provide.process import launch, process_teardown
 from fixtures.subject.stack import Stack
 from lab import hook_control
-from lab.changed_values import changed_config, check_values
+from lab.changed_values import changed_config, check_values, own_router
 
 if TYPE_CHECKING:
     import subprocess
@@ -129,6 +129,7 @@ def stand_up(
         progress=progress,
         device=subject.device,
         hooks=(hooks,),
+        router_python=own_router() if values is not None and values.own_router else None,
     )
     bench = Bench(folder, record, cache / "stacks")
     time.sleep(0.5)  # the last lines of the start

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fixtures.core.tree import get_path
 from fixtures.evidence.adapters import with_adapters
+from fixtures.plugin.option_table import ROUTER_PYTHON_VARIABLE
 from fixtures.provide.values.config import Model, load_config
 from lab.seeding_subject import ROOT, LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fixtures.core.record import StackRecord
     from fixtures.provide.values.config import Config
@@ -86,6 +88,15 @@ def check_values(record: StackRecord, values: Values) -> None:
     }[values.where]
     if (re.search(values.shows, text) is None) != values.absent:
         raise LabError(f"the {values.where} of the stack does not show the fault ({values.shows!r})")
+
+
+def own_router() -> Path:
+    """The interpreter with production-stack's router and, for its KV-aware policy, LMCache beside it."""
+    if not (python := os.environ.get(ROUTER_PYTHON_VARIABLE)):
+        raise LabError(
+            f"this needs production-stack's own router: set {ROUTER_PYTHON_VARIABLE} to an interpreter that has it"
+        )
+    return Path(python)
 
 
 def _cmdline(reference: Any) -> list[str]:

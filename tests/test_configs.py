@@ -23,7 +23,7 @@ from fixtures.core.record import Baseline, EngineServer, PodRef, Release, Server
 from fixtures.plugin import locks, stack_end, stack_fixture
 from fixtures.plugin.judgement import STATE_KEY, Judgement
 from fixtures.provide.process.commands import commands_of, router_command
-from fixtures.provide.process.host_copies import has_tiers_below
+from fixtures.provide.process.host_copies import stays_in_process
 from fixtures.provide.process_provider import ProcessProvider
 from fixtures.provide.release import open_sessions
 from fixtures.provide.release_provider import ReleaseProvider
@@ -95,7 +95,7 @@ def record_of(run: Run, name: str) -> StackRecord:
     """The record of a healthy stack, from what the configuration really renders."""
     config = load_config(name, CONFIGS).with_random_weights("tiny-mistral")  # no model is loaded
     command, explicit = commands_of(config)
-    of_server = explicit is not None or (run.context.device == "cpu" and not has_tiers_below(command))
+    of_server = explicit is not None or (run.context.device == "cpu" and not stays_in_process(command))
     owner = ProcessRef.of(os.getpid())
     pod = PodRef(namespace="kv", name="p", uid="u", container="vllm", port=8000)
     record = StackRecord(

@@ -146,6 +146,13 @@ def test_a_router_that_never_notices_is_told() -> None:
     assert found.lost > 5
 
 
+def test_a_page_in_place_of_an_answer_is_no_answer() -> None:
+    found = run(FakeStack(lambda _: Response(200, {}, "<html>We will be back</html>", total_s=0.1), notices_after=5))
+    assert 1 <= found.lost <= 8
+    assert found.noticed_s is not None
+    assert "expected a JSON body, got HTTP 200: '<html>" in found.timeline
+
+
 def test_requests_that_hang_are_late() -> None:
     def hangs(_: Any) -> Response:
         raise NoAnswer("POST /v1/completions: no answer within 1 s", overdue=True)

@@ -233,6 +233,13 @@ def test_a_policy_that_is_not_known_is_not_judged() -> None:
         Conversations(FakeStack(in_turn, ("--routing-logic", "magic")), source())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("key", ["a b", "x-user:", "x\ny", "sitz-ungsgröße"])
+def test_a_session_key_that_no_header_can_have_is_not_judged(key: str) -> None:
+    stack = FakeStack(in_turn, ("--routing-logic", "session", "--session-key", key))
+    with pytest.raises(NotJudged, match=r"no header can have that name .*routerSpec.sessionKey"):
+        Conversations(stack, source()).begin()  # type: ignore[arg-type]
+
+
 def test_the_models_of_live_engines_are_those_that_they_list() -> None:
     stack = FakeStack(in_turn)
     stack.engines[1].models = ("m", "other")

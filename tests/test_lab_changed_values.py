@@ -14,7 +14,7 @@ from fixtures.core.tree import get_path
 from lab import process_faults
 from lab.catalogue.model import Values
 from lab.catalogue.settings import ENCRYPTED, server_with
-from lab.changed_values import changed_config, check_values
+from lab.changed_values import changed_config, check_values, own_router
 from lab.seeding_subject import LabError, Subject
 
 
@@ -101,3 +101,11 @@ def test_a_stack_without_a_disk_tier_has_no_such_folder() -> None:
     bench = SimpleNamespace(record=SimpleNamespace(cache_servers=[]))
     with pytest.raises(LabError, match="no cache server"), process_faults.without_folder(bench):  # type: ignore[arg-type]
         pass
+
+
+def test_a_router_of_ones_own_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KV_OFFLOAD_ROUTER_PYTHON", raising=False)
+    with pytest.raises(LabError, match="set KV_OFFLOAD_ROUTER_PYTHON to an interpreter"):
+        own_router()
+    monkeypatch.setenv("KV_OFFLOAD_ROUTER_PYTHON", "/opt/router/bin/python")
+    assert own_router() == Path("/opt/router/bin/python")

@@ -9,6 +9,7 @@ from lab.catalogue.model import KNOWN_DEFECTS, SENTINELS, Healthy, Hook, Process
 from lab.catalogue.settings import (
     ADAPTERS,
     BOTH,
+    BY_KV,
     CAPACITY,
     DISK,
     DISK_IN_PROCESS,
@@ -26,6 +27,9 @@ from lab.catalogue.settings import (
     REMOTE,
     REMOTE_IN_PROCESS,
     ROUTED,
+    ROUTED_BY_KV,
+    ROUTED_BY_PREFIX,
+    ROUTING,
     SHARED,
     SHORT_DEADLINES,
     SIZED,
@@ -127,6 +131,8 @@ HEALTHY: tuple[Healthy, ...] = (
         ROUTED,
         without=KILLED_ONLY,
     ),
+    Healthy("router-by-prefix", "a router that goes by the beginning of the prompt", ROUTED_BY_PREFIX, tests=ROUTING),
+    Healthy("router-by-kv", "a KV-aware router that the engines tell what they hold", ROUTED_BY_KV, tests=BY_KV),
     Healthy(
         "log-level-debug",
         "log level DEBUG",

@@ -43,6 +43,8 @@ class Values:
     """Name of another configuration that is changed, in place of the embedded one."""
     router: dict[str, Any] = field(default_factory=dict)
     """Other values of ``routerSpec``."""
+    own_router: bool = False
+    """The router is production-stack's own, of the interpreter that ``KV_OFFLOAD_ROUTER_PYTHON`` names, not vllm-router."""
     server: tuple[str, ...] = ()
     """More words on the command line of ``lmcache server`` in ``extraObjects``."""
     adapter: dict[str, Any] = field(default_factory=dict)

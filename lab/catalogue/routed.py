@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from lab.catalogue.model import Fault, Hook, Proxy, ids
-from lab.catalogue.settings import BROKEN_BY_THE_ROUTER, KILLED_ONLY, ROUTED, ROUTED_TWICE, ROUTING
+from lab.catalogue.settings import (
+    BROKEN_BY_THE_ROUTER,
+    BY_KV,
+    KILLED_ONLY,
+    ROUTED,
+    ROUTED_BY_KV,
+    ROUTED_BY_PREFIX,
+    ROUTED_TWICE,
+    ROUTING,
+)
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -71,6 +82,35 @@ FAULTS: tuple[Fault, ...] = (
         Proxy("without-header", {"name": "x-user-id"}, values=ROUTED),
         ids("RTR-06"),
         tests=ROUTING,
+    ),
+    Fault(
+        "router-goes-by-the-header-alone",
+        "serving",
+        "a router that is to go by the beginning of the prompt sends requests without a session header to the engines in turn",
+        "PS#818 (affinity lost)",
+        Proxy("astray", values=ROUTED_BY_PREFIX),
+        ids("RTR-02"),
+        allowed=ids("RTR-06"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "registry-is-told-nothing",
+        "inactive",
+        "the engines behind a KV-aware router tell its registry nothing: their controller is switched off",
+        "PS PR#1062 (the index is silently empty)",
+        dataclasses.replace(ROUTED_BY_KV, changes={"lmcacheConfig.enableController": False}),
+        ids("RTR-02 RTR-06"),
+        tests=BY_KV,
+    ),
+    Fault(
+        "registry-names-another-engine",
+        "serving",
+        "the registry of a KV-aware router has what the first engine stored as held by the second one",
+        "PS PR#1061 (stale registration)",
+        Hook("told-of-another", {"engine": 0, "instance": "mistral-1"}, values=ROUTED_BY_KV),
+        ids("RTR-02"),
+        allowed=ids("RTR-06"),
+        tests=BY_KV,
     ),
     Fault(
         "router-is-slow",

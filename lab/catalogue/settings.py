@@ -100,6 +100,10 @@ ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
 """Two engines behind a router, and one cache server for both."""
 NATIVE_TIER = Values(configuration="native-cpu", where="command", shows="--kv-offloading-size 1")
 """vLLM's own connector, without LMCache."""
+ROUTED_BY_PREFIX = Values(configuration="router-prefix", where="record", shows="cache_aware")
+"""The same with a router that goes by the beginning of the prompt."""
+ROUTED_BY_KV = Values(configuration="router-kv", own_router=True, where="record", shows="lmcache-controller-port")
+"""Two engines that tell production-stack's own router what they hold; each has a tier of its own."""
 REFUSED_AS_TEXT = (
     *("malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt"),
     *("prompt-of-wrong-type", "max-tokens-of-wrong-type", "negative-max-tokens"),
@@ -127,6 +131,7 @@ def server_with(*words: str) -> Values:
 
 
 LOOKED_AT = ("TIR-06", "CFG-01", "CFG-03", "API-06")
+BY_KV = ("CFG-01", "TIR-06", "RTR-01", "RTR-02", "RTR-06")
 ROUTING = ("RTR-01", "RTR-02", "RTR-04", "RTR-06", "CFG-01", "CFG-06")
 ACTIVE = ids("ACT-02 ACT-03")
 LOADS = ids("ACC-02 ACC-05 ACC-06 ACC-07")

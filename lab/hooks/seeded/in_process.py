@@ -33,3 +33,12 @@ def put_in_store(original: Any, self: Any, keys: Any, memory_objs: Any, *args: A
         fired(f"left out {len(keys)} chunks that were to be written to the store")
         return None
     return original(self, keys, memory_objs, *args, **options)
+
+
+@wrapper
+def tell_controller(original: Any, self: Any, msg: Any, *args: Any, **options: Any) -> Any:
+    wanted = params("told-of-another")
+    if wanted and (hasattr(msg, "operations") or hasattr(msg, "keys")):
+        fired(f"told the controller that {wanted['instance']} holds what this engine stored")
+        msg.instance_id = wanted["instance"]
+    return original(self, msg, *args, **options)

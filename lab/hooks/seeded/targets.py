@@ -147,6 +147,10 @@ def _remote(module: Any) -> None:
     wrap(module.RemoteBackend, "batched_submit_put_task", in_process.put_in_store)
 
 
+def _controller(module: Any) -> None:
+    wrap(module.LMCacheWorker, "put_msg", in_process.tell_controller)
+
+
 def _shm_broadcast(module: Any) -> None:
     wrap(module.SpinCondition, "wait", engine_core.wait)
 
@@ -166,6 +170,7 @@ TARGETS = {
     "lmcache.v1.distributed.storage_controllers.prefetch_controller": _prefetch_controller,
     "lmcache.v1.distributed.storage_controllers.eviction_controller": _l2_eviction,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
+    "lmcache.v1.cache_controller.worker": _controller,
     "lmcache.v1.storage_backend.local_disk_backend": _local_disk,
     "lmcache.v1.storage_backend.remote_backend": _remote,
     "lmcache.integration.vllm.lmcache_mp_connector": _connector,
@@ -236,6 +241,7 @@ HOOKS = frozenset(
         "disk-never-full",
         "disk-slow",
         "store-drop",
+        "told-of-another",
         "other-model",
         "keep-blocks",
         "keep-aborted",
