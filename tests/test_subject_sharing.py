@@ -113,6 +113,11 @@ def test_in_process_the_seed_and_the_algorithm_count() -> None:
     )
     assert "PYTHONHASHSEED: (not set) on a, 0 on b" in unlike(engine("a", env=remote), engine("b", env=REMOTE))
     assert "every process draws a seed of its own" in unlike(engine("a", env=remote), engine("b", env=remote))
+    random = (
+        engine("a", env=remote | {"PYTHONHASHSEED": "random"}),
+        engine("b", env=remote | {"PYTHONHASHSEED": "random"}),
+    )
+    assert "random on a, random on b: every process draws a seed of its own" in unlike(*random)
     other = REMOTE | {"LMCACHE_PRE_CACHING_HASH_ALGORITHM": "sha256_cbor"}
     assert "hash algorithm: builtin on a, sha256_cbor on b" in unlike(engine("a", env=REMOTE), engine("b", env=other))
 

@@ -100,6 +100,15 @@ FAULTS: tuple[Fault, ...] = (
         tests=("CFG-06", "CFG-01", "RTR-01"),
     ),
     Fault(
+        "engine-with-another-data-type",
+        "configuration",
+        "of two engines that share a tier, the second one computes in bfloat16, the first one in float32",
+        "LM#1139 (engines of one tier that are not alike)",
+        Hook("other-words", {"instance": "-1", "words": ["--dtype", "bfloat16"]}, at_start=True, values=ROUTED),
+        ids("CFG-06 RTR-04"),
+        tests=("CFG-06", "CFG-01", "RTR-01", "RTR-04"),
+    ),
+    Fault(
         "native-pool-larger-than-the-tier",
         "configuration",
         "vLLM's own connector with a tier of 0.125 GiB (16 384 tokens) above a KV pool of 32 768",

@@ -33,6 +33,7 @@ def install() -> None:
     if params("ignore-sigterm"):
         _ignore_sigterm()
     _other_model()
+    _other_words()
 
 
 def _of_instance(wanted: Any) -> bool:
@@ -49,6 +50,14 @@ def _other_model() -> None:
             link.symlink_to(sys.argv[at])
         fired(f"serves {link} in place of {sys.argv[at]}")
         sys.argv[at] = str(link)
+
+
+def _other_words() -> None:
+    """One engine of several is started with more options than the others."""
+    wanted = params("other-words")
+    if wanted and _of_instance(wanted) and "--model" in sys.argv:
+        fired(f"was started with {' '.join(wanted['words'])}, too")
+        sys.argv += wanted["words"]
 
 
 def _ignore_sigterm() -> None:

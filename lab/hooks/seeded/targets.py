@@ -243,6 +243,7 @@ HOOKS = frozenset(
         "store-drop",
         "told-of-another",
         "other-model",
+        "other-words",
         "keep-blocks",
         "keep-aborted",
         "count-gpu-only",
