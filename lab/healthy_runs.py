@@ -116,7 +116,7 @@ def repeat(runner: Runner, wanted: int, path: Path = KEPT, minutes: float | None
                 taken = others.cores()
             known.append(_run(runner, suite, beside, found, time.monotonic() - started, taken))
             json_lines.keep(path, known[-1])
-            print(f"{len(known):3}/{wanted} {beside}: {told(known[-1])}", flush=True)
+            print(f"{len(known):3}/{wanted} {beside}: {in_words(known[-1])}", flush=True)
             if not bench.restore():
                 lane.drop()
     finally:
@@ -138,7 +138,7 @@ def _run(runner: Runner, suite: str, beside: str, found: Verdicts, seconds: floa
     )
 
 
-def told(one: HealthyRun) -> str:
+def in_words(one: HealthyRun) -> str:
     """A run in words."""
     fired = f"false alarms: {' '.join(one.fired)}" if one.fired else "no false alarm"
     errors = f", errors: {' '.join(one.errors)}" if one.errors else ""

@@ -44,7 +44,7 @@ def test_a_stream_says_the_same_as_a_plain_answer(api: Api, text_requests: TextR
     request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)  # from here on both are GPU hits of the same length
     plain, streamed = api.text(request), api.text(request.streamed())
-    api.check_spoken([plain, streamed])
+    api.check_has_text([plain, streamed])
     api.check_repeatable(request, plain, agree=streamed == plain)
     assert streamed == plain, f"expected the streamed text {plain!r}, got {streamed!r}"
 
@@ -116,7 +116,7 @@ def test_a_stop_string_ends_the_answer(api: Api, text_requests: TextRequests, en
 
 @requirement("API-05")
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_request_is_refused_and_hurts_nobody(api: Api, text_requests: TextRequests, bad: BadRequest) -> None:
+def test_a_bad_request_is_refused_and_harms_no_other(api: Api, text_requests: TextRequests, bad: BadRequest) -> None:
     """An invalid request gets a 4xx with an error object, and the next valid request is served."""
     response = api.send_bad(bad)
     assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.text[:200]}"
@@ -134,7 +134,7 @@ def test_the_same_request_gives_the_same_answer(api: Api, text_requests: TextReq
     request = text_requests.request(endpoint, max_tokens=16)
     api.text(request)
     answers = [api.text(request) for _ in range(3)]
-    api.check_spoken(answers)
+    api.check_has_text(answers)
     assert len(set(answers)) == 1, (
         f"expected identical answers at temperature 0, got {len(set(answers))} different ones: {answers}"
     )

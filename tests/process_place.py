@@ -96,7 +96,7 @@ def shared_memory_of(record: StackRecord) -> list[Path]:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody has bound."""
+    """A port that is in use."""
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         yield bound.getsockname()[1]

@@ -29,7 +29,7 @@ site = release_site.site4
 @pytest.fixture
 def access(site: Site, tmp_path: Path, httpserver: object) -> Iterator[ClusterSession]:
     values = json.loads(json.dumps(VALUES))
-    values["servingEngineSpec"]["modelSpec"][0]["hf_token"] = "word-that-nobody-knows"
+    values["servingEngineSpec"]["modelSpec"][0]["hf_token"] = "word-of-a-secret"
     record = site.install(values).record
     (pod,) = [one for one in site.cluster.pods("mine") if role_of(one) == "engine"]
     reference = PodRef(namespace="mine", name=name_of(pod), uid=uid_of(pod), container="vllm", port=8000, restarts=0)

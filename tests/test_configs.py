@@ -160,7 +160,7 @@ class Pods:
 
 
 @contextlib.contextmanager
-def nobody_else(*_: object) -> Iterator[None]:
+def no_lock(*_: object) -> Iterator[None]:
     yield
 
 
@@ -184,8 +184,8 @@ def states(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[J
         *((ReleaseProvider, "check"), (ProcessProvider, "check")),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)
-    monkeypatch.setattr(locks, "machine", nobody_else)
-    monkeypatch.setattr(locks, "locked", nobody_else)
+    monkeypatch.setattr(locks, "machine", no_lock)
+    monkeypatch.setattr(locks, "locked", no_lock)
 
     class Keeps:
         def pytest_unconfigure(self, config: pytest.Config) -> None:

@@ -112,7 +112,7 @@ def test_a_zombie_does_not_run(start: Start) -> None:
     assert time.monotonic() - begin < 1
 
 
-def test_a_zombie_that_nobody_reaps_is_not_waited_for(start: Start) -> None:
+def test_a_zombie_that_is_not_reaped_is_not_waited_for(start: Start) -> None:
     # The controller of xdist ends processes that are not its own children.
     code = (
         "import subprocess, sys, time\n"

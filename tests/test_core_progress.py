@@ -84,7 +84,7 @@ def test_live_phases_can_be_nested_and_lines_printed_in_between() -> None:
     assert "a [line] of its own\n" in out.getvalue()
 
 
-def test_the_half_line_of_somebody_else_is_ended_first() -> None:
+def test_the_half_line_of_another_program_is_ended_first() -> None:
     out = io.StringIO()
     shown = Progress(out, live=False, fresh_line=lambda: print(file=out))
     out.write("suite/test_x.py::test_y ")

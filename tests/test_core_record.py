@@ -109,7 +109,7 @@ def test_stacks_of_other_hosts_users_and_versions_are_left_alone(tmp_path: Path)
     assert [record.id for record in foreign(records)] == ["container", "host", "old-version", "user"]
 
 
-def test_orphans_are_the_stacks_of_dead_owners_that_nobody_keeps(tmp_path: Path) -> None:
+def test_orphans_are_the_stacks_of_dead_owners_that_are_not_kept(tmp_path: Path) -> None:
     me, registry = ProcessRef.of(os.getpid()), tmp_path / "registry"
     for name, owner, keep in (
         ("dead", gone(), False),

@@ -36,6 +36,15 @@ OWN_PROGRAMS = re.compile(r"^(\S*/)?(pytest|tox|python3?|pip)\s")
 """Those of the README are run by CI, pip's by the test of the wheel."""
 
 
+def test_the_words_are_those_of_the_field() -> None:
+    """Subject, noun, present tense: who does something is named."""
+    vague = re.compile(r"\b(somebody|nobody|anybody|someone|anyone)\b", re.IGNORECASE)
+    places = [path for name in ("fixtures", "suite", "lab", "configs", "deploy") for path in (ROOT / name).rglob("*")]
+    texts = [path for path in places if path.suffix in {".py", ".yaml", ".j2"}]
+    texts += [page for page in PAGES if page not in REPORTS and page.name not in {"compatibility.md"}]
+    assert [f"{path.name}: {found}" for path in texts if (found := vague.findall(path.read_text()))] == []
+
+
 def test_troubleshooting_quotes_what_the_suite_says() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "fixtures").rglob("*.py"))
     spoken = re.sub(r'"\s*\n\s*f?"', "", sources)

@@ -217,7 +217,7 @@ def test_a_coordinator_is_named_by_flag_or_variable_and_its_own_address_is_not()
 
 
 @pytest.mark.parametrize("words", [("{",), ("[1]",), ("{}",), ()])
-def test_what_is_no_adapter_is_told(words: tuple[str, ...]) -> None:
+def test_what_is_no_adapter_is_reported(words: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="--l2-adapter"):
         named_by_cache_server(["lmcache", "server", "--l2-adapter", *words], {})
 

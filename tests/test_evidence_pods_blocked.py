@@ -65,7 +65,7 @@ def test_what_young_releases_pass_through_has_a_grace(fate: str) -> None:
     assert seen(fate).blocked(began + 2) == []
 
 
-def test_somebody_who_makes_room_is_waited_for() -> None:
+def test_an_autoscaler_that_makes_room_is_waited_for() -> None:
     one = seen("gpu")
     pod = one.found[0]
     one.events[uid_of(pod)].append({"reason": "TriggeredScaleUp", "involvedObject": {"uid": uid_of(pod)}})

@@ -49,7 +49,7 @@ def test_owners_and_claims_have_eight_seconds() -> None:
     assert blocked_claim(claim, [], AT + 8, classes=[]) is not None
 
 
-def test_of_several_refusals_the_last_one_is_told() -> None:
+def test_of_several_refusals_the_last_one_is_reported() -> None:
     refusals = [event("NotTriggerScaleUp", "the first", 10), event("FailedScaleUp", "the last", 20)]
     found = blocked_pod(unschedulable(), refusals, AT + 100)
     assert found is not None

@@ -108,7 +108,7 @@ def rejected(name: str, reason: str = "UnexpectedAdmissionError") -> dict[str, A
     return pod | {"metadata": {"name": name, "ownerReferences": owner, "creationTimestamp": made}}
 
 
-def test_a_node_that_rejects_its_pods_again_and_again_is_told() -> None:
+def test_a_node_that_rejects_its_pods_again_and_again_is_reported() -> None:
     three = [rejected(name) for name in "abc"]
     (found,) = rejected_pods(three, AT + 130)
     assert str(found).startswith("Pod c: UnexpectedAdmissionError: Allocate failed")

@@ -60,7 +60,7 @@ def test_options_of_a_file_that_vllm_cannot_take_are_unknown(content: str) -> No
         ("x" * 5_000_000, "contains more than 262144 characters"),
     ],
 )
-def test_what_lmcache_could_not_read_is_told(content: str, problem: str) -> None:
+def test_what_lmcache_could_not_read_is_reported(content: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}"):
         lmcache_file(content)
 

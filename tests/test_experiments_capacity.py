@@ -253,7 +253,7 @@ def test_without_logs_only_the_lines_are_not_judged() -> None:
         after.logged_failures()
 
 
-def test_what_ended_is_told() -> None:
+def test_what_ended_is_reported() -> None:
     after = capacity_of(FakeStack(died={"e": "engine e ended"})).overfilled()
     assert after.gone == ("engine e ended",)
 

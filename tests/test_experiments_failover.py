@@ -114,10 +114,10 @@ def test_a_router_that_notices_loses_little() -> None:
 
 def test_a_request_that_had_begun_before_the_end_is_no_time_below_zero() -> None:
     """It was asked before the engine failed and lost afterwards; the router never sent the engine another one."""
-    last_words = threading.Event()
+    about_to_end = threading.Event()
 
     def cut_off(_: Any) -> Response:
-        assert last_words.wait(5)
+        assert about_to_end.wait(5)
         time.sleep(0.05)
         return Response(503, {}, "no engine", total_s=0.1)
 
@@ -128,7 +128,7 @@ def test_a_request_that_had_begun_before_the_end_is_no_time_below_zero() -> None
             while not self.hits:
                 time.sleep(0.001)
             with super().fails(stack, part) as found:
-                last_words.set()
+                about_to_end.set()
                 yield found
 
     found = run(Loses(cut_off, notices_after=1))
@@ -140,7 +140,7 @@ def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
     assert (found.lost, found.noticed_s) == (0, 0.0)
 
 
-def test_a_router_that_never_notices_is_told() -> None:
+def test_a_router_that_never_notices_is_reported() -> None:
     found = run(FakeStack(refused))
     assert found.noticed_s is None
     assert found.lost > 5
@@ -208,6 +208,6 @@ def test_an_engine_that_is_sent_nothing_shows_nothing() -> None:
         run(FakeStack(refused, ignores_victim=True))
 
 
-def test_one_engine_alone_has_nobody_to_take_over() -> None:
+def test_one_engine_alone_has_no_other_to_take_over() -> None:
     with pytest.raises(NotApplicable, match="one engine only"):
         run(FakeStack(refused, engines=1))

@@ -102,7 +102,7 @@ def test_a_pool_that_is_too_small_is_not_judged() -> None:
         load.conversation(256, 4096, load.WITHIN_POOL)
 
 
-def test_a_closed_loop_keeps_so_many_in_flight_and_nobody_asks_twice_at_once() -> None:
+def test_a_closed_loop_keeps_so_many_in_flight_and_no_user_asks_twice_at_once() -> None:
     stack = FakeStack(seconds=0.005)
     served = load.serve(stack, prompts(), shape())  # type: ignore[arg-type]
     found = served.load
@@ -275,7 +275,7 @@ def test_conversations_beyond_the_tier_are_compared_user_by_user(monkeypatch: py
     assert f"{shape.users} conversations" in said
 
 
-def test_a_tier_that_takes_long_to_exceed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tier_that_takes_long_to_exceed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     found, said, sent = beyond(monkeypatch, FakeStack(tier_tokens=10_000 * POOL))
     assert found is None
     assert not sent

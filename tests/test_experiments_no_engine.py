@@ -94,11 +94,11 @@ def test_an_error_in_place_of_a_list_lists_nothing(monkeypatch: pytest.MonkeyPat
     assert found.listed == frozenset()
 
 
-def test_a_router_that_goes_on_listing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_router_that_goes_on_listing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(FakeStack(lists_only), monkeypatch).listed == {"m"}
 
 
-def test_a_request_without_an_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_an_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def hangs(path: str) -> Response:
         if path == "/v1/models":
             return models()
@@ -110,7 +110,7 @@ def test_a_request_without_an_answer_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("afterwards", [refuses, lists_only, serves_only])
-def test_a_router_that_does_not_list_and_serve_again_is_told(
+def test_a_router_that_does_not_list_and_serve_again_is_reported(
     afterwards: Callable[[str], Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not run(FakeStack(afterwards, afterwards=False), monkeypatch).serves_again

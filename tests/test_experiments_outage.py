@@ -149,7 +149,7 @@ def test_requests_that_fail_at_once_are_told_apart() -> None:
     assert (found.late, found.failed, found.asked) == ((), ("HTTP 500",), 3)
 
 
-def test_what_never_recovers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_recovers_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RECOVERED_S", 0.05)
     assert during(FakeStack(loads_after=10**9)).recovered_s is None
 
@@ -207,7 +207,7 @@ def test_loads_that_are_interrupted_are_counted() -> None:
     found.check_failed()
 
 
-def test_an_engine_that_ends_over_it_is_told() -> None:
+def test_an_engine_that_ends_over_it_is_reported() -> None:
     found = lost(
         FakeStack(away=lambda number: NoAnswer("reset") if number > 2 else None, gone={"engine-0": "it ended"})
     )
@@ -215,7 +215,7 @@ def test_an_engine_that_ends_over_it_is_told() -> None:
     assert not found.compared
 
 
-def test_the_answer_to_another_prompt_is_told() -> None:
+def test_the_answer_to_another_prompt_is_reported() -> None:
     stranger = SimpleNamespace(**vars(CONTROL) | {"closest_answer": lambda _, known: known[0]})
     assert len(lost(FakeStack(), stranger).strangers) == losing.LOADS - 1
 

@@ -21,7 +21,7 @@ def test_repeats_are_counted() -> None:
 
 
 @pytest.mark.parametrize("fault", [NoAnswer("connection refused"), SubjectGone("it is gone")])
-def test_a_repeat_that_ends_the_engine_is_told(fault: BaseException) -> None:
+def test_a_repeat_that_ends_the_engine_is_reported(fault: BaseException) -> None:
     stack: Any = FakeStack(fault=fault, fault_at=13, ends="engine-0 ended")
     found = repeats.repeat(stack, source().unique(chunks=2), stack.engine)
     assert found.ended == ("engine-0 ended",)

@@ -208,7 +208,7 @@ def test_another_replica_is_asked_where_it_is_named() -> None:
     assert astray(found.repeat(through=1)) == []
 
 
-def test_what_is_not_answered_or_not_known_is_told() -> None:
+def test_what_is_not_answered_or_not_known_is_reported() -> None:
     stack = FakeStack(lambda *_: [0, 1])
     with pytest.raises(NotJudged, match="a, b each finished a request"):
         ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
@@ -259,7 +259,7 @@ def test_the_models_of_live_engines_are_those_that_they_list() -> None:
         ({"m", "gone"}, 503, Listing((), ("gone",))),
     ],
 )
-def test_a_model_is_listed_if_and_only_if_somebody_serves_it(listed: set[str], status: int, expected: Listing) -> None:
+def test_a_model_is_listed_if_and_only_if_an_engine_serves_it(listed: set[str], status: int, expected: Listing) -> None:
     stack = FakeStack(in_turn)
     body = json.dumps({"data": [{"id": name} for name in listed]})
     stack.routers[0].client = SimpleNamespace(  # type: ignore[assignment]

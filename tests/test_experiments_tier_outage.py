@@ -151,7 +151,7 @@ def test_entries_that_are_smaller_than_the_log_cannot_be_kept_out(fake: Any) -> 
 
 
 @pytest.mark.parametrize("state", ["slow", "frozen"])
-def test_a_slow_folder_that_nobody_reads_was_not_slow(fake: Any, state: tier_disruption.State) -> None:
+def test_a_slow_folder_that_is_not_read_was_not_slow(fake: Any, state: tier_disruption.State) -> None:
     (fake.folder / "a.data").write_bytes(b"content")
     with pytest.raises(NotJudged, match="nothing was read"), disrupted(fake, fake.lower, state, ["a.data"]):
         pass

@@ -63,7 +63,7 @@ def run(stack: FakeStack, monkeypatch: pytest.MonkeyPatch, *, reloads: bool = Tr
     return upgrade(stack, TextRequests("m", 1, "test"), None, None, stack.reopen)  # type: ignore[arg-type]
 
 
-def test_an_upgrade_that_nobody_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_without_an_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = FakeStack()
     found = run(stack, monkeypatch)
     assert (found.what, found.lost, found.reloads) == ("cpuOffloadingBufferSize 1 -> 0.9", (), True)
@@ -79,7 +79,7 @@ def test_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HTTP 503: no engine" in found.lost[0]
 
 
-def test_an_offload_that_does_not_come_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offload_that_does_not_come_back_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not run(FakeStack(), monkeypatch, reloads=False).reloads
 
 

@@ -203,13 +203,13 @@ def read_objects(dice: random.Random, _: Path) -> None:
 def read_record(dice: random.Random, folder: Path) -> None:
     path = folder / "record.json"
     path.write_text(changed_text(dice, json.dumps(edited(dice, json.loads(RECORD.model_dump_json())))))
-    told(lambda: StackRecord.load(path))
+    read_or_refuse(lambda: StackRecord.load(path))
 
 
 def read_waivers(dice: random.Random, folder: Path) -> None:
     path = folder / "waivers.yaml"
     path.write_text(changed_text(dice, yaml.safe_dump(edited(dice, WAIVERS), allow_unicode=True)))
-    told(lambda: waivers.load(path))
+    read_or_refuse(lambda: waivers.load(path))
 
 
 def read_report(dice: random.Random, folder: Path) -> None:
@@ -227,7 +227,7 @@ def changed_text(dice: random.Random, text: str) -> str:
     return dice.choice(("[", "{a: ", '{"a": ')) * 20_000 if dice.random() < 0.0005 else text
 
 
-def told(read: Callable[[], object]) -> None:
+def read_or_refuse(read: Callable[[], object]) -> None:
     with contextlib.suppress(ConfigurationError, StackError):
         read()
 

@@ -38,7 +38,7 @@ def test_a_connection_that_is_not_accepted_ends_at_the_deadline() -> None:
     with socket.socket() as listener, contextlib.ExitStack() as others:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        for _ in range(3):  # they fill the queue; nobody accepts
+        for _ in range(3):  # they fill the queue; none is accepted
             other = others.enter_context(socket.socket())
             other.setblocking(False)
             other.connect_ex(listener.getsockname())
@@ -65,7 +65,7 @@ def test_a_connection_closed_without_an_answer_is_a_fault(server: RawServer) -> 
     server.script = lambda connection: None
     with pytest.raises(SubjectFault, match=f"{server.url}/health"):
         Client(server.url).get("/health")
-    assert len(server.requests) == 1, "nothing may be retried: a second request would be counted as somebody else's"
+    assert len(server.requests) == 1, "nothing may be retried: a second request would be counted as another client's"
 
 
 @pytest.mark.parametrize("body", [b"<html>busy</html>", b"", b'{"a": '], ids=["html", "empty", "broken"])

@@ -164,7 +164,7 @@ def test_a_stream_may_be_cut_into_pieces_anywhere(shared_server: RawServer, cuts
 
 
 @pytest.mark.parametrize("head", [CHUNKED, None], ids=["chunked", "content-length"])
-def test_a_connection_cut_in_mid_stream_is_told(server: RawServer, head: bytes | None) -> None:
+def test_a_connection_cut_in_mid_stream_is_reported(server: RawServer, head: bytes | None) -> None:
     body = completion("a") + completion("b")
     counted = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
     server.script = lambda connection: connection.sendall(head + chunk(body) if head else counted + body)
@@ -175,7 +175,7 @@ def test_a_connection_cut_in_mid_stream_is_told(server: RawServer, head: bytes |
     assert response.stream.text == "ab", "what came before the cut is kept"
 
 
-def test_a_stream_that_ends_without_its_end_mark_is_told(server: RawServer) -> None:
+def test_a_stream_that_ends_without_its_end_mark_is_reported(server: RawServer) -> None:
     server.script = lambda connection: connection.sendall(CHUNKED + chunk(completion("a", "length")) + END)
     response = Client(server.url).post("/v1/completions", STREAM)
     assert response.cut is None

@@ -131,7 +131,7 @@ def test_a_process_that_comes_later_is_found(driver: FakeNvml) -> None:
         memory.check_alone()
 
 
-def test_where_the_driver_names_nobody_the_whole_card_counts(driver: FakeNvml) -> None:
+def test_where_the_driver_names_no_process_the_whole_card_counts(driver: FakeNvml) -> None:
     driver.cards[0].used, driver.cards[0].users = 7 * GIB, [(4711, None)]
     with GpuMemory((0,), processes(10)) as memory:
         use = memory.read()

@@ -61,7 +61,7 @@ def test_a_peak_is_kept_after_the_memory_is_given_back(child: subprocess.Popen[s
     assert memory.peak("nothing") == 0
 
 
-def test_its_thread_sees_what_nobody_asked_for_and_ends(child: subprocess.Popen[str]) -> None:
+def test_its_thread_sees_peaks_between_readings_and_ends(child: subprocess.Popen[str]) -> None:
     process = psutil.Process(child.pid)
     with HostMemory({"child": lambda: resident_bytes([process])}, interval_s=0.01) as memory:
         allocate(child, 48)

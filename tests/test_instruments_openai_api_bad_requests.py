@@ -31,7 +31,7 @@ def test_a_strict_server_refuses_every_bad_request(api: Api, bad: BadRequest) ->
     response = api.send_bad(bad)
     assert 400 <= response.status < 500
     assert api.error_message(response)
-    test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, TextRequests(MODEL, 1, "t"), bad)
+    test_serving.test_a_bad_request_is_refused_and_harms_no_other(api, TextRequests(MODEL, 1, "t"), bad)
 
 
 @BAD
@@ -41,7 +41,7 @@ def test_a_server_that_accepts_a_bad_request_is_noticed(server: Server, api: Api
 
     server.judge = lenient
     with pytest.raises(AssertionError, match=f"expected a 4xx for {bad.name}, got 200"):
-        test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, TextRequests(MODEL, 1, "t"), bad)
+        test_serving.test_a_bad_request_is_refused_and_harms_no_other(api, TextRequests(MODEL, 1, "t"), bad)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_server_that_accepts_a_bad_request_is_noticed(server: Server, api: Api
 def test_a_refusal_in_the_wrong_form_is_noticed(server: Server, api: Api, answer: tuple[int, Any]) -> None:
     server.judge = lambda *_: answer
     with pytest.raises(AssertionError, match=r"expected a 4xx|expected an error object"):
-        test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, TextRequests(MODEL, 1, "t"), BAD_REQUESTS[0])
+        test_serving.test_a_bad_request_is_refused_and_harms_no_other(api, TextRequests(MODEL, 1, "t"), BAD_REQUESTS[0])
 
 
 def test_bad_requests_are_what_their_names_say(server: Server, api: Api) -> None:

@@ -55,7 +55,7 @@ def test_answers_without_text_prove_nothing(server: Server, api: Api, endpoint: 
     ):
         with pytest.raises(NotJudged, match="prove nothing"):
             test(api, texts, endpoint)
-    test_serving.test_a_bad_request_is_refused_and_hurts_nobody(api, texts, BAD_REQUESTS[0])
+    test_serving.test_a_bad_request_is_refused_and_harms_no_other(api, texts, BAD_REQUESTS[0])
 
 
 def test_a_stream_that_says_nothing_of_a_spoken_answer_is_found(server: Server, api: Api) -> None:

@@ -43,7 +43,7 @@ def test_a_good_answer_with_usage_and_log_probabilities_has_no_violation(server:
     assert api.schema_violations(request("completions")) == []
 
 
-def at(body: Any, path: tuple[str | int, ...]) -> tuple[Any, str | int]:
+def parent_of(body: Any, path: tuple[str | int, ...]) -> tuple[Any, str | int]:
     for key in path[:-1]:
         body = body[key]
     return body, path[-1]
@@ -113,7 +113,7 @@ CASES = [
 def test_a_missing_field_of_a_plain_answer_is_found(
     server: Server, api: Api, endpoint: str, path: tuple[str | int, ...]
 ) -> None:
-    inside, name = at(server.plain[request(endpoint).path], path)
+    inside, name = parent_of(server.plain[request(endpoint).path], path)
     del inside[name]
     assert any(
         found.startswith(f"plain answer: {'.'.join(map(str, path))}: ")
@@ -126,7 +126,7 @@ def test_a_wrong_type_in_a_plain_answer_is_found(
     server: Server, api: Api, endpoint: str, path: tuple[str | int, ...]
 ) -> None:
     """Also where it could be read as the right one: a number as a text breaks clients in other languages."""
-    inside, name = at(server.plain[request(endpoint).path], path)
+    inside, name = parent_of(server.plain[request(endpoint).path], path)
     inside[name] = str(inside[name]) if isinstance(inside[name], int) else 7
     assert any(
         found.startswith(f"plain answer: {'.'.join(map(str, path))}")
@@ -151,7 +151,7 @@ def test_a_wrong_type_in_a_plain_answer_is_found(
 def test_a_wrong_piece_of_a_stream_is_found(
     server: Server, api: Api, endpoint: str, path: tuple[str | int, ...], value: Any
 ) -> None:
-    inside, name = at(server.streams[request(endpoint).path][1], path)
+    inside, name = parent_of(server.streams[request(endpoint).path][1], path)
     inside[name] = value
     assert any(
         found.startswith(f"stream: {'.'.join(map(str, path))}") for found in api.schema_violations(request(endpoint))

@@ -27,7 +27,7 @@ def port() -> Iterator[int]:
 
 
 def fault(*target: object) -> str | None:
-    (found,) = reach.look([[str(word) for word in target]])
+    (found,) = reach.probe([[str(word) for word in target]])
     said: str | None = found["fault"]
     return said
 
@@ -104,7 +104,7 @@ def test_sockets(tmp_path: Path) -> None:
 
 
 def test_a_mount_is_recognised(tmp_path: Path) -> None:
-    shared, root = (reach.look([["folder", where, ""]])[0]["mounted"] for where in ("/proc/self", "/"))
+    shared, root = (reach.probe([["folder", where, ""]])[0]["mounted"] for where in ("/proc/self", "/"))
     assert (shared, root) == (True, False)
 
 

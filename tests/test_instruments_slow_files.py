@@ -53,7 +53,7 @@ def test_who_waits_is_given_the_content_at_the_end(tmp_path: Path) -> None:
     assert all((tmp_path / name).stat().st_size == SIZE for name in names)
 
 
-def test_nobody_reads_and_nothing_is_left(tmp_path: Path) -> None:
+def test_without_a_reader_nothing_is_left(tmp_path: Path) -> None:
     names = made(tmp_path)
     with SlowFiles(tmp_path, names, None) as files:
         assert all((tmp_path / name).exists() for name in names), "whoever asks for a file is told that it is there"

@@ -67,7 +67,9 @@ def test_a_run_beside_which_others_computed_is_not_quiet() -> None:
     assert RUN.quiet
     assert not dataclasses.replace(RUN, others=0.7).quiet
     assert not dataclasses.replace(RUN, beside="one core taken").quiet
-    assert healthy_runs.told(dataclasses.replace(RUN, fired=("LAT-09",))).startswith("false alarms: LAT-09, 47 judged")
+    assert healthy_runs.in_words(dataclasses.replace(RUN, fired=("LAT-09",))).startswith(
+        "false alarms: LAT-09, 47 judged"
+    )
 
 
 @pytest.mark.parametrize("beside", list(healthy_runs.BESIDE))

@@ -12,6 +12,7 @@ import pytest
 
 from fixtures.core.deadlines import SETTABLE, Deadlines, parse
 from fixtures.core.errors import NoAnswer, NotJudged, StackError, SubjectFault, SubjectGone
+from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.plugin import observation
 from fixtures.plugin import tools as plugin
@@ -130,11 +131,14 @@ def test_a_wrong_deadline_is_refused(given: str, words: str) -> None:
         parse([given])
 
 
+OWNER = ProcessRef(pid=1, started=0.0)
+
+
 class Tier:
     """A stack whose tier forgets what is chosen here."""
 
     def __init__(self, *, holds: list[bool]) -> None:
-        self.record = StackRecord(id="s", kind="process", config="c", folder=Path(), model="m")
+        self.record = StackRecord(id="s", kind="process", config="c", folder=Path(), model="m", owner=OWNER)
         self.context = SimpleNamespace(deadlines=Deadlines(kept_s=0.05), step=lambda _: contextlib.nullcontext())
         self.health = SimpleNamespace(check_serving=lambda: None)
         self.check_whole_chunks = lambda: None
@@ -186,12 +190,12 @@ def test_prompts_are_new_where_an_earlier_run_may_have_stored_them() -> None:
     assert sources[0].unique(1).ids != sources[1].unique(1).ids
 
 
-@pytest.mark.parametrize(("kind", "new"), [("process", False), ("chart", False), ("attach", True)])
-def test_a_deployment_of_others_may_have_met_every_prompt_of_the_seed(kind: Any, new: bool) -> None:
+@pytest.mark.parametrize(("owner", "new"), [(OWNER, False), (None, True)])
+def test_a_deployment_of_others_may_have_met_every_prompt_of_the_seed(owner: ProcessRef | None, new: bool) -> None:
     """By release or by URL nothing tells of an earlier run, nor of all tiers: the record of every run has a name of its own."""
     one, other = Tier(holds=[]), Tier(holds=[])
     for stack, id_ in ((one, "kv-vllm-1"), (other, "kv-vllm-2")):
-        stack.record.kind, stack.record.id = kind, id_
+        stack.record.owner, stack.record.id = owner, id_
     first, second = (plugin.source_of(request_of(), stack, "x").unique(1).ids for stack in (one, other))  # type: ignore[arg-type]
     assert (first != second) == new
 
@@ -213,7 +217,7 @@ def test_an_early_prompt_that_had_to_make_room_is_stored_again() -> None:
     assert stack.asked[0] != stack.asked[1]
 
 
-def test_where_nobody_knows_what_the_tier_holds_nothing_is_claimed() -> None:
+def test_where_the_content_of_the_tier_is_not_known_nothing_is_claimed() -> None:
     with pytest.raises(NotJudged, match="the expected content of the CPU tier is not known"):
         early_of(request_of("early"), Tier(holds=[False]))
 

@@ -160,7 +160,7 @@ def test_a_chart_is_pulled_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("major", [3, 4])
-def test_a_repository_that_cannot_be_reached_is_told(tmp_path: Path, major: int) -> None:
+def test_a_repository_that_cannot_be_reached_is_reported(tmp_path: Path, major: int) -> None:
     real = Helm((str(binary(major)),), None, tmp_path / "home")
     with pytest.raises(ConfigurationError, match=r"repository http://127.0.0.1:9 cannot be reached .*--chart PATH"):
         real.pull(Chart("vllm-stack", "0.1.12", "http://127.0.0.1:9"), tmp_path / "chart")

@@ -37,13 +37,13 @@ render = values_files.render
 PYTHON = Path("/env/bin/python")
 
 
-def localise(command: EngineCommand, **changes: Any) -> local.LocalCommand:
+def to_local(command: EngineCommand, **changes: Any) -> local.LocalCommand:
     given = {"device": "cpu", "cache_server": ("127.0.0.1", 6000), "model_dir": Path("/m"), **changes}
     return local.to_local_command(command, python=PYTHON, host="127.0.0.1", port=8100, prom_dir=Path("/p"), **given)
 
 
 def test_on_a_cpu_the_multi_process_connector_takes_over(render: Render) -> None:
-    done = localise(render(lmcache(cpuOffloadingBufferSize="1", kvRole="kv_both")))
+    done = to_local(render(lmcache(cpuOffloadingBufferSize="1", kvRole="kv_both")))
     head = "/env/bin/python -m vllm.entrypoints.openai.api_server --model /m --served-model-name x/y"
     assert done.argv[:-1] == tuple(
         f"{head} --host 127.0.0.1 --port 8100 --no-enable-prefix-caching --max-model-len 16384 "
@@ -67,11 +67,11 @@ def test_on_a_cpu_the_multi_process_connector_takes_over(render: Render) -> None
 
 def test_a_model_made_here_brings_the_options_that_it_needs(render: Render) -> None:
     flags = {"--tokenizer-mode": ("mistral",), "--lora-modules": ("a=/m/a", "b=/m/b")}
-    done = localise(render(lmcache()), model_flags=flags)
+    done = to_local(render(lmcache()), model_flags=flags)
     assert list(done.argv[-5:]) == ["--tokenizer-mode", "mistral", "--lora-modules", "a=/m/a", "b=/m/b"]
     assert {"tokenizer-mode", "lora-modules"} <= {change.what for change in done.substitutions}
     asked = render("vllmConfig: {extraArgs: [--tokenizer-mode, auto]}")
-    assert localise(asked, model_flags=flags).argv.count("--tokenizer-mode") == 1
+    assert to_local(asked, model_flags=flags).argv.count("--tokenizer-mode") == 1
 
 
 def test_the_way_that_an_engine_moves_its_kv_is_offered_by_its_cache_server(render: Render) -> None:
@@ -82,7 +82,7 @@ def test_the_way_that_an_engine_moves_its_kv_is_offered_by_its_cache_server(rend
 
 
 def test_on_a_gpu_the_connector_stays_word_for_word(render: Render) -> None:
-    done = localise(render(lmcache()), device="cuda", cache_server=None)
+    done = to_local(render(lmcache()), device="cuda", cache_server=None)
     assert done.argv[-2:] == ("--kv-transfer-config", V1)
     assert "connector" not in {change.what for change in done.substitutions}
 
@@ -90,7 +90,7 @@ def test_on_a_gpu_the_connector_stays_word_for_word(render: Render) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_explicit_multi_process_connector_gets_the_local_address_only(device: Any) -> None:
     command = render_engine(load_values(DATA / "multi-process.yaml"))
-    done = localise(command, device=device)
+    done = to_local(command, device=device)
     used = json.loads(done.argv[-1])
     assert used["kv_connector_extra_config"] == {
         "lmcache.mp.host": "tcp://127.0.0.1",
@@ -109,7 +109,7 @@ def test_members_of_a_multi_connector_get_the_local_address(render: Render, devi
     members = [{"kv_connector": "NixlConnector"}, json.loads(V1), served]
     asked = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": members}}
     command = render(f"vllmConfig: {{v0: 0, extraArgs: [--kv-transfer-config, '{json.dumps(asked)}']}}\n")
-    used = json.loads(localise(command, device=device).argv[-1])
+    used = json.loads(to_local(command, device=device).argv[-1])
     nixl, *rest = used["kv_connector_extra_config"]["connectors"]
     assert (used["kv_connector"], nixl) == ("MultiConnector", members[0])
     assert [one["kv_connector"] for one in rest] == [first, "LMCacheMPConnector"]
@@ -122,9 +122,9 @@ def test_a_connector_that_is_not_in_effect_needs_no_cache_server(render: Render)
     assert command.connector is not None
     assert command.connector["kv_connector"] == "LMCacheConnectorV1"
     assert not host_copies.needs_local_cache_server(command), "vLLM's own connector takes its place"
-    (change,) = [one for one in localise(command, cache_server=None).substitutions if one.what == "connector"]
+    (change,) = [one for one in to_local(command, cache_server=None).substitutions if one.what == "connector"]
     assert json.loads(change.used)["kv_connector"] == "LMCacheConnectorV1", "vLLM itself has to override it"
-    on_gpu = localise(command, cache_server=None, device="cuda")
+    on_gpu = to_local(command, cache_server=None, device="cuda")
     assert "connector" not in {change.what for change in on_gpu.substitutions}
 
 
@@ -150,14 +150,14 @@ def test_on_a_cpu_the_copies_of_the_native_connector_are_replaced(
     assert host_copies.host_copy(command, "cpu") == (host_copies.HOST_TIER,)
     assert (host_copies.HOST_TIER / f"{host_copies.HOST_MODULE}.py").is_file()
     assert host_copies.host_copy(command, "cuda") == ()
-    used = json.loads(localise(command, cache_server=None, device="cpu").argv[-1])
+    used = json.loads(to_local(command, cache_server=None, device="cpu").argv[-1])
     spec = {"spec_name": "HostCopySpec", "spec_module_path": host_copies.HOST_MODULE}
     assert used == {
         "kv_connector": "OffloadingConnector",
         "kv_role": "kv_both",
         "kv_connector_extra_config": spec | extra,
     }
-    on_gpu = localise(command, cache_server=None, device="cuda")
+    on_gpu = to_local(command, cache_server=None, device="cuda")
     assert "connector" not in {change.what for change in on_gpu.substitutions}
 
 
@@ -169,7 +169,7 @@ def test_on_a_cpu_lmcache_in_process_stays_where_it_has_tiers_below(render: Rend
     assert not host_copies.needs_local_cache_server(command)
     assert host_copies.host_copy(command, "cpu") == (host_copies.CACHE_FOLDER,)
     assert host_copies.host_copy(command, "cuda") == ()
-    made = localise(command, cache_server=None, device="cpu")
+    made = to_local(command, cache_server=None, device="cpu")
     used = json.loads(made.argv[list(made.argv).index("--kv-transfer-config") + 1])
     assert used["kv_connector"] == "LMCacheConnectorV1"
     assert used["kv_connector_module_path"] == "kv_offload_host_cache"
@@ -181,19 +181,19 @@ def test_the_simple_native_connector_is_refused_on_a_cpu(render: Render) -> None
     text = '{"kv_connector":"SimpleCPUOffloadConnector","kv_role":"kv_both"}'
     command = render(f"vllmConfig: {{extraArgs: [--kv-transfer-config, '{text}']}}")
     with pytest.raises(ConfigurationError, match="SimpleCPUOffloadConnector, which copies with CUDA; use --gpu"):
-        localise(command, cache_server=None, device="cpu")
+        to_local(command, cache_server=None, device="cpu")
 
 
 def test_a_multi_process_connector_without_a_server_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="add one with 'lmcache server' to extraObjects"):
-        localise(render_engine(load_values(DATA / "multi-process.yaml")), cache_server=None)
+        to_local(render_engine(load_values(DATA / "multi-process.yaml")), cache_server=None)
 
 
 @pytest.mark.parametrize("model", ["vllmConfig: {v0: 0}", lmcache(enablePD=False), lmcache(kvRole='"')])
 def test_without_a_connector_that_parses_nothing_is_substituted(render: Render, model: Any) -> None:
     command = render(model)
     assert not host_copies.needs_local_cache_server(command)
-    assert localise(command, cache_server=None).argv[11:] == command.argv[7:]
+    assert to_local(command, cache_server=None).argv[11:] == command.argv[7:]
 
 
 def test_references_are_resolved_or_left_out_and_declared(render: Render) -> None:
@@ -205,7 +205,7 @@ env:
 - {name: URL, value: "http://$(POD_IP):1/$$(POD_IP)/$(UNKNOWN)"}
 - {name: HF_HOME, value: /models}
 """
-    done = localise(
+    done = to_local(
         render("vllmConfig: {extraArgs: [--x, $(POD_IP)]}" + env, tail="cacheserverSpec: {enabled: true}\n"),
         secrets={"TOKEN": "secret"},
     )
@@ -219,14 +219,14 @@ env:
 
 
 def test_the_charts_own_servers_and_templates_are_left_out(render: Render) -> None:
-    done = localise(render(lmcache() + "\nchatTemplate: t.jinja", tail="cacheserverSpec: {enabled: true}\n"))
+    done = to_local(render(lmcache() + "\nchatTemplate: t.jinja", tail="cacheserverSpec: {enabled: true}\n"))
     assert "LMCACHE_REMOTE_URL" not in done.env
     assert "--chat-template" not in done.argv
     assert {"chat template", "env LMCACHE_REMOTE_URL"} <= {change.what for change in done.substitutions}
 
 
 def test_the_values_own_model_and_name_are_kept(render: Render) -> None:
-    done = localise(render("vllmConfig: {extraArgs: [--served-model-name=mine, --port, '1']}"), model_dir=None)
+    done = to_local(render("vllmConfig: {extraArgs: [--served-model-name=mine, --port, '1']}"), model_dir=None)
     assert done.argv[3:5] == ("--model", "x/y")
     assert [word for word in done.argv if "served-model-name" in word] == ["--served-model-name=mine"]
     assert flag_value(done.argv, "--port") == "8100"

@@ -205,7 +205,7 @@ def end(place: Operated) -> Any:
     return reference
 
 
-def test_what_has_ended_is_started_again_and_told(place: Operated) -> None:
+def test_what_has_ended_is_started_again_and_reported(place: Operated) -> None:
     first = end(place)
     (said,) = place.stack.revive()
     assert "was started again, because of an earlier test: engine fake-0 ended during the run" in said

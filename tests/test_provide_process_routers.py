@@ -52,7 +52,7 @@ def argv(command: RouterCommand, env: RouterEnv) -> list[str]:
 
 
 def test_a_router_is_what_router_spec_asks_for(tmp_path: Path) -> None:
-    assert asked(tmp_path, "") is None, "the chart would start one, but nobody asked for it"
+    assert asked(tmp_path, "") is None, "the chart would start one, but it was not asked for"
     assert asked(tmp_path, "routerSpec: {enableRouter: false, routingLogic: session}") is None
     assert asked(tmp_path, "routerSpec: {replicaCount: 2}") == RouterCommand("roundrobin", None, 2)
     assert asked(tmp_path, "routerSpec: {routingLogic: session}") == RouterCommand("session", "x-user-id", 1)

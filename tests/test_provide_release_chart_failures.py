@@ -90,7 +90,7 @@ def test_the_scheduler_has_the_last_word_on_room(project: Project) -> None:
 
 
 @pytest.mark.long
-def test_refused_objects_are_all_told(project: Project) -> None:
+def test_refused_objects_are_all_reported(project: Project) -> None:
     project.cluster.refuses = {"vllm-m-deployment-vllm": "must not contain dots", "vllm-secrets": "too long"}
     result = project.run("-k", "test_engine")
     assert "refuses 2 objects of the chart" in result.stdout.str()

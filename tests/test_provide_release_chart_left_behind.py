@@ -76,10 +76,10 @@ def test_a_run_of_another_kind_names_it_and_keeps_the_record(project: Project) -
     assert not path.exists()
 
 
-def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
+def test_what_cannot_be_removed_is_reported_and_kept(project: Project) -> None:
     path = killed(project)
 
-    def told(words: str, **changes: str) -> None:
+    def stays(words: str, **changes: str) -> None:
         record = StackRecord.load(path)
         assert record.release is not None
         for name, value in changes.items():
@@ -90,10 +90,10 @@ def test_what_cannot_be_removed_is_told_and_kept(project: Project) -> None:
         assert f"python -m fixtures stop {path}" in said.getvalue()
         assert path.exists()
 
-    told("now points to another cluster", cluster="another")
-    told("no kubeconfig", kubeconfig=str(project.path / "gone"))
+    stays("now points to another cluster", cluster="another")
+    stays("no kubeconfig", kubeconfig=str(project.path / "gone"))
     project.cluster.stop()
-    told("does not answer")
+    stays("does not answer")
 
 
 @pytest.mark.long

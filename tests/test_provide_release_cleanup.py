@@ -47,7 +47,7 @@ def test_a_crd_goes_with_the_last_of_its_users(site: Site) -> None:
     deployments = "apis/apps/v1/deployments"
     for label in ({"app.kubernetes.io/part-of": "vllm-stack"}, {"helm-release-name": "theirs"}):
         site.cluster.objects[deployments, "default", "theirs"] = {"metadata": {"name": "theirs", "labels": label}}
-        assert cleanup.remove_unused_crds(site.kube) == [], "somebody else's release came after it: it has no other"
+        assert cleanup.remove_unused_crds(site.kube) == [], "another user's release came after it: it has no other"
         site.cluster.objects.pop((deployments, "default", "theirs"))
     site.cluster.put("apis/example.com/v1/things", "default", {"metadata": {"name": "t"}})
     assert cleanup.remove_unused_crds(site.kube) == [], "it holds an object"

@@ -49,7 +49,7 @@ def test_addresses_and_logs_are_of_this_machine(access: ClusterSession) -> None:
 
 
 def test_secrets_of_the_values_are_masked_from_then_on(access: ClusterSession) -> None:
-    assert redact("said word-that-nobody-knows aloud") == "said [redacted] aloud"
+    assert redact("said word-of-a-secret aloud") == "said [redacted] aloud"
 
 
 def test_a_pod_that_runs_is_not_blamed(access: ClusterSession) -> None:
@@ -77,7 +77,7 @@ def test_what_was_logged_before_the_run_is_history(site: Site, access: ClusterSe
     assert access.history_bytes(engine(access)) == 0, "a stack of this run's own has no history"
 
 
-def test_a_log_that_is_never_quiet_holds_nobody_up(site: Site, access: ClusterSession, tmp_path: Path) -> None:
+def test_a_log_that_is_never_quiet_delays_nothing(site: Site, access: ClusterSession, tmp_path: Path) -> None:
     lines = site.cluster.logs[engine(access).pod.name]  # type: ignore[union-attr]
     over = threading.Event()
 
@@ -184,7 +184,7 @@ def connections_to(port: int) -> int:
     return sum(1 for one in found if one.raddr and one.raddr.port == port and one.status == psutil.CONN_ESTABLISHED)
 
 
-def test_names_that_nobody_tells_are_not_judged(access: ClusterSession) -> None:
+def test_names_that_are_not_known_are_not_judged(access: ClusterSession) -> None:
     with pytest.raises(NotJudged, match="cannot determine which LMCACHE_"):
         _ = access.lmcache_names
     stack = Stack(access.record, access)

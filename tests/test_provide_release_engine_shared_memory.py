@@ -31,7 +31,7 @@ def engine(
 REMOTE = {"lmcache.mp.host": "tcp://kv-server", "lmcache.mp.port": 5555}
 
 
-def test_an_engine_that_shares_no_memory_with_its_cache_server_is_told() -> None:
+def test_an_engine_that_shares_no_memory_with_its_cache_server_is_reported() -> None:
     """Seen on an H200: the engine waits 300 s to register its KV cache and ends with "Engine core initialization failed"."""
     (found,) = engine_checks.check_shared_memory([engine(REMOTE)])
     assert (found.name, found.state) == ("engines", "warning")

@@ -68,7 +68,7 @@ def test_what_others_add_during_a_run_is_not_judged(site4: Site) -> None:
     assert release.blocked() == [], "the autoscaler has not said yet whether a node comes"
 
 
-def test_an_upgrade_that_changes_something_is_told(site4: Site) -> None:
+def test_an_upgrade_that_changes_something_is_reported(site4: Site) -> None:
     release = site4.install()
     template = Path(site4.chart.reference) / "templates/all.yaml"
     template.write_text(template.read_text().replace("failureThreshold: 20", "failureThreshold: 21"))

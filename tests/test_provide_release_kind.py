@@ -205,7 +205,7 @@ def test_a_kind_cluster_is_used_once_its_node_takes_pods(monkeypatch: pytest.Mon
     ("name", "value", "instead"),
     [("keep_cluster", True, "--keep-stack"), ("kubeconfig", "x", "--kube-context"), ("kind_bin", "x", "on the PATH")],
 )
-def test_options_of_pytest_kind_that_nobody_reads_are_refused(name: str, value: object, instead: str) -> None:
+def test_options_of_pytest_kind_that_are_not_read_are_refused(name: str, value: object, instead: str) -> None:
     config: Any = SimpleNamespace(option=SimpleNamespace(kv_cluster="kind", **{name: value}), getini=lambda _: None)
     with pytest.raises(ConfigurationError, match=rf"--{name.replace('_', '-')} is for pytest-kind.*{instead}"):
         target_of(config, ReleaseProvider)

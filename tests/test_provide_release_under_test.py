@@ -16,7 +16,7 @@ pytest.importorskip("kubernetes")
 site4 = release_site.site4
 
 
-def test_what_the_server_refuses_is_told(site4: Site) -> None:
+def test_what_the_server_refuses_is_reported(site4: Site) -> None:
     release = site4.install()
     assert release.refused() == []
     site4.cluster.refuses["rel-m-deployment-vllm"] = "spec.selector: field is immutable"
@@ -26,7 +26,7 @@ def test_what_the_server_refuses_is_told(site4: Site) -> None:
         release.refused()
 
 
-def test_references_that_lead_nowhere_are_told(site4: Site) -> None:
+def test_references_that_lead_nowhere_are_reported(site4: Site) -> None:
     values = changed(
         pvcStorage="1Gi",
         storageClass="fast",

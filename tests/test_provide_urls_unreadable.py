@@ -89,7 +89,7 @@ def test_a_certificate_of_an_unknown_authority(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate that nobody has signed but itself, and its key."""
+    """A certificate that is signed by itself alone, and its key."""
     import subprocess
 
     folder = tmp_path_factory.mktemp("tls")

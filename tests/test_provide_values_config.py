@@ -62,7 +62,7 @@ def test_values_can_be_laid_over_those_of_another_configuration() -> None:
     assert render_engine(below.values) == render_engine(above.values)
 
 
-def test_an_extended_file_that_is_not_there_is_told(folder: Path) -> None:
+def test_an_extended_file_that_is_not_there_is_reported(folder: Path) -> None:
     (folder / "mine/expect.yaml").write_text("description: one\nextends: ../other/values.yaml\n")
     with pytest.raises(ConfigurationError, match=r"extends names '../other/values.yaml', which is no file"):
         load_config("mine", folder)

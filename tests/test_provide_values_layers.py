@@ -101,7 +101,7 @@ def test_nonsense_by_set_is_one_sentence(load: Load, text: str, sentence: str) -
     assert "\n" not in message
 
 
-def test_a_secret_by_set_is_not_told(load: Load) -> None:
+def test_a_secret_by_set_is_not_shown(load: Load) -> None:
     message = refusal(
         load, values(), sets=("servingEngineSpec.vllmApiKey[0]=sk-1234", "servingEngineSpec.vllmApiKy=sk-1234")
     )

@@ -43,7 +43,7 @@ def test_the_caches_own_counters_are_deltas_of_this_exchange(
     assert stack.accounting.stored_tokens(asked) == 3 * 64, "chunks of the size that the server says it has"
 
 
-def test_a_cache_that_restarted_is_told(
+def test_a_cache_that_restarted_is_reported(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, prompts: Prompts
 ) -> None:
     cache.cache["l1_write_chunks_total"] = 100
@@ -124,7 +124,7 @@ def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: Fake
 # --- what else the counters may include ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("busy", [True, False], ids=["others-use-it", "nobody-else-does"])
+@pytest.mark.parametrize("busy", [True, False], ids=["others-use-it", "no-other-does"])
 def test_a_cache_that_counts_too_much_is_watched_for_others(
     tmp_path: Path, engine: FakeServer, cache: FakeServer, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:

@@ -132,7 +132,7 @@ def test_names_that_the_installed_lmcache_does_not_read(tmp_path: Path, name: st
     assert environment(tmp_path, KNOWN, **{name: "1"}).unknown_lmcache_names() == found
 
 
-def test_names_are_not_judged_where_nobody_knows_them(tmp_path: Path) -> None:
+def test_names_are_not_judged_where_they_are_not_known(tmp_path: Path) -> None:
     with pytest.raises(NotJudged, match="cannot determine"):
         environment(tmp_path, None, LMCACHE_X="1").unknown_lmcache_names()
 

@@ -110,7 +110,7 @@ def test_tokens_come_from_below_where_the_counters_say_so(
     assert tiers(FS, counters=(before, after)).of(sources, SERVED, before) == expected
 
 
-def test_without_tiers_or_counters_nothing_is_told() -> None:
+def test_without_tiers_or_counters_nothing_is_reported() -> None:
     loaded = TokenSources(1, 0, 1024)
     engine = SERVED
     assert tiers().of(loaded, engine, BEFORE) is None

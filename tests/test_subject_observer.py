@@ -30,7 +30,7 @@ process = engine_server.process
 prompts = engine_server.prompts
 
 
-# --- one request, and nobody else's -----------------------------------------------------------------------------------
+# --- one request, and no other -----------------------------------------------------------------------------------
 
 
 def test_an_exchange_counts_its_own_tokens(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
@@ -196,7 +196,7 @@ def test_metrics_that_fail_are_told_where_they_belong(
     assert words in incident.text
 
 
-def test_a_restart_during_a_request_is_told(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+def test_a_restart_during_a_request_is_reported(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.counts["computed"], engine.finished = 1000, 7
 
     def restart(payload: dict[str, Any]) -> None:

@@ -238,7 +238,7 @@ def test_in_a_pod_the_address_comes_out_of_its_secret(tmp_path: Path, port: int,
     assert "se-cret-3" not in redact("a text with se-cret-3"), "what was read is masked from now on"
 
 
-def test_a_connection_that_a_proxy_opens_to_nobody_is_no_proof(tmp_path: Path, port: int) -> None:
+def test_a_connection_that_a_proxy_opens_to_no_server_is_no_proof(tmp_path: Path, port: int) -> None:
     access = Pod("Service kv selects no pod (app=kv)")
     access.certain = True
     (found,) = unserved(in_pod(tmp_path, access, {"LMCACHE_REMOTE_URL": f"lm://127.0.0.1:{port}"}))
@@ -252,7 +252,7 @@ def test_a_variable_of_the_pod_is_filled_in_there(tmp_path: Path, port: int) -> 
         unserved(in_pod(tmp_path, Pod(), {"LMCACHE_REMOTE_URL": "lm://$(HOST_IP):1"}))
 
 
-def test_a_folder_without_a_volume_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_a_volume_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"LMCACHE_LOCAL_DISK": str(tmp_path), "LMCACHE_MAX_LOCAL_DISK_SIZE": "1"}
     for mounted, faults in ((True, 0), (None, 0), (False, 1)):
         monkeypatch.setattr(served_addresses, "_look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])

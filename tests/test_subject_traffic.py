@@ -42,7 +42,7 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
         NotJudged, match=r"engine-0 finished 2 requests, but this suite sent only 1: it has other clients"
     ):
         stack.complete(prompts.of_length(50))
-    assert seen == [], "what is thrown away is nobody's evidence"
+    assert seen == [], "what is thrown away is no evidence"
     with pytest.raises(NotJudged, match="engine-0 finished 6 requests, but this suite sent only 3"):
         stack.complete_concurrently([prompts.of_length(50) for _ in range(3)], at_once=3)
 
@@ -115,7 +115,7 @@ def test_an_engine_that_comes_to_rest_is_waited_for(tmp_path: Path, engine: Fake
     assert Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50)).sources.computed == 50
 
 
-def test_what_is_left_of_a_load_is_told() -> None:
+def test_what_is_left_of_a_load_is_reported() -> None:
     assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "afterwards", pool=False)
     with pytest.raises(AssertionError, match=r"held after the load, got 50\.00% of the pool"):
         assert_idle(EngineCounters(running=0, waiting=0, kv_usage=0.5), "after the load")

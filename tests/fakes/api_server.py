@@ -49,7 +49,7 @@ class FakeCluster:
         """By (collection, namespace, name)."""
         self.fates: dict[str, str] = {}
         self.forbidden: set[tuple[str, str]] = set()
-        """(verb, resource) that nobody may."""
+        """(verb, resource) that no user has."""
         self.granted: set[tuple[str, str, str]] | None = None
         """(verb, API group, resource) that the caller may, and nothing else; None: everything."""
         self.refuses: dict[str, str] = {}
