@@ -102,7 +102,8 @@ class FakeStack:
     def answer(self, sources: TokenSources, **more: Any) -> Response:
         cached = self.cached(sources)
         details = None if cached is None else {"cached_tokens": cached}
-        body = {"usage": {"prompt_tokens": sources.total, "prompt_tokens_details": details}} | more
+        usage = {"prompt_tokens": sources.total, "prompt_tokens_details": details}
+        body = {"choices": [{"text": "x"}], "usage": usage} | more
         return Response(self.status, {}, json.dumps(body), total_s=0.1)
 
     def send(self, path: str, payload: dict[str, Any]) -> Exchange:

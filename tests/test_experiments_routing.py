@@ -29,6 +29,8 @@ from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
 from fixtures.subject.router import AFFINITY_OF, Router
 
+ANSWER = '{"choices": [{"text": "x"}]}'
+
 
 @dataclass
 class FakeEngine:
@@ -54,14 +56,14 @@ class FakeEngine:
     def post(self, _: str, payload: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
         assert headers is None
         self.answer(payload["prompt"])
-        return Response(200, {}, "{}", total_s=0.1)
+        return Response(200, {}, ANSWER, total_s=0.1)
 
 
 class FakeStack:
     """``choose`` gives the index of the engine by the number of the request, its session and its prompt."""
 
     def __init__(self, choose: Any, argv: tuple[str, ...] = ("--routing-logic", "session"), routers: int = 1) -> None:
-        self.choose, self.sent, self.status = choose, 0, 200
+        self.choose, self.sent, self.status, self.body = choose, 0, 200, ANSWER
         self.gpu_prefix_cache = True
         self.seen: list[dict[str, str] | None] = []
         self.engines = [FakeEngine("a"), FakeEngine("b")]
@@ -83,7 +85,7 @@ class FakeStack:
         chosen = self.choose(self.sent, (headers or {}).get("x-user-id"), payload["prompt"])
         for at in chosen if isinstance(chosen, list) else [chosen]:
             self.engines[at].answer(payload["prompt"])
-        return Response(self.status, {}, "{}", total_s=0.1)
+        return Response(self.status, {}, self.body, total_s=0.1)
 
     def settled(self, engine: FakeEngine, before: EngineCounters, count: int, others: Any) -> EngineCounters:
         assert (count, others) == (1, {})
@@ -214,6 +216,9 @@ def test_what_is_not_answered_or_not_known_is_reported() -> None:
         ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
     stack = FakeStack(lambda *_: [])
     with pytest.raises(NotJudged, match="an engine that is not known here"):
+        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+    stack.body = "<html>We will be back</html>"
+    with pytest.raises(SubjectFault, match="expected a JSON body, got HTTP 200: '<html>"):
         ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
     stack.status = 503
     with pytest.raises(SubjectFault, match="expected HTTP 200, got 503"):
