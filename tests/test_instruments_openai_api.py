@@ -20,12 +20,7 @@ from tests.fakes.openai_server import ENDPOINTS, MODEL, Server, refusal, request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-api, server, shared, shared_api = (
-    openai_server.api,
-    openai_server.server,
-    openai_server.shared,
-    openai_server.shared_api,
-)
+api, server, shared, shared_api = openai_server.FIXTURES
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -15,12 +15,7 @@ from tests.fakes.openai_server import LONGEST, MODEL, Server
 if TYPE_CHECKING:
     from fixtures.instruments.openai_api import Api
 
-api, server, shared, shared_api = (
-    openai_server.api,
-    openai_server.server,
-    openai_server.shared,
-    openai_server.shared_api,
-)
+api, server, shared, shared_api = openai_server.FIXTURES
 
 
 BAD = pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.name)

@@ -13,12 +13,7 @@ from tests.fakes.openai_server import DELTAS, ENDPOINTS, MODEL, PIECES, Server, 
 if TYPE_CHECKING:
     from fixtures.instruments.openai_api import Api
 
-api, server, shared, shared_api = (
-    openai_server.api,
-    openai_server.server,
-    openai_server.shared,
-    openai_server.shared_api,
-)
+api, server, shared, shared_api = openai_server.FIXTURES
 
 
 # --- the schema -------------------------------------------------------------------------------------------------------

@@ -253,6 +253,10 @@ def api(server: Server, shared_api: Api) -> Api:
     return shared_api
 
 
+FIXTURES = (api, server, shared, shared_api)
+"""A module that uses `api` or `server` has all of them."""
+
+
 def request(endpoint: str) -> Request:
     return TextRequests(MODEL, 1, "t").request(endpoint)
 
