@@ -142,7 +142,7 @@ class Tier:
         self.context = SimpleNamespace(deadlines=Deadlines(kept_s=0.05), step=lambda _: contextlib.nullcontext())
         self.health = SimpleNamespace(check_serving=lambda: None)
         self.check_whole_chunks = lambda: None
-        self.tier = SimpleNamespace(holds=self.holds)
+        self.tier = SimpleNamespace(holds=self.holds, forget=lambda: None)
         self.chunk_tokens, self.max_model_len, self.vocabulary = 16, 1000, None
         self.asked: list[Any] = []
         self._holds = iter(holds)

@@ -144,6 +144,26 @@ def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
     assert not stack.tier.holds(prompt)
 
 
+def test_what_was_stored_unseen_before_says_nothing_of_what_is_stored_now(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    """A run stores by text, too, which is counted as that of others: after more than half a tier no claim was left (seen)."""
+    stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
+    first, second = source.of_length(129), source.of_length(129)
+    stack.complete(first)
+    cache.cache["l1_write_chunks_total"] += 16
+    stack.complete(second)
+    assert not stack.tier.holds(second)
+    stack.tier.forget()
+    stack.complete(second)
+    assert stack.tier.holds(second)
+    assert not stack.tier.holds(first)
+    cache.cache["l1_write_chunks_total"] += 13
+    assert stack.tier.holds(second)
+    cache.cache["l1_write_chunks_total"] += 3
+    assert not stack.tier.holds(second), "others have stored 1024 tokens since"
+
+
 def test_nothing_is_claimed_of_a_tier_whose_size_is_not_known(
     tmp_path: Path, engine: FakeServer, cache: FakeServer
 ) -> None:
