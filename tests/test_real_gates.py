@@ -1,82 +1,120 @@
-"""A bare ``--gate`` by what runs on real engines came to: open on a healthy subject, and closed by one seeded fault.
+"""A bare ``--gate`` by what real engines came to: open by a healthy run of a configuration, closed by every fault of the lab.
 
-Both runs of a configuration were made with ``--gate`` and kept by ``-p tests.real_outcomes``, the one with a fault of the lab
-for the requirement that catches it. Here today's catalogue, waivers, fold and gate are held against their cases;
-test_configs.py tests the way there (options, selection, exit code) for every MUST. A MUST that is new needs new runs: without
-one it closes the gate here, as "not run".
+Healthy: the cases of reports of real runs (docs/evidence, and ``tests/data/gates`` where a report says nothing else). Faults:
+what each of the lab turned on a stack of the configuration when it was last tried (docs/evidence/lab.jsonl), in the place of
+the same requirements of the healthy run. Catalogue, waivers, fold and gate are today's: a MUST that is new needs new runs, as
+without one it closes the gate here as "not run". test_configs.py tests the way there (options, selection, exit code).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.catalogue.requirements import REQUIREMENTS
+from fixtures.catalogue.selection import musts
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate, verdicts, waivers
-from tests import real_outcomes
-from tests.shipped import CONFIGS, GPU, ROUTED
+from fixtures.report.cases import Case, Phase
+from lab import json_lines
+from lab.catalogue import FAULTS
+from lab.grouping import needs_of
+from lab.history import Try
+from tests.reported_cases import cases_of
+from tests.shipped import CONFIGS, GPU, ROOT, ROUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fixtures.report.waivers import Waiver
-    from tests.real_outcomes import Recorded
 
+HEALTHY = {
+    "embedded": "docs/evidence/cpu-qwen-moe.json",
+    "native-cpu": "docs/evidence/cpu-native.json",
+    "shared": "tests/data/gates/shared.json",
+}
+"""The report of a healthy run by configuration; the first one's has another tiny model than the configuration."""
 WITHOUT_A_RUN = {
-    "cpu-cluster": "needs a cluster: docs/evidence/node-chart.md is a run, of before its outcomes were kept by case",
+    "cpu-cluster": "needs a cluster: docs/evidence/node-chart.json is of before some of its MUSTs were judged",
+    "cpu-offload": "needs a GPU: on an H200 vLLM and LMCache of the reference do not meet it (docs/evidence/h200-chart.json)",
+    "gpu-small": "needs a GPU",
+    "gpu-multi-process": "needs a GPU: docs/evidence/h200-chart-multi-process.json is of a release with a router",
+    "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
+    "native-offload": "needs a GPU: docs/evidence/h200-native.json was ended early",
     **dict.fromkeys(
-        GPU, "needs a GPU: docs/evidence has reports, none of a healthy run whose outcomes were kept by case"
-    ),
-    **dict.fromkeys(
-        (*ROUTED, "disk", "disk-in-process", "embedded", "native-cpu", "remote", "remote-in-process", "shared"),
-        "its runs on a real engine are not kept by case yet",
+        (*ROUTED, "disk", "disk-in-process", "remote", "remote-in-process"), "no whole healthy run of it is kept"
     ),
 }
-"""Configurations of which no run is kept, and why."""
+"""Configurations of which no healthy run is kept, and why."""
+NOT_SEEDED = {
+    **dict.fromkeys((*GPU, "cpu-cluster"), "the lab seeds no fault into a stack of it"),
+    "router-session": "the lab seeds its faults of routers into two-engines, whose values it extends",
+    "shared": "the lab has a healthy variant of it only",
+}
+"""Configurations on which no fault was seen, and why."""
 WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {"disk": "disk", "remote": "remote"}
 """The folder of the waivers of known defects with which the gate is open; the others need none."""
+TRIES = {one.id: one for one in json_lines.read(ROOT / "docs/evidence/lab.jsonl", Try) if one.good and not one.on_gpu}
+"""The last good try of every fault on a CPU."""
 
 
 def accepted(name: str) -> Mapping[str, Waiver]:
     return waivers.load(CONFIGS / WAIVERS[name] / "waivers.yaml") if name in WAIVERS else {}
 
 
-def recorded(name: str, what: str) -> Recorded:
-    path = real_outcomes.FOLDER / f"{name}.{what}.json"
+def claimed(name: str) -> list[str]:
+    """The profiles that the configuration claims, on local processes."""
+    return [str(one) for one in load_config(name, CONFIGS).expect.profiles if one != "chart"]
+
+
+def healthy(name: str) -> dict[str, Any] | None:
+    """The report of a healthy run of it; None if there is none."""
     if name in WITHOUT_A_RUN:
-        assert not path.exists(), f"remove {name} from WITHOUT_A_RUN"
-        pytest.skip(f"{name}: {WITHOUT_A_RUN[name]}")
-    return real_outcomes.read(path)
+        assert name not in HEALTHY
+        return None
+    report: dict[str, Any] = json.loads((ROOT / HEALTHY[name]).read_text(encoding="utf-8"))
+    return report
 
 
-def claimed(name: str) -> set[str]:
-    return {str(one) for one in load_config(name, CONFIGS).expect.profiles} - {"chart"}
+def faults_of(name: str) -> list[str]:
+    """The faults that the lab seeds into a stack of it."""
+    values = {fault.id: needs_of(fault).values for fault in FAULTS}
+    return [id_ for id_, one in values.items() if ((one and one.configuration) or "embedded") == name]
 
 
 @pytest.mark.parametrize("name", available(CONFIGS))
 def test_the_gate_is_open_by_a_real_healthy_run(name: str) -> None:
-    run = recorded(name, "healthy")
-    assert (run.fault, run.exit_code) == ("", 0)
-    assert set(run.gate) == claimed(name), "run it again: the configuration claims other profiles now"
-    results = verdicts.fold(run.cases, accepted(name))
-    assert [(each.id, why) for each, why in gate.unmet(results, run.gate, accepted(name))] == []
+    report = healthy(name)
+    if report is None:
+        pytest.skip(f"{name}: {WITHOUT_A_RUN[name]}")
+    assert [subject["config"] for subject in report["subjects"]] == [name]
+    results = verdicts.fold(cases_of(report), accepted(name))
+    assert {one.requirement.id: one.verdict for one in results} == {
+        entry["id"]: entry["verdict"] for entry in report["requirements"] if entry["id"] in REQUIREMENTS
+    }
+    assert [(one.id, why) for one, why in gate.unmet(results, claimed(name), accepted(name))] == []
     assert not gate.has_failed(results)
 
 
 @pytest.mark.parametrize("name", available(CONFIGS))
-def test_the_gate_is_closed_by_a_real_fault(name: str) -> None:
-    """The cases that the fault turned, in the place of the same ones of the healthy run."""
-    run = recorded(name, "fault")
-    failed = {id_ for case in run.cases if case.outcome == "failed" for id_ in case.ids}
-    assert run.fault
-    assert run.exit_code == 1
-    again = {case.nodeid for case in run.cases}
-    healthy = recorded(name, "healthy")
-    cases = [*run.cases, *(case for case in healthy.cases if case.nodeid not in again)]
-    results = verdicts.fold(cases, accepted(name))
-    unmet = {each.id: why for each, why in gate.unmet(results, healthy.gate, accepted(name))}
-    assert len(unmet) == 1, "one fault, one requirement"
-    assert failed == set(unmet)
-    assert all(why.startswith("non-conformant: expected ") for why in unmet.values()), unmet
-    assert gate.has_failed(results)
+def test_the_gate_is_closed_by_every_real_fault(name: str) -> None:
+    faults, report = faults_of(name), healthy(name)
+    if not faults:
+        pytest.skip(f"{name}: {NOT_SEEDED[name]}")
+    assert name not in NOT_SEEDED
+    asked = {one.id for one in musts(claimed(name))}
+    closing = {id_: asked.intersection(TRIES[id_].fired) for id_ in faults if id_ in TRIES}
+    if not closing:
+        pytest.skip(f"{name}: the lab has not tried its faults yet ({', '.join(faults)})")
+    assert any(closing.values()), "a fault that turns a MUST of the claimed profiles"
+    for id_, turned in closing.items():
+        if not turned:  # a SHOULD, or a MUST of a profile that is judged on request
+            continue
+        seeded = [Case(f"{id_}-{one}", (one,), [Phase("call", "failed", f"expected, got {id_}")]) for one in turned]
+        results = verdicts.fold([*seeded, *(cases_of(report) if report is not None else ())])
+        unmet = {one.id: why for one, why in gate.unmet(results, claimed(name))}
+        assert {one for one, why in unmet.items() if why.startswith("non-conformant: ")} == turned, id_
+        assert report is None or set(unmet) == turned, id_
+        assert gate.has_failed(results)
