@@ -18,10 +18,7 @@ from fixtures.catalogue.selection import musts
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate, verdicts, waivers
 from fixtures.report.cases import Case, Phase
-from lab import json_lines
-from lab.catalogue import FAULTS
-from lab.grouping import needs_of
-from lab.history import Try
+from tests.lab_tries import faults_of
 from tests.reported_cases import cases_of
 from tests.shipped import CONFIGS, GPU, ROOT, ROUTED
 
@@ -56,8 +53,6 @@ NOT_SEEDED = {
 """Configurations on which no fault was seen, and why."""
 WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {"disk": "disk", "remote": "remote"}
 """The folder of the waivers of known defects with which the gate is open; the others need none."""
-TRIES = {one.id: one for one in json_lines.read(ROOT / "docs/evidence/lab.jsonl", Try) if one.good and not one.on_gpu}
-"""The last good try of every fault on a CPU."""
 
 
 def accepted(name: str) -> Mapping[str, Waiver]:
@@ -76,12 +71,6 @@ def healthy(name: str) -> dict[str, Any] | None:
         return None
     report: dict[str, Any] = json.loads((ROOT / HEALTHY[name]).read_text(encoding="utf-8"))
     return report
-
-
-def faults_of(name: str) -> list[str]:
-    """The faults that the lab seeds into a stack of it."""
-    values = {fault.id: needs_of(fault).values for fault in FAULTS}
-    return [id_ for id_, one in values.items() if ((one and one.configuration) or "embedded") == name]
 
 
 @pytest.mark.parametrize("name", available(CONFIGS))
@@ -105,7 +94,7 @@ def test_the_gate_is_closed_by_every_real_fault(name: str) -> None:
         pytest.skip(f"{name}: {NOT_SEEDED[name]}")
     assert name not in NOT_SEEDED
     asked = {one.id for one in musts(claimed(name))}
-    closing = {id_: asked.intersection(TRIES[id_].fired) for id_ in faults if id_ in TRIES}
+    closing = {id_: asked.intersection(turned) for id_, turned in faults.items() if turned is not None}
     if not closing:
         pytest.skip(f"{name}: the lab has not tried its faults yet ({', '.join(faults)})")
     assert any(closing.values()), "a fault that turns a MUST of the claimed profiles"
