@@ -61,6 +61,11 @@ PLANTED: dict[str, tuple[str, str]] = {
         "planted/store1",
         "LMCACHE_RESP_USERNAME=u LMCACHE_RESP_PASSWORD=planted/store1 lmcache server",
     ),
+    "store, access control list": ("planted-store-6", "user lmcache on >planted-store-6 ~* &* +@all"),
+    "store, access control list as a list": (
+        "planted-store-7",
+        'command: [redis-server, --user, lmcache, "on", ~*, ">planted-store-7", +@all]',
+    ),
     "store, sentinels": ("planted-store-2", "remote_url: redis-sentinel://u:planted-store-2@a:26379,b:26379"),
     "store, extra configuration": (
         "planted-store-3",

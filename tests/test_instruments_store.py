@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.core.errors import NoAnswer, SubjectFault
+from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.core.ports import HOST, free_port
-from fixtures.instruments.store import StoreClient
+from fixtures.instruments.store import PASSWORD, USER, StoreClient, credentials_in
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 
 def test_commands_and_their_replies(port: int) -> None:
-    with StoreClient(HOST, port, "pass-word") as store:
+    with StoreClient(HOST, port, ("pass-word",)) as store:
         blob = bytes(range(256)) * 9000
         assert store.ask("SET", "key", blob) == b"OK"
         assert store.ask("GET", "key") == blob
@@ -45,11 +45,19 @@ def test_commands_and_their_replies(port: int) -> None:
 def test_a_store_with_a_password_serves_who_has_none_nothing(port: int) -> None:
     with StoreClient(HOST, port) as store:
         assert store.serves()
-        with pytest.raises(SubjectFault, match="NOAUTH"):
+        with pytest.raises(NotJudged, match="does not permit what the suite asks it: 'NOAUTH"):
             store.ask("DBSIZE")
-    with pytest.raises(SubjectFault, match="WRONGPASS") as error:
-        StoreClient(HOST, port, "no-such-word").ask("PING")
+    with pytest.raises(NotJudged, match="WRONGPASS") as error:
+        StoreClient(HOST, port, ("no-such-word",)).ask("PING")
     assert "no-such-word" not in str(error.value)
+
+
+def test_a_user_of_an_access_control_list(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--user", "reader", "on", ">pass-word", "~*", "+get", "+ping") as port:
+        client = StoreClient(HOST, port, credentials_in({USER: "reader", PASSWORD: "pass-word"}))
+        assert client.ask("GET", "nothing") is None
+        with pytest.raises(NotJudged, match=r"NOPERM .*give LMCache's user ~\* \+@all"):
+            client.ask("SET", "key", "value")
 
 
 @pytest.mark.parametrize("answer", [b"", b"$10\r\nabc", b"?what\r\n"])

@@ -13,7 +13,7 @@ from fixtures.core.errors import ConfigurationError
 from fixtures.core.record import StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.evidence.adapters import adapters_of
-from fixtures.instruments.store import PASSWORD, StoreClient
+from fixtures.instruments.store import StoreClient, credentials_in
 from fixtures.provide.process import local_stores
 from fixtures.provide.process.commands import commands_of, stores_of
 from fixtures.provide.process.launch import check_stores
@@ -95,8 +95,8 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
         "--dir",
         "/data",
     )
-    argv, password = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
-    assert password == "swordfish-9"
+    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
+    assert credentials_in(env) == ("swordfish-9",)
     assert "swordfish-9" not in " ".join(argv)
     assert argv[:4] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--save", "")
     assert argv.count("--port") == argv.count("--dir") == 1
@@ -106,7 +106,16 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
     plain, none = local_stores._local(
         StoreCommand("s", ("redis-server",), (), None, 1), "/bin/redis-server", 7, tmp_path
     )
-    assert (plain[1], none) == ("--bind", None)
+    assert (plain[1], none) == ("--bind", {})
+
+
+def test_of_an_access_control_list_the_first_user_with_a_password_asks(tmp_path: Path) -> None:
+    words = ("redis-server", "--user", "default", "off", "--user", "reader", "on", "~*", ">$(WORD)", "+@all")
+    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
+    assert credentials_in(env) == ("reader", "swordfish-9")
+    assert argv[:3] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--bind")
+    assert '"reader" "on" "~*" ">swordfish-9"' in (tmp_path / "store.conf").read_text()
+    assert redact("swordfish-9 of reader") == "[redacted] of reader"
 
 
 def test_without_the_program_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +148,7 @@ def test_a_store_comes_and_goes_with_its_stack(place: Place) -> None:
         (below,) = adapters_of(record.cache_servers[0].argv)
         assert below.place == f"127.0.0.1:{port}"
         assert {"remote-tier", "lower-tier", "persistent-tier"} <= set(features_of(record).supported)
-        with StoreClient("127.0.0.1", port, store.env[PASSWORD]) as client:
+        with StoreClient("127.0.0.1", port, credentials_in(store.env)) as client:
             assert client.ask("DBSIZE") == 0
         said = record.substitutions + tuple(word for server in record.everything for word in server.argv)
         assert "kv-store-not-a-secret" not in " ".join(said)

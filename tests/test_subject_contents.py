@@ -29,7 +29,7 @@ def contents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Content
         yield Folder(tmp_path)
         return
     with redis_server(tmp_path, "--requirepass", "pass-word") as port:
-        yield Keys(HOST, port, "pass-word")
+        yield Keys(HOST, port, ("pass-word",))
 
 
 def test_entries_are_listed_read_changed_and_removed(contents: Contents) -> None:
@@ -60,7 +60,7 @@ STORE = Server(name="kv-store", url=f"redis://{HOST}:7001", env={PASSWORD: "pass
 def test_a_folder_and_a_store_of_the_stack_are_found() -> None:
     assert below(subject(FS)).contents == Folder(Path("/x/below-0"))
     found = below(subject(RESP, stores=(STORE,)))
-    assert (found.contents, found.store) == (Keys(HOST, 7001, "pass-word"), STORE)
+    assert (found.contents, found.store) == (Keys(HOST, 7001, ("pass-word",)), STORE)
     assert str(found) == "resp tier"
 
 
@@ -82,7 +82,7 @@ def test_in_process_the_tiers_are_those_of_the_engine() -> None:
     server.process = ProcessRef(pid=1, started=0.0)
     engine = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
     found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[STORE])))  # type: ignore[arg-type]
-    assert (found.contents, found.cache_server) == (Keys(HOST, 7001, "pass-word"), None)
+    assert (found.contents, found.cache_server) == (Keys(HOST, 7001, ("pass-word",)), None)
     with pytest.raises(NotJudged, match="one of LMCache in process"):
         _ = found.server
     server.env = {"LMCACHE_LOCAL_DISK": "file:///d/", "LMCACHE_MAX_LOCAL_DISK_SIZE": "0.5"}

@@ -176,14 +176,14 @@ def test_a_store_is_asked_with_its_own_password(monkeypatch: pytest.MonkeyPatch)
     asked: list[Any] = []
 
     def read_s(client: StoreClient) -> tuple[float, float]:
-        asked.append((client.host, client.port, client._password))
+        asked.append((client.host, client.port, client._credentials))
         return 0.5, 100.0
 
     monkeypatch.setattr(StoreClient, "read_s", read_s)
     own = Server(name="s", url="redis://127.0.0.1:7", env={PASSWORD: "of-the-stack"})
     assert tiers(RESP, stores=(own,)).read_s(50) == 1.0
     assert tiers(RESP, env={"LMCACHE_RESP_PASSWORD": "of-others"}).read_s(100) == 1.5
-    assert asked == [("127.0.0.1", 7, "of-the-stack"), ("127.0.0.1", 7, "of-others")]
+    assert asked == [("127.0.0.1", 7, ("of-the-stack",)), ("127.0.0.1", 7, ("of-others",))]
 
     def refused(_: StoreClient) -> tuple[float, float]:
         raise SubjectFault("NOAUTH")
