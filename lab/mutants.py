@@ -97,7 +97,7 @@ def places(modules: Iterable[Path] | None = None) -> list[Place]:
 
 
 def changed(place: Place) -> str | None:
-    """The text of the module with its change; None if that is no program, or means the same as before."""
+    """The text of the module with its change; None if that is not a program, or means the same as before."""
     import cosmic_ray.plugins
     from cosmic_ray.mutating import mutate_code
 

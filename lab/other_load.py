@@ -1,7 +1,7 @@
 """How much of the machine programs take that are not the lab's own.
 
 A fault that turns a timing requirement cannot be judged on a machine that others keep busy: the suite then says that the
-measurement is too noisy, and that is no miss. Only what was measured here excuses a fault, never the suite's word alone.
+measurement is too noisy, and that is not a miss. Only what was measured here excuses a fault, never the suite's word alone.
 """
 
 from __future__ import annotations

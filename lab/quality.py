@@ -141,7 +141,7 @@ def _alarms(tries: Sequence[Try], runs: Sequence[healthy_runs.HealthyRun]) -> li
         *table(("runs", "beside", "with a false alarm"), rows),
         "",
         f"Requirements that fired in whole runs: {_counted(fired)}. On H200s no healthy runs are kept yet: the reports of "
-        "[evidence](evidence/README.md) show defects of the subject, which are no false alarms.",
+        "[evidence](evidence/README.md) show defects of the subject, which are not false alarms.",
         "",
     ]
 

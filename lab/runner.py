@@ -89,7 +89,7 @@ class Runner:
                         return
                     result = lane.run(entry)
                     if self._stopped and not result.good:
-                        return  # it was ended with the lab: that is no try
+                        return  # it was ended with the lab: that is not a try
                     history.keep(self.tries, history.Try.of(result, self.versions, self.sources))
                     if result.good:  # what was not is run again next time
                         self._keep(entry, result)

@@ -42,7 +42,7 @@ def test_the_router_lists_the_models_of_the_live_engines(stack: Stack) -> None:
     for router in stack.routers:
         found = listing(stack, router)
         assert not found.missing, f"expected {router.name} to list {', '.join(found.missing)}, got a list without"
-        assert not found.dead, f"expected {router.name} to list what is served, got also {', '.join(found.dead)}"
+        assert not found.dead, f"expected {router.name} to list only what is served, got also {', '.join(found.dead)}"
 
 
 @requirement("RTR-02")

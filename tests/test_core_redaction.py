@@ -240,7 +240,7 @@ def test_what_was_remembered_is_masked_wherever_it_stands(monkeypatch: pytest.Mo
 
 
 def _sentences() -> Iterator[tuple[str, str]]:
-    """(place, text) of every literal of the code that is no docstring; what is put into it stands as one letter."""
+    """(place, text) of every literal of the code that is not a docstring; what is put into it stands as one letter."""
     for folder in ("fixtures", "suite"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             tree = ast.parse(path.read_text())

@@ -77,7 +77,7 @@ def test_multi_process_server_of_0_5_3() -> None:
     assert (len(facts.stored), len(facts.hits), len(facts.retrieved)) == (29, 38, 38)
     assert facts.retrieved_tokens() == 138_240
     assert facts.hit_tokens(chunk_tokens=256) == 138_240
-    assert facts.hit_tokens() is None, "chunks are no tokens"
+    assert facts.hit_tokens() is None, "chunks are not tokens"
     assert facts.hit_tokens("cmpl-98178eb3113f96c8", chunk_tokens=256) == 1024
     assert facts.stored_tokens("cmpl-98178eb3113f96c8") is None, "the lines name no request: unknown, not zero"
     assert [fact.world_size for fact in facts.registered] == [None]

@@ -181,12 +181,12 @@ def test_no_text_is_too_strange(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<html>502 Bad Gateway</html>\n", "no metrics page: '<html>502 Bad Gateway</html>'"),
-        ('{"error": "x"}', "no metrics page"),
+        ("<html>502 Bad Gateway</html>\n", "not a metrics page: '<html>502 Bad Gateway</html>'"),
+        ('{"error": "x"}', "not a metrics page"),
         ("", "the metrics page is empty"),
-        ("not found", "no metrics page: 'not found'"),
-        ("<html>\nnginx 12\n</html>\n", "no metrics page: '<html> nginx 12"),
-        ("\n <!DOCTYPE html>\nvllm:prompt_tokens_total 5\n", "no metrics page: '<!DOCTYPE html>"),
+        ("not found", "not a metrics page: 'not found'"),
+        ("<html>\nnginx 12\n</html>\n", "not a metrics page: '<html> nginx 12"),
+        ("\n <!DOCTYPE html>\nvllm:prompt_tokens_total 5\n", "not a metrics page: '<!DOCTYPE html>"),
     ],
 )
 def test_a_page_that_is_no_metrics_page_says_so(text: str, words: str) -> None:
@@ -265,7 +265,7 @@ lmcache:cache_controller_full_sync_workers_completed{role="controller"} 1.0
 
 
 def test_a_number_that_no_float_holds_is_rejected() -> None:
-    """Found by the fuzzer, in its seventh hundred thousand: the value is no plain one, because of the brace in the label."""
+    """Found by the fuzzer, in its seventh hundred thousand: the value is not a plain one, because of the brace in the label."""
     line = f'vllm:prefix_cache_queries_total{{model_name="mis}}tralai"}} {"9" * 400}'
     assert Samples.parse(f"{line}\nvllm:num_requests_running 0\n").rejected == (line,)
 

@@ -293,7 +293,7 @@ def test_sets_that_may_make_no_pod_are_told_by_their_events(kind: str) -> None:
     assert str(found).startswith(f"{kind} o: no pod is made: create Pod o-0")
     assert "raise the quota" in found.remedy
     claim = event("SuccessfulCreate", "create Claim data-o-0 Pod o-0 in StatefulSet o success", 6)
-    assert blocked_owner(one, [failed, claim], AT + 15) is not None, "a claim is no pod"
+    assert blocked_owner(one, [failed, claim], AT + 15) is not None, "a claim is not a pod"
     made = event("SuccessfulCreate", "create Pod o-0 in StatefulSet o successful", 6)
     assert blocked_owner(one, [failed, made], AT + 15) is None
     assert blocked_owner(one, [event("FailedCreate", QUOTA, 2), made], AT + 600) is None

@@ -74,7 +74,7 @@ def test_a_character_cut_in_two() -> None:
         (b"data: a\n\ndata: b", [Event("a"), Event("b")], "lacks its final blank line"),
         (b"data: a\n\ndata: b\n", [Event("a"), Event("b")], "lacks its final blank line"),
         (b"data: \xff\n\n", [Event("\N{REPLACEMENT CHARACTER}")], "not UTF-8"),
-        (b'{"error": 1}\n\n', [], "no field of an event stream"),
+        (b'{"error": 1}\n\n', [], "not a field of an event stream"),
         (b"\xef\xbb", [], "not UTF-8"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_good_chat_of_two_choices() -> None:
         (({"id": "cmpl-1", "choices": []}, *GOOD), "event 0 has neither a choice nor usage"),
         (({"id": "cmpl-1", "choices": [{"text": "a"}]}, *GOOD), "event 0 has a choice without an index"),
         (({"id": "cmpl-1", "choices": [{"index": 0}]}, *GOOD), "event 0 has no text"),
-        (({"id": "cmpl-1", "choices": [{"index": 0, "delta": 1}]}, DONE), "event 0 has a delta that is no object"),
+        (({"id": "cmpl-1", "choices": [{"index": 0, "delta": 1}]}, DONE), "event 0 has a delta that is not an object"),
         (({**completion("a"), "id": "cmpl-2"}, *GOOD), "the events have 2 different ids"),
         (({"choices": [{"index": 0, "text": "a"}]}, *GOOD), "event 0 has no id"),
         ((completion("a"), DONE), "choice 0 has no finish_reason"),

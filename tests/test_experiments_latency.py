@@ -199,7 +199,7 @@ def test_an_undecided_ratio_takes_every_trial_allowed() -> None:
     stack.reload_s = lambda prompt: (0.001 + 100e-6 * prompt.tokens) * (0.7 if stack.repeats % 2 else 1.1)
     found = measure(stack)
     assert len(found.trials) == MAX_TRIALS
-    with pytest.raises(NotJudged, match="hardly exceeds"):
+    with pytest.raises(NotJudged, match="just exceeds"):
         found.check_decided(limits.RELOAD_OVER_COLD)
 
 

@@ -103,7 +103,7 @@ def test_damage_that_cannot_be_seen_is_an_error(tmp_path: Path) -> None:
 
     (tmp_path / "a.data").write_bytes(b"content")
     with (
-        pytest.raises(StackError, match="are as before"),
+        pytest.raises(StackError, match="still read as before"),
         tier_damage.damaged(Deaf(tmp_path), ["a.data"], "altered", ["b"]),
     ):
         pass

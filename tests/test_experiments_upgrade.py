@@ -69,7 +69,7 @@ def test_an_upgrade_without_an_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.what, found.lost, found.reloads) == ("cpuOffloadingBufferSize 1 -> 0.9", (), True)
     assert found.asked >= 3
     assert stack.opened == ["the record afterwards"]
-    assert stack.health.ended, "the pods that it knew are gone, and that is no fault"
+    assert stack.health.ended, "the pods that it knew are gone, and that is not a fault"
     assert stack.waits == [module.PODS_S]
 
 

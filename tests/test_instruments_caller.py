@@ -77,7 +77,7 @@ def call(server: Server, **options: Any) -> Caller:
 def test_it_disconnects_in_mid_stream_and_the_server_sees_it(server: Server) -> None:
     server.events = [ROLE, TOKEN, TOKEN]
     caller = call(server, max_tokens=9)
-    assert poll(lambda: caller.events, lambda found: found == 2, 5.0) == 2, "a role is no token"
+    assert poll(lambda: caller.events, lambda found: found == 2, 5.0) == 2, "a role is not a token"
     assert not caller.over
     assert caller.hang_up()
     assert server.client_left.wait(5.0)

@@ -69,7 +69,7 @@ def test_paths(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "file"], "nothing stays"
     assert fault("folder", tmp_path / "none", "") == "does not exist"
     assert fault("folder", tmp_path / "file" / "below", "") == "does not exist: a part of it is a file"
-    assert fault("folder", tmp_path / "file", "") == "is no folder"
+    assert fault("folder", tmp_path / "file", "") == "is not a folder"
     assert fault("file", tmp_path / "file", "") is None
     assert fault("file", tmp_path / "none", "") == "does not exist"
     assert fault("folder", "$(NOBODY_SETS_THIS)/x", "") == "?"
@@ -100,7 +100,7 @@ def test_sockets(tmp_path: Path) -> None:
         one.listen()
         assert fault("socket", path, "") is None
     assert fault("socket", tmp_path / "none", "") == "does not exist"
-    assert fault("socket", tmp_path, "") == "is no socket"
+    assert fault("socket", tmp_path, "") == "is not a socket"
 
 
 def test_a_mount_is_recognised(tmp_path: Path) -> None:

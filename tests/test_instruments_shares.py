@@ -34,5 +34,5 @@ def test_each_end_leaves_half_of_the_rest_outside(found: int, of: int) -> None:
 
 @pytest.mark.parametrize(("found", "of"), [(-1, 3), (4, 3), (0, 0)])
 def test_what_is_no_share_is_refused(found: int, of: int) -> None:
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match="is not a share"):
         share_interval(found, of)

@@ -89,7 +89,7 @@ def test_a_stop_string_is_new_where_it_is_found(text: str) -> None:
     with contextlib.suppress(NotJudged):
         piece = api_of_nothing().pick_stop_string(text)
         assert piece.strip()
-        assert "\ufffd" not in piece, "half a character is no text that a client can send"
+        assert "\ufffd" not in piece, "half a character is not a text that a client can send"
         assert len(text) // 2 <= text.index(piece)
 
 

@@ -198,7 +198,7 @@ def test_slower_than_the_gate_needs_more_confidence_than_faster(ratios: list[flo
         found.check_decided(0.9)
         assert found.loses(0.9) == (found.ratio.high >= 0.9)
     else:
-        with pytest.raises(NotJudged, match=rf"after {len(ratios)} pairs .* includes 0\.9, or hardly exceeds it"):
+        with pytest.raises(NotJudged, match=rf"after {len(ratios)} pairs .* includes 0\.9, or just exceeds it"):
             found.check_decided(0.9)
 
 
@@ -242,7 +242,7 @@ def test_efficiency_is_one_at_the_floor_and_nought_at_cold(reload: float, expect
 
 
 def test_a_trial_below_the_floor_has_no_efficiency() -> None:
-    """Where cold is no slower than the floor nothing can be saved: such trials are left out, not divided by zero."""
+    """Where cold is not slower than the floor nothing can be saved: such trials are left out, not divided by zero."""
     below = Trial(cold_s=0.2, reload_s=0.1, fixed_s=0.15)
     assert trials(below, transfer=0.05).efficiency == Interval(0.0, 0.0, 0.0, 1, enough=False)
     good = Trial(cold_s=1.0, reload_s=0.6, fixed_s=0.15)

@@ -49,7 +49,7 @@ def test_there_are_enough_of_every_kind() -> None:
 
 def test_every_implemented_requirement_has_a_fault_that_must_turn_it() -> None:
     expected = {id_ for fault in (*FAULTS, *GPU_FAULTS) for id_ in fault.expected}
-    # The lab's stacks are no releases, and their router breaks API-09 itself: test_provide_release.py and
+    # The lab's stacks are not releases, and their router breaks API-09 itself: test_provide_release.py and
     # test_instruments_openai_api.py show that those checks fail.
     judged = {id_ for id_ in implemented() if "release" not in REQUIREMENTS[id_].needs} - {"API-09"}
     assert judged <= expected, f"no fault must turn {sorted(judged - expected)}"

@@ -58,7 +58,7 @@ def test_a_fault_is_compared_with_what_fired(fired: str, not_judged: str, missed
     ],
 )
 def test_a_fault_is_not_judged_where_others_kept_the_machine_busy(reason: str, others: float, undecided: str) -> None:
-    """Only a measurement that others spoiled is no miss: not one that is noisy by itself, nor one that lacks a fact."""
+    """Only a measurement that others spoiled is not a miss: not one that is noisy by itself, nor one that lacks a fact."""
     result = compare(FAULT, verdicts("ACC-01", "LAT-01 ACC-02", reason=reason), others=others)
     assert (result.undecided, result.missed) == (tuple(undecided.split()), () if undecided else ("ACC-02",))
     assert (result.good, result.failed) == (False, not undecided)

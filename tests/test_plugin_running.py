@@ -95,7 +95,7 @@ def test_a_run_says_so_unless_it_is_to_be_quiet(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a stream that is no terminal, in the controller alone, and not while the stack starts."""
+    """On a stream that is not a terminal, in the controller alone, and not while the stack starts."""
     monkeypatch.setattr(module, "EVERY_S", 0.1)
     project.suite(
         """

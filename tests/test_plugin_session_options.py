@@ -62,7 +62,7 @@ def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
         assert about, f"--{option.name} is not in --help"
         assert len(about[0]) > len(option.name) + 40, f"--{option.name} has no help text"
         assert re.search(rf"\bini:\s+{option.ini}\b", about[0]), f"--{option.name} does not name its ini setting"
-        assert re.search(rf"^  {option.ini} \(", twins, re.MULTILINE), f"{option.ini} is no ini option"
+        assert re.search(rf"^  {option.ini} \(", twins, re.MULTILINE), f"{option.ini} is not an ini option"
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

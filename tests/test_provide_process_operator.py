@@ -114,7 +114,7 @@ def test_a_server_that_does_not_come_back_leaves_nothing_running(place: Operated
 
 
 def test_what_is_no_process_of_this_machine_is_not_judged(place: Operated) -> None:
-    with pytest.raises(NotJudged, match="no process of this machine"):
+    with pytest.raises(NotJudged, match="not a process of this machine"):
         place.operator.kill(Server(name="elsewhere", url="http://x"))
 
 

@@ -1,4 +1,4 @@
-"""Ending and stopping containers from inside of them, on a stand-in cluster: what a test does is no fault of the release."""
+"""Ending and stopping containers from inside of them, on a stand-in cluster: what a test does is not a fault of the release."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_pod_has_the_command_of_its_release(place: Place) -> None:
     with pytest.raises(NotApplicable, match="only a server on this machine can be moved"):
         place.operator.start(place.engine, ("vllm", "serve"))
     server = CacheServer(place.engine)
-    with pytest.raises(NotApplicable, match="no process of this machine"), detoured(place.stack, server):
+    with pytest.raises(NotApplicable, match="not a process of this machine"), detoured(place.stack, server):
         raise AssertionError
     place.session.check(place.engine)
 

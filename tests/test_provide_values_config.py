@@ -64,7 +64,7 @@ def test_values_can_be_laid_over_those_of_another_configuration() -> None:
 
 def test_an_extended_file_that_is_not_there_is_reported(folder: Path) -> None:
     (folder / "mine/expect.yaml").write_text("description: one\nextends: ../other/values.yaml\n")
-    with pytest.raises(ConfigurationError, match=r"extends names '../other/values.yaml', which is no file"):
+    with pytest.raises(ConfigurationError, match=r"extends names '../other/values.yaml', which is not a file"):
         load_config("mine", folder)
 
 

@@ -105,7 +105,9 @@ def test_counters_for_people_leave_out_what_is_absent(tmp_path: Path, engine: Fa
     assert "preemptions" not in found["engine-0"]
     assert found["cache"]["flavour"] == "multi-process"
     json.dumps(found)
-    assert Stack(record(tmp_path)).cache.snapshot() == {}, "a stack that is gone has none, and that is no error here"
+    assert Stack(record(tmp_path)).cache.snapshot() == {}, (
+        "a stack that is gone has none, and that is not an error here"
+    )
 
 
 def test_watched_metrics_that_are_missing_are_named(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:

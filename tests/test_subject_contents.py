@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @pytest.fixture(params=["folder", "keys"])
 def contents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Contents]:
     if request.param == "folder":
-        (tmp_path / "half.tmp").write_bytes(b"what is being written is no entry")
+        (tmp_path / "half.tmp").write_bytes(b"what is being written is not an entry")
         yield Folder(tmp_path)
         return
     with redis_server(tmp_path, "--requirepass", "pass-word") as port:

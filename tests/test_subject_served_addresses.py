@@ -142,7 +142,7 @@ def test_the_controller_of_an_engine(tmp_path: Path, port: int, closed: int) -> 
 
 def test_what_opens_a_moment_later_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     seen = iter([[{"fault": "is not listened at", "mounted": None}], [{"fault": None, "mounted": None}]])
-    monkeypatch.setattr(reach, "look", lambda _: next(seen))
+    monkeypatch.setattr(reach, "probe", lambda _: next(seen))
     assert unserved(stack(tmp_path, served_by("127.0.0.1", port))) == []
 
 
@@ -178,7 +178,7 @@ def test_by_url_alone_it_is_not_judged(tmp_path: Path) -> None:
 
 
 def test_a_server_of_another_machine_is_not_judged(tmp_path: Path) -> None:
-    with pytest.raises(NotJudged, match="is no process of this machine"):
+    with pytest.raises(NotJudged, match="is not a process of this machine"):
         unserved(stack(tmp_path, engine({"LMCACHE_REMOTE_URL": "lm://x:1"}, process=None)))
 
 
@@ -187,7 +187,7 @@ def test_after_a_server_has_ended_it_is_not_judged(
 ) -> None:
     one = stack(tmp_path, served_by("127.0.0.1", closed))
     monkeypatch.setattr(one.health, "gone", lambda: {"kv-server": "it ended"})
-    with pytest.raises(NotJudged, match="kv-server ended"):
+    with pytest.raises(NotJudged, match="kv-server has ended"):
         unserved(one)
 
 

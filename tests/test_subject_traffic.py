@@ -42,7 +42,7 @@ def test_foreign_traffic_is_not_judged(tmp_path: Path, engine: FakeServer, promp
         NotJudged, match=r"engine-0 finished 2 requests, but this suite sent only 1: it has other clients"
     ):
         stack.complete(prompts.of_length(50))
-    assert seen == [], "what is thrown away is no evidence"
+    assert seen == [], "what is thrown away is not evidence"
     with pytest.raises(NotJudged, match="engine-0 finished 6 requests, but this suite sent only 3"):
         stack.complete_concurrently([prompts.of_length(50) for _ in range(3)], at_once=3)
 

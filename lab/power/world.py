@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SMOOTHING: Final = 0.3
 """Standard deviations by which a recorded sample is moved. It makes the scatter 4 % wider than the recorded one."""
 JUMP_BYTES: Final = 64 * 1024**2
-"""In every second run memory grows once, at any cycle, by up to so much: a buffer that is taken late is no leak."""
+"""In every second run memory grows once, at any cycle, by up to so much: a buffer that is taken late is not a leak."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # clients that come together; the default of 5 resets some of them
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that hangs up is no event."""
+        """Nothing: a client that hangs up is not an event."""
 
 
 class _Handler(BaseHTTPRequestHandler):

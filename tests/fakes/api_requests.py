@@ -181,7 +181,7 @@ class Handler(Streams):
             self.answer(200, {"kind": "Status", "status": "Success"})
 
     def _lacking(self, space: str, binding: Json) -> str | None:
-        """The Role that a binding names and that is not there: a caller who is no administrator is asked for its rights."""
+        """The Role that a binding names and that is not there: a caller who is not an administrator is asked for its rights."""
         reference = binding.get("roleRef") or {}
         role = self.cluster.objects.get(("apis/rbac.authorization.k8s.io/v1/roles", space, str(reference.get("name"))))
         return str(reference.get("name")) if reference.get("kind") == "Role" and role is None else None

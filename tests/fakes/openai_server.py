@@ -134,7 +134,7 @@ def judge(path: str, content_type: str, raw: bytes) -> tuple[int, dict[str, Any]
     if content_type != "application/json":
         return refusal("unsupported media type", 415)
     if not isinstance(body, dict):
-        return refusal("the body is no object")
+        return refusal("the body is not an object")
     if body.get("model") != MODEL:
         return refusal(f"the model {body.get('model')} does not exist", 404)
     prompt, messages = body.get("prompt"), body.get("messages")
@@ -163,7 +163,7 @@ class Server(ThreadingHTTPServer):
         self.reset()
 
     def handle_error(self, *_: Any) -> None:
-        """A client that ends a connection is no news."""
+        """A client that ends a connection is not news."""
 
     def reset(self) -> None:
         self.plain = {"/v1/completions": copy.deepcopy(COMPLETION), "/v1/chat/completions": copy.deepcopy(CHAT)}
