@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.catalogue.profiles import ON_REQUEST
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
 from fixtures.core.processes import ProcessRef
@@ -233,10 +232,10 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
     assert set(report["gate"]["profiles"]) == {*claimed, *(["chart"] if kind == "chart" else [])} - (
         {"chart"} if kind == "process" else set()
     )
-    judged = {id_: each for id_, each in REQUIREMENTS.items() if not each.planned}
-    on_request = {id_ for id_, each in judged.items() if ON_REQUEST & set(each.profiles)}
-    assert set(verdicts) == set(judged) - on_request, "everything else is told"
-    assert sum(report["not_run"].values()) == len(on_request)
+    asked = set(report["run"]["profiles"])
+    assert set(report["gate"]["profiles"]) <= asked
+    judged = {id_: each for id_, each in REQUIREMENTS.items() if not each.planned and asked & set(each.profiles)}
+    assert set(verdicts) == set(judged), "all of what the configuration claims is told"
 
     absent = {id_ for id_, verdict in verdicts.items() if verdict == "not applicable"}
     lacks = {"release"} if kind == "process" else set()
@@ -251,7 +250,7 @@ def test_a_bare_gate_opens_on_a_healthy_subject_and_closes_on_one_fault(
         lacks |= {"several-engines"}
     if kind == "process" and (name == "shared" or name not in SEVERAL):
         lacks |= {"router"}
-    assert absent == {
+    assert absent == set(judged) & {
         *(id_ for id_, each in judged.items() if lacks & each.needs),
         *(() if name in GPU else ("MEM-01", "MEM-02")),
         *(() if name in WITH_A_KEY or kind == "chart" else ("API-08",)),
