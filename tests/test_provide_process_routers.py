@@ -14,14 +14,11 @@ import yaml
 from fixtures.core.errors import ConfigurationError, StackError
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.provide.process import router_environment, routers
-from fixtures.provide.process.host_copies import CACHE_FOLDER, host_copy, stays_in_process
 from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
 from fixtures.provide.process.routers import POLICY_OF, router_argv, substitutions
-from fixtures.provide.values.config import load_config
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values
-from fixtures.provide.values.render import render_engine
 from fixtures.provide.values.router_command import POLICIES, RouterCommand, router_of
 from fixtures.subject.stack import Stack
 from tests import fakes, process_place
@@ -138,61 +135,6 @@ def test_the_command_of_production_stacks_own_router() -> None:
 
 
 # --- the environment --------------------------------------------------------------------------------------------------
-
-
-def test_a_local_router_is_kv_aware_only_where_the_engines_can_tell_it_what_they_hold(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    env = OWN
-    monkeypatch.setattr(routers, "router_environment", lambda python, *, report: PYPI if python is None else env)
-    config = load_config("router-kv", CONFIG.parents[1])
-    engine = render_engine(config.values)
-    plain = routers.Routers.of(config, None, print, "cpu")
-    assert plain is not None
-    assert (plain.reported_to(engine), plain.variables_of_engine(engine.effective_env)) == (engine, {})
-    assert not stays_in_process(engine)
-    with pytest.raises(ConfigurationError, match=r"no LMCache beside it: install lmcache there, .*--stack chart"):
-        routers.Routers.of(config, OWN.python, print, "cpu")
-    env = dataclasses.replace(OWN, lmcache=True)
-    with pytest.raises(ConfigurationError, match=r"two engines on a CPU .*replicaCount to 1, omit --router-python"):
-        routers.Routers.of(config, OWN.python, print, "cuda")
-
-
-def test_engines_report_to_the_controller_of_a_kv_aware_router(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    env = dataclasses.replace(OWN, lmcache=True)
-    monkeypatch.setattr(routers, "router_environment", lambda python, *, report: env)
-    config = load_config("router-kv", CONFIG.parents[1])
-    made = routers.Routers.of(config, OWN.python, print, "cpu")
-    assert made is not None
-    assert list(made.controller) == [9000, 9001, 9002]
-    engine = made.reported_to(render_engine(config.values))
-    variables = engine.effective_env
-    assert variables["LMCACHE_CONTROLLER_PULL_URL"] == f"127.0.0.1:{made.controller[9000]}"
-    assert variables["LMCACHE_CONTROLLER_REPLY_URL"] == f"127.0.0.1:{made.controller[9001]}"
-    assert stays_in_process(engine)
-    assert host_copy(engine, "cpu") == (CACHE_FOLDER,)
-    ports = [made.variables_of_engine(variables)["LMCACHE_LMCACHE_WORKER_PORTS"] for _ in range(2)]
-    assert ports[0] != ports[1] != "8001"
-    servers = [EngineServer(name=url, url=url, log=None) for url in ENGINES]
-    words = router_argv(made.command, env, servers, "m", host="h", port=9, metrics_port=10, controller=made.controller)
-    for name, asked in (("port", 9000), ("reply-port", 9001), ("heartbeat-port", 9002)):
-        assert words[words.index(f"--lmcache-controller-{name}") + 1] == str(made.controller[asked])
-
-
-def test_a_controller_that_the_values_do_not_name_correctly_stays_unreachable(tmp_path: Path) -> None:
-    """The router's controller listens at another port than the engines are told: TIR-06 has to find that here, too."""
-    path = tmp_path / "values.yaml"
-    text = (CONFIG.parents[1] / "router-kv" / "values.yaml").read_text()
-    path.write_text(text.replace(" controllerReplyPort: 9001", " controllerReplyPort: 9"))
-    values = load_values(path)
-    command = router_of(values)
-    assert command is not None
-    made = routers.Routers(command, OWN, {port: 1000 + port for _, port in command.controller})
-    env = made.reported_to(render_engine(values)).effective_env
-    assert env["LMCACHE_CONTROLLER_PULL_URL"] == "127.0.0.1:10000"
-    assert env["LMCACHE_CONTROLLER_REPLY_URL"] == "127.0.0.1:9"
 
 
 @pytest.mark.parametrize("program", ["vllm-router", "production-stack"])
