@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fixtures.core.record import StackRecord
-from fixtures.evidence.logs.reader import LogReader, read_log
+from fixtures.evidence.logs.reader import LogReader
 from fixtures.evidence.prometheus import Samples
 from fixtures.instruments.prompts import Prompts
 from fixtures.instruments.trials import median_interval
 from fixtures.subject.stack import Stack
-from tests.log_lines import SILENT, SILENT_WRAPPERS
+from tests.log_lines import SILENT, SILENT_WRAPPERS, read_log
 
 if TYPE_CHECKING:
     from fixtures.instruments.trials import Interval

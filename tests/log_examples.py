@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fixtures.evidence.logs.reader import read_log
+from tests.log_lines import read_log
 
 if TYPE_CHECKING:
     from fixtures.evidence.logs.facts import LogFacts

@@ -6,9 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from fixtures.evidence.logs.lines import parse_line
+from fixtures.evidence.logs.reader import LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fixtures.evidence.logs.facts import LogFacts
 
 
 def docker(line: str) -> str:
@@ -79,3 +82,10 @@ SILENT = {
     ),
 }
 SILENT_WRAPPERS = WRAPPERS | {"json": as_json, "json in docker": lambda line: docker(as_json(line))}
+
+
+def read_log(text: str, year: int | None = None) -> LogFacts:
+    """Read a whole log, or any part of one."""
+    reader = LogReader(year)
+    reader.feed(text.encode("utf-8", "replace"))
+    return reader.facts()

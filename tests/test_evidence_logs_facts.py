@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from tests.log_examples import NEW, steps
+from tests.log_lines import read_log
 
 
 def test_ranks_are_not_summed() -> None:

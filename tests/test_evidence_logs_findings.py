@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.evidence.logs.facts import LogFacts
-from fixtures.evidence.logs.reader import LogReader, read_log
+from fixtures.evidence.logs.reader import LogReader
 from tests.log_examples import (
     ACCESS,
     ASGI,
@@ -25,7 +25,7 @@ from tests.log_examples import (
     request_log,
     steps,
 )
-from tests.log_lines import record_of
+from tests.log_lines import read_log, record_of
 
 
 @pytest.mark.parametrize(("level", "id"), [("WARNING", "traceback-handled"), ("ERROR", "traceback")])

@@ -8,9 +8,9 @@ from datetime import datetime
 import pytest
 
 from fixtures.evidence.logs.lines import LogLine, parse_line
-from fixtures.evidence.logs.reader import LogReader, read_log
+from fixtures.evidence.logs.reader import LogReader
 from tests.log_examples import ENGINE_LINE, EXAMPLES, HEALTHY, NEW, SERVER_LINE, WARNING
-from tests.log_lines import WRAPPERS, record_of
+from tests.log_lines import WRAPPERS, read_log, record_of
 
 
 def test_a_coloured_line_of_both_programs_is_taken_apart() -> None:

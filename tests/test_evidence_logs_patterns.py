@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.shape import KvShape
 from tests.log_examples import NEW
+from tests.log_lines import read_log
 
 TRANSFER = "size: 0.1250 {}, cost 50.0000 ms, throughput: 2.5 GB/s; offload_time: 4.6 ms, put_time: 0.06 ms"
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fixtures.evidence.logs.crash import first_error
 from fixtures.evidence.logs.facts import LogFacts
 from fixtures.evidence.logs.lines import parse_line
-from fixtures.evidence.logs.reader import LogReader, read_log
+from fixtures.evidence.logs.reader import LogReader
 from fixtures.evidence.logs.search import _SAYING, SAYS
 from tests.log_examples import (
     ACCESS,
@@ -39,7 +39,7 @@ from tests.log_examples import (
     ids,
     request_log,
 )
-from tests.log_lines import SILENT, SILENT_WRAPPERS, WRAPPERS, docker, record_of
+from tests.log_lines import SILENT, SILENT_WRAPPERS, WRAPPERS, docker, read_log, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.evidence.logs.crash import first_error
-from fixtures.evidence.logs.reader import read_log
 from tests.log_examples import DATA, HEALTHY
+from tests.log_lines import read_log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fixtures.catalogue.signatures import SIGNATURES
-from fixtures.evidence.logs.reader import read_log
 from tests.log_examples import EXAMPLES, NEW, WARNING
+from tests.log_lines import read_log
 
 
 @pytest.mark.parametrize("id", sorted(EXAMPLES))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.core.record import EngineServer, Server, StackRecord
-from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.metrics import CacheCounters, EngineCounters
 from fixtures.evidence.prometheus import Samples
 from lab import versions
 from lab.versions import Recording
+from tests.log_lines import read_log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ import pytest
 
 from fixtures.core.errors import NotApplicable
 from fixtures.core.record import EngineServer, Server
-from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.subject.cache_server import CacheServer, shape_of_server
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
 from tests.fakes.engine_server import MODEL, START, STORED_64, FakeServer, record, with_cache
+from tests.log_lines import read_log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.core.errors import NotJudged, SubjectFault
-from fixtures.evidence.logs.reader import read_log
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.sse import Event, check_stream
 from fixtures.instruments.prompts import Prompt
 from fixtures.instruments.response import Response
 from fixtures.subject.exchange import Exchange, TokenSources, first_difference, summary
+from tests.log_lines import read_log
 
 if TYPE_CHECKING:
     from fixtures.evidence.logs.facts import LogFacts
