@@ -61,6 +61,11 @@ SHARED = [
         "did you mean initialDelaySeconds?",
     ),
     ({"livenessProbe": {"httpGet": {"paht": "/"}}}, "livenessProbe.httpGet.paht", "did you mean path?"),
+    (
+        {"maxUnavailablePodDisruptionBudjet": 1},
+        "maxUnavailablePodDisruptionBudjet",
+        "did you mean maxUnavailablePodDisruptionBudget, of chart 0.0.2 to 0.1.10?",
+    ),
     ({"nodeSelector": {}}, "nodeSelector", "use servingEngineSpec.modelSpec[*].nodeSelectorTerms."),
     ({"strategy": {"rollingUpdate": {"maxSurg": 1}}}, "strategy.rollingUpdate.maxSurg", "did you mean maxSurge?"),
     ({"tolerations": [{"operater": "Exists"}]}, "tolerations[0].operater", "did you mean operator?"),
@@ -135,11 +140,11 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
         ),
         (
             {"model": {"replicaCount": "abc"}},
-            "modelSpec[0].replicaCount holds the text 'abc'; write a whole number, 0 or more",
+            "modelSpec[0].replicaCount holds the text 'abc'; write a whole number from 0 to 10000",
         ),
         (
             {"model": {"replicaCount": 1.5}},
-            "modelSpec[0].replicaCount holds the number 1.5; write a whole number, 0 or more.",
+            "modelSpec[0].replicaCount holds the number 1.5; write a whole number from 0 to 10000.",
         ),
         (
             {"routerSpec": {"servicePort": "http"}},
@@ -159,9 +164,11 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
         ),
         ({"servingEngineSpec": {"enableEngine": False}}, "enableEngine switches all engines off; set it to true."),
         ({"model": {"enabled": False}}, "enabled is false and no other model is enabled, so no engine is started"),
+        ({"model": {"replicaCount": 100_000}}, "holds the number 100000; write a whole number from 0 to 10000."),
+        ({"routerSpec": {"containerPort": 70_000}}, "write the number of a port, at most 65535."),
         (
             {"routerSpec": {"replicaCount": -1}},
-            "routerSpec.replicaCount holds the number -1; write a whole number, 0 or more.",
+            "routerSpec.replicaCount holds the number -1; write a whole number from 0 to 10000.",
         ),
     ],
 )

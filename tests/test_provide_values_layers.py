@@ -71,7 +71,7 @@ def test_an_overlay_is_merged_as_helm_does_it(load: Load, tmp_path: Path) -> Non
         (
             "servingEngineSpec.modelSpec[0].replicaCount=abc",
             "--set servingEngineSpec.modelSpec[0].replicaCount: servingEngineSpec.modelSpec[0].replicaCount holds the text "
-            "'abc'; write a whole number, 0 or more.",
+            "'abc'; write a whole number from 0 to 10000.",
         ),
         (
             "routerSpec.routingLogc=a",
