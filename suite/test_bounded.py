@@ -40,7 +40,7 @@ def test_gpu_memory_stays_within_its_budget(stack: Stack, prompts: Prompts, figu
         stack.complete_concurrently(longest, at_once=8)
         abort_requests(stack, (prompts.unique(chunks=8) for _ in range(8)))
         stack.traffic.wait_until_idle()
-    gpu.check_alone()
+    gpu.check_alone(stack.gpu_budget_bytes)
     figures("GPU memory idle", mib(idle.engine), "MiB")
     figures("GPU memory peak of a card", mib(gpu.peak_bytes), "MiB", n=len(gpu.samples), better="lower")
     if len(idle.cards) > 1:
@@ -68,7 +68,7 @@ def test_gpu_memory_does_not_grow(stack: Stack, prompts: Prompts, figures: Figur
             stack.clear_prefix_cache()
             stack.complete_concurrently(cycle, at_once=4)
             growth.add(gpu.read().whole_stack)
-    gpu.check_alone()
+    gpu.check_alone(stack.gpu_budget_bytes)
     figures.interval("GPU memory growth", growth.per_cycle, "MiB/cycle")
     growth.check_decided()
     assert growth.per_cycle.high <= limits.GPU_GROWTH, f"expected no growth of GPU memory, got {growth}"

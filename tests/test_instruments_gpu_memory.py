@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from types import SimpleNamespace
@@ -73,7 +74,7 @@ def test_memory_is_the_processes_own_on_every_card(driver: FakeNvml) -> None:
     assert use.engine == 50 * GIB
     assert memory.peak_bytes == 30 * GIB, "of any one card, for a budget is a card's"
     with pytest.raises(NotJudged, match="another process holds 1024 MiB on GPU 0"):
-        memory.check_alone()
+        memory.check_alone(lambda: 80 * GIB)
 
 
 def test_a_cache_server_on_the_card_is_neither_the_engine_nor_a_stranger(driver: FakeNvml) -> None:
@@ -81,7 +82,7 @@ def test_a_cache_server_on_the_card_is_neither_the_engine_nor_a_stranger(driver:
     with GpuMemory((0,), processes(10), processes(20)) as memory:
         use = memory.read()
     assert (use.engine, use.servers, use.whole_stack) == (30 * GIB, 2 * GIB, 32 * GIB)
-    memory.check_alone()
+    memory.check_alone(lambda: 80 * GIB)
 
 
 @pytest.mark.parametrize(("used", "own"), [(35, 34), (29, 28), (31, 30), (0, 0)])
@@ -128,7 +129,7 @@ def test_a_process_that_comes_later_is_found(driver: FakeNvml) -> None:
         running.append(SimpleNamespace(pid=11))
         driver.cards[0].users = [(10, GIB), (11, 2 * GIB)]
         assert memory.read().engine == 3 * GIB
-        memory.check_alone()
+        memory.check_alone(lambda: 80 * GIB)
 
 
 def test_where_the_driver_names_no_process_the_whole_card_counts(driver: FakeNvml) -> None:
@@ -136,7 +137,7 @@ def test_where_the_driver_names_no_process_the_whole_card_counts(driver: FakeNvm
     with GpuMemory((0,), processes(10)) as memory:
         use = memory.read()
     assert (use.cards[0].own, use.engine) == (None, 7 * GIB)
-    memory.check_alone()
+    memory.check_alone(lambda: 80 * GIB)
 
 
 def test_a_card_that_is_lost_is_no_verdict(driver: FakeNvml) -> None:
@@ -182,7 +183,7 @@ def test_the_cards_of_pods_are_counted_each_and_in_sum() -> None:
     assert memory.peak_bytes == 60000 * MIB
     assert memory.peak_sum_bytes == 150000 * MIB
     assert memory.busy_share is None
-    memory.check_alone()
+    memory.check_alone(lambda: 80 * GIB)
 
 
 def test_a_card_that_two_pods_share_is_one_card() -> None:
@@ -190,7 +191,23 @@ def test_a_card_that_two_pods_share_is_one_card() -> None:
     with PodGpuMemory({"one": lambda: table, "two": lambda: table}) as memory:
         assert memory.read().engine == 9000 * MIB
     with pytest.raises(NotJudged, match=r"pods one, two share one GPU \(GPU-a"):
-        memory.check_alone()
+        memory.check_alone(lambda: 80 * GIB)
+
+
+@pytest.mark.parametrize(("used", "alone"), [(25_000, True), (25_001, False), (74_284, False)])
+def test_a_card_that_holds_more_than_the_budget_before_any_load_is_shared(used: int, alone: bool) -> None:
+    tables = [f"0, GPU-a, NVIDIA H200, 143771, {used}\n"]
+    with PodGpuMemory({"pod": lambda: tables[-1]}) as memory:
+        tables.append("0, GPU-a, NVIDIA H200, 143771, 26000\n")
+        assert memory.read().engine == 26_000 * MIB
+    with (
+        contextlib.nullcontext()
+        if alone
+        else pytest.raises(
+            NotJudged, match=f"{used} MiB of GPU 0 were in use before any load, and the engine's budget is 25000 MiB"
+        )
+    ):
+        memory.check_alone(lambda: 25_000 * MIB)
 
 
 def test_a_pod_is_sampled_at_a_period_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

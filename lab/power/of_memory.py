@@ -39,9 +39,10 @@ def _mem_02(world: World, rng: random.Random, distance: float) -> None:
         amount = 20_000 + slope * cycle + (jump if cycle >= at else 0.0)
         return SimpleNamespace(whole_stack=int(amount // step * step * 1024**2))
 
-    gpu = SimpleNamespace(read=now, check_alone=lambda: None)
+    gpu = SimpleNamespace(read=now, check_alone=lambda _: None)
     stack = simulated(world, rng)
     stack.gpu_memory = lambda: contextlib.nullcontext(gpu)
+    stack.gpu_budget_bytes = lambda: 0
     test_bounded.test_gpu_memory_does_not_grow(stack, SOURCE, FIGURES)
 
 
