@@ -80,6 +80,8 @@ DEEPSEEK = {
         (MISTRAL_7B, "-tp 8", 128 * KIB),
         (MISTRAL_7B, "-tp 16", 256 * KIB),
         (MISTRAL_7B, "-pp 2", 128 * KIB),
+        (MISTRAL_7B, "-tp 16 -dcp 2", None),
+        (MISTRAL_7B, "-tp 16 --decode-context-parallel-size=1", 256 * KIB),
         (QWEN3_8B, "", 144 * KIB),
         (LLAMA32_1B, "", 32 * KIB),
         (LLAMA32_1B, '--hf-overrides {"num_hidden_layers":8}', 16 * KIB),
