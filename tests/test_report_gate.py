@@ -40,6 +40,26 @@ def test_a_bare_gate_is_about_what_the_configuration_claims(
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--gate",), 0),
+        (("--gate=latency",), 1),
+        (("--gate", "--profiles=core,latency"), 1),
+        (("--gate", "-k", "core or test_"), 1),
+    ],
+    ids=str,
+)
+def test_a_bare_gate_judges_nothing_else(
+    run: Run, project: pytest.Pytester, arguments: tuple[str, ...], code: int
+) -> None:
+    """A configuration with a small CPU tier above a disk does not meet core, which it does not claim."""
+    project.makeconftest(DEFAULTS)
+    core = '\n@requirement("ACC-01")\ndef test_core():\n    assert False, "expected a, got b"\n'
+    assert run(all_of("latency") + core, *arguments).ret == code
+    assert [one["id"] for one in written(project)["requirements"] if one["id"] == "ACC-01"] == ["ACC-01"] * code
+
+
 def test_a_gate_that_swallows_a_path_keeps_the_other_one(run: Run, project: pytest.Pytester) -> None:
     (project.path / "suite/test_other.py").write_text("def test_other(): pass\n")
     result = run(all_of("latency"), "suite/test_other.py", "--gate", "suite/test_accounted.py")
