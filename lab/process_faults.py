@@ -32,6 +32,7 @@ from lab.seeding_subject import LabError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fixtures.core.processes import ProcessRef
     from lab.bench import Bench
     from lab.catalogue.model import Process
 
@@ -66,14 +67,9 @@ def act(bench: Bench, what: Process) -> str:
             raise LabError("the cache server did not come back")
         return "the cache server was killed and is back"
     if what.action == "freeze-cache-server":
-        tree = process_tree(server.process)
-        for one in tree:
-            one.suspend()
-        stopped = poll(lambda: {one.status() for one in tree}, lambda found: found == {psutil.STATUS_STOPPED}, 5.0)
-        threading.Timer(what.seconds, functools.partial(_resume, tree)).start()
-        if stopped != {psutil.STATUS_STOPPED}:
-            raise LabError(f"the cache server could not be stopped: its processes are {', '.join(sorted(stopped))}")
-        return f"the cache server was stopped for {what.seconds:.0f} s"
+        return _freeze(server.process, "the cache server", what.seconds)
+    if what.action == "freeze-engine":
+        return _freeze(engine.process, "the engine", what.seconds)
     if what.action == "kill-engine":
         cores = [one for one in process_tree(engine.process) if one.pid != engine.process.pid]
         for one in cores:
@@ -84,6 +80,19 @@ def act(bench: Bench, what: Process) -> str:
             raise LabError("the engine core could not be killed")
         return f"{len(cores)} processes of the engine were killed"
     raise LabError(f"no such action: {what.action}")
+
+
+def _freeze(reference: ProcessRef, name: str, seconds: float) -> str:
+    """Stop every process of a server with SIGSTOP, for so many seconds or (0) for good; returns the proof."""
+    tree = process_tree(reference)
+    for one in tree:
+        one.suspend()
+    stopped = poll(lambda: {one.status() for one in tree}, lambda found: found == {psutil.STATUS_STOPPED}, 5.0)
+    if seconds:
+        threading.Timer(seconds, functools.partial(_resume, tree)).start()
+    if stopped != {psutil.STATUS_STOPPED}:
+        raise LabError(f"{name} could not be stopped: its processes are {', '.join(sorted(stopped))}")
+    return f"{name} was stopped {f'for {seconds:.0f} s' if seconds else 'for good'}"
 
 
 def _resume(tree: list[psutil.Process]) -> None:

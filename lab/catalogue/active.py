@@ -150,6 +150,16 @@ FAULTS: tuple[Fault, ...] = (
         tests=("CFG-01", "ACC-01", "ACC-02", "ACT-04", "LAT-05", "API-06"),
     ),
     Fault(
+        "engine-frozen",
+        "crash or hang",
+        "the engine stops for good (SIGSTOP) while clients are served: its sockets stay open, and nothing is answered",
+        "PS#749 (requests hang)",
+        Process("freeze-engine"),
+        ids("ACT-04"),
+        allowed=ids("API-06"),
+        tests=("CFG-01", "CFG-03", "ACC-02", "ACT-04", "API-06", "COR-01", "RES-02"),
+    ),
+    Fault(
         "engine-killed",
         "crash or hang",
         "the engine core is killed while clients are served",

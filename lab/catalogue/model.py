@@ -91,6 +91,7 @@ class Process:
         "restart-cache-server",
         "freeze-cache-server",
         "kill-engine",
+        "freeze-engine",
         "hang-ups",
         "cpu-load",
         "other-clients",
