@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fixtures.experiments.control import Control
     from fixtures.experiments.hang_ups import Phase
     from fixtures.experiments.outage import Outage
+    from fixtures.instruments.detour import Detour
     from fixtures.instruments.host_memory import HostMemory
     from fixtures.instruments.prompts import Prompts
     from fixtures.plugin.recording import AddEvidence, Figures
@@ -147,6 +148,21 @@ def test_clients_that_disconnect_do_not_affect_others(
         control.assert_same(again, prompt, own, ANSWER_TOKENS)
 
 
+@requirement("COR-06")
+def test_a_load_that_fails_gives_no_wrong_answer(
+    stack: Stack, prompts: Prompts, control: Control, figures: Figures
+) -> None:
+    """Loads whose KV is taken away meanwhile are computed or refused; no answer is wrong, nor any KV that they leave behind."""
+    found = lose_during_loads(stack, prompts, control)
+    figures("loads that failed", found.failed, "", n=found.loads)
+    figures("requests answered", found.answered, "", n=found.loads)
+    assert not found.ended, f"expected loads that fail to be computed or refused, got {'; '.join(found.ended)}"
+    assert not found.strangers, f"expected every answer to be its own, {found.strangers[0]}"
+    for one in found.compared:
+        control.assert_own(one.answer, one.prompt, one.expected, one.other)
+    found.check_failed()
+
+
 @requirement("RES-03")
 def test_offload_works_again_after_an_engine_restart(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
@@ -197,23 +213,8 @@ def test_a_cache_server_that_fails_costs_no_answer(
 
 @requirement("RES-07")
 def test_a_bad_network_costs_no_answer(
-    stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
+    stack: Stack, network: Detour, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
 ) -> None:
     """While the network to the cache server is slow, cut or silent, prompts are answered in time and correctly."""
-    for network, found in outages_of_network(stack, prompts, control, ("slow", "cut", "silent")).items():
-        assert_no_answer_is_lost(found, f"network {network}", control, figures, evidence)
-
-
-@requirement("COR-06")
-def test_a_load_that_fails_gives_no_wrong_answer(
-    stack: Stack, prompts: Prompts, control: Control, figures: Figures
-) -> None:
-    """Loads whose KV is taken away meanwhile are computed or refused; no answer is wrong, nor any KV that they leave behind."""
-    found = lose_during_loads(stack, prompts, control)
-    figures("loads that failed", found.failed, "", n=found.loads)
-    figures("requests answered", found.answered, "", n=found.loads)
-    assert not found.ended, f"expected loads that fail to be computed or refused, got {'; '.join(found.ended)}"
-    assert not found.strangers, f"expected every answer to be its own, {found.strangers[0]}"
-    for one in found.compared:
-        control.assert_own(one.answer, one.prompt, one.expected, one.other)
-    found.check_failed()
+    for state, found in outages_of_network(stack, prompts, control, network, ("slow", "cut", "silent")).items():
+        assert_no_answer_is_lost(found, f"network {state}", control, figures, evidence)

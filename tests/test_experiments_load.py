@@ -42,6 +42,7 @@ class FakeStack:
     context: Context = field(default_factory=lambda: Context(Deadlines()))
     record: Any = field(default_factory=lambda: SimpleNamespace(baseline=None, device="cuda"))
     sent: list[tuple[float, Prompt, dict[str, Any]]] = field(default_factory=list)
+    load: float = 1.0
     in_flight: int = 0
     most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -62,6 +63,9 @@ class FakeStack:
     @property
     def tier(self) -> Any:
         return SimpleNamespace(sent=lambda prompts: None, capacity_tokens=lambda: self.tier_tokens)
+
+    def load_per_core(self) -> float:
+        return self.load
 
     def complete(self, prompt: Prompt, **_: Any) -> Exchange:
         return Exchange(prompt, {}, Response(200, {}, "", total_s=0.1, content_s=(0.1,)), "engine-0")
@@ -116,6 +120,13 @@ def test_a_closed_loop_keeps_so_many_in_flight_and_no_user_asks_twice_at_once() 
     assert all(options["max_tokens"] == load.ANSWER_TOKENS and options["ignore_eos"] for _, _, options in stack.sent)
     by_user = [prompt.ids[:8] for _, prompt, _ in stack.sent]
     assert all(by_user.count(ids) == found.rounds for ids in by_user)
+
+
+def test_users_who_do_not_return_ask_once() -> None:
+    stack = FakeStack()
+    found = load.serve(stack, prompts(), shape(), returning=2)  # type: ignore[arg-type]
+    assert len(stack.sent) == len(found.load.latency_s) == shape().users + 2 * (shape().rounds - 1)
+    assert found.prompt_tokens == sum(prompt.tokens for _, prompt, _ in stack.sent)
 
 
 def test_an_open_loop_sends_when_requests_arrive() -> None:
@@ -249,6 +260,15 @@ def test_on_a_cpu_the_copies_take_the_cores_that_compute(monkeypatch: pytest.Mon
         assert load_cost.load_cost(stack, prompts(), baseline()).too_slow is too_slow  # type: ignore[arg-type]
 
 
+def test_on_a_busy_machine_what_is_dear_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost(monkeypatch, 2.05).check_decided()
+    monkeypatch.setattr(load_cost, "serve", lambda *_: served(latency_s=2.4))
+    found = load_cost.load_cost(FakeStack(load=4.0), prompts(), baseline())  # type: ignore[arg-type]
+    assert found.too_slow
+    with pytest.raises(NotJudged, match=r"4\.0 runnable processes per core"):
+        found.check_decided()
+
+
 def test_a_machine_that_is_slower_now_is_not_the_cost_of_offload(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotJudged, match="nothing else uses the machine"):
         cost(monkeypatch, 2.4, slower=1.3).check_decided()
@@ -259,8 +279,9 @@ def test_a_machine_that_is_slower_now_is_not_the_cost_of_offload(monkeypatch: py
 def beyond(monkeypatch: pytest.MonkeyPatch, stack: FakeStack, **changes: Any) -> tuple[Any, str, list[Any]]:
     sent: list[Any] = []
 
-    def serve(_: Any, __: Any, shape: Conversation) -> load.Served:
+    def serve(_: Any, __: Any, shape: Conversation, *, returning: int) -> load.Served:
         sent.append(shape)
+        assert returning == baseline().beyond_pool[0].users  # type: ignore[index]
         return served(latency_s=2.2, users=shape.users, **changes)
 
     monkeypatch.setattr(load_cost, "serve", serve)
@@ -270,9 +291,17 @@ def beyond(monkeypatch: pytest.MonkeyPatch, stack: FakeStack, **changes: Any) ->
 def test_conversations_beyond_the_tier_are_compared_user_by_user(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = FakeStack(tier_tokens=POOL * 2)
     found, said, (shape,) = beyond(monkeypatch, stack)
-    assert shape.working_set_tokens > stack.tier_tokens
+    assert shape.users * shape.prompt_tokens(0) > stack.tier_tokens, "the first turns alone exceed the tier"
     assert (round(found.median, 3), found.n) == (1.1, 8)
     assert f"{shape.users} conversations" in said
+
+
+def test_beyond_the_tier_the_first_two_turns_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = baseline(beyond_pool=(times().model_copy(update={"latency_s": (1.0, 1.0, 9.0) * 8}), times()))
+    monkeypatch.setattr(load_cost, "serve", lambda *_, **__: served(latency_s=2.0))
+    found, _ = load_cost.cost_beyond_tier(FakeStack(tier_tokens=POOL), prompts(), theirs)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.low, found.high) == (2.0, 2.0)
 
 
 def test_a_tier_that_takes_long_to_exceed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,13 +165,8 @@ def test_a_tier_in_the_engine_has_no_server_that_can_fail() -> None:
 
 
 def bad(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> dict[str, outage.Outage]:
-    @contextlib.contextmanager
-    def detoured(*_: Any) -> Iterator[None]:
-        yield
-
-    monkeypatch.setattr(outage, "detoured", detoured)
     monkeypatch.setattr(outage, "badly", lambda *_: disrupts(stack, stack.engine))
-    return outage.outages_of_network(stack, source(), CONTROL, ("slow", "cut", "silent"))  # type: ignore[arg-type]
+    return outage.outages_of_network(stack, source(), CONTROL, None, ("slow", "cut", "silent"))  # type: ignore[arg-type]
 
 
 def test_a_network_is_bad_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:

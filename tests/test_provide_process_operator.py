@@ -178,6 +178,19 @@ def test_a_cache_server_is_moved_behind_a_network_and_back(place: Operated, monk
     assert place.stack.health.gone() == {}
 
 
+def test_an_engine_that_hangs_is_started_again_behind_the_network(
+    place: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = place.record.engines[0].process
+    place.stack.health._hung["fake-0"] = "POST /v1/completions: no answer within 30 s"
+    with detoured(place.stack, place.stack.cache_servers[0]):
+        (said,) = place.stack.revive()  # although it answers: it has not noticed that its cache server was moved
+        monkeypatch.setattr(limits, "DEGRADED_S", 0.1)
+    assert "fake-0 was started again" in said
+    assert place.record.engines[0].process != first
+    assert place.stack.revive() == []
+
+
 def test_nothing_is_done_where_it_is_not_allowed(place: Operated) -> None:
     stack = Stack(place.record, allowed=frozenset({"observes", "asks"}), operator=place.operator)
     with pytest.raises(NotJudged, match="--allow"), killed(stack, stack.engine):
