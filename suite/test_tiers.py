@@ -11,10 +11,10 @@ import pytest
 
 from . import (
     TierState,
+    check_addresses,
     check_room,
     limits,
     loaded_tokens,
-    look_at_addresses,
     measure_below,
     measure_lengths_below,
     mib,
@@ -104,7 +104,7 @@ def test_a_reload_from_below_wins_at_every_length_with_room(stack: Stack, prompt
 @pytest.mark.shared_stack
 def test_every_configured_address_and_path_is_served(stack: Stack, evidence: AddEvidence) -> None:
     """Every configured address and path of a tier, cache server or controller is served."""
-    addresses = look_at_addresses(stack)
+    addresses = check_addresses(stack)
     evidence("addresses and paths", "\n".join(addresses.looked_at))
     wrong = "; ".join(addresses.unserved)
     assert not wrong, f"expected every configured address and path to be served, got {wrong}"
@@ -154,7 +154,7 @@ def test_a_tier_that_fails_harms_no_request(
     """Prompts are answered in time and correctly, the failure is reported, and the tier is used again afterwards."""
     found = tier_outage(stack, prompts, control, state)
     evidence(f"timeline, tier {state}", found.timeline)
-    evidence(f"what was told, tier {state}", "\n".join(found.told))
+    evidence(f"what was reported, tier {state}", "\n".join(found.reports))
     figures(f"longest request, tier {state}", found.slowest_s, "s", better="lower")
     figures(f"requests lost, tier {state}", found.lost, "", n=found.asked)
     assert not found.ended, (
@@ -170,7 +170,7 @@ def test_a_tier_that_fails_harms_no_request(
     )
     for one in found.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
-    assert found.told, (
+    assert found.reports, (
         f"expected the log, the metrics or the status of the cache server to tell that the {found.tier} is {state}, got nothing"
     )
     assert found.recovered_s is not None, (

@@ -35,7 +35,7 @@ def test_a_folder_that_is_gone_costs_nothing(fake: Any) -> None:
     fake.said = "[2026-11-29 22:05:02,785] LMCache ERROR: FSL2Adapter failed to store x (a.py:1:a)"
     found = outage(fake, "gone")
     assert (found.lost, found.ended, found.stalls) == (0, (), 0)
-    assert found.told == ("FSL2Adapter failed to store x",)
+    assert found.reports == ("FSL2Adapter failed to store x",)
     assert len(found.compared) == 2
     assert found.asked == tier_outage.LOADS * (1 + 2 * tier_outage.MISSES) + 1
     assert found.waits_s == pytest.approx([0.1 * (513 - 3 * 255) / 256] * len(found.waits_s))
@@ -102,7 +102,7 @@ def test_a_tier_that_is_never_used_again(fake: Any, monkeypatch: pytest.MonkeyPa
     fake.takes = lambda: not failed and not (away.exists() and failed.append(True))
     found = outage(fake, "gone")
     assert found.recovered_s is None
-    assert not found.told, "nothing was logged"
+    assert not found.reports, "nothing was logged"
 
 
 def test_a_full_tier_that_takes_files_is_not_judged(fake: Any) -> None:

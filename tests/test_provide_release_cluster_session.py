@@ -24,7 +24,7 @@ from fixtures.provide.release import cluster_session
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
 from fixtures.provide.release.open_sessions import metrics_of
-from fixtures.subject.served_addresses import look_at_addresses
+from fixtures.subject.served_addresses import check_addresses
 from fixtures.subject.stack import Stack
 from tests import release_access
 from tests.release_access import engine, pod_of
@@ -202,9 +202,9 @@ def test_an_address_is_looked_at_from_inside_the_container(site: Site, access: C
     seen = {"fault": None, "mounted": None}
     site.cluster.programs["names = set(sys.argv"] = "{}"
     site.cluster.programs["getaddrinfo"] = lambda: json.dumps([seen])
-    assert look_at_addresses(stack).unserved == []
+    assert check_addresses(stack).unserved == []
     seen["fault"] = "does not resolve"  # type: ignore[assignment]
-    (found,) = look_at_addresses(stack).unserved
+    (found,) = check_addresses(stack).unserved
     assert found == (
         "engine: LMCACHE_REMOTE_URL names kv-store:65432, which does not resolve: there is no Service kv-store in namespace "
         "mine; start what is meant to serve it, or correct the address"

@@ -50,7 +50,7 @@ def closed() -> int:
 
 
 def unserved(one: Stack) -> list[str]:
-    return served_addresses.look_at_addresses(one).unserved
+    return served_addresses.check_addresses(one).unserved
 
 
 def engine(env: dict[str, str] | None = None, **more: Any) -> EngineServer:
@@ -97,7 +97,7 @@ def test_a_healthy_configuration_raises_nothing(tmp_path: Path, port: int) -> No
         )
     ]
     found = stack(tmp_path, served_by("127.0.0.1", port), cache_servers=[cache_server(*words)], routers=routers)
-    seen = served_addresses.look_at_addresses(found)
+    seen = served_addresses.check_addresses(found)
     assert (seen.unserved, seen.unknown) == ([], [])
     assert seen.looked_at == [
         f"engine-0: lmcache.mp.host names 127.0.0.1:{port}",
