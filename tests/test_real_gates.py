@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from fixtures.report.waivers import Waiver
 
 HEALTHY = {
-    "embedded": "docs/evidence/cpu-qwen-moe.json",
+    "embedded": "tests/data/gates/embedded.json",
     "native-cpu": "docs/evidence/cpu-native.json",
     "shared": "tests/data/gates/shared.json",
 }
-"""The report of a healthy run by configuration; the first one's has another tiny model than the configuration."""
+"""The report of a healthy run by configuration."""
 WITHOUT_A_RUN = {
     "cpu-cluster": "needs a cluster: docs/evidence/node-chart.json is of before some of its MUSTs were judged",
     "cpu-offload": "needs a GPU: on an H200 vLLM and LMCache of the reference do not meet it (docs/evidence/h200-chart.json)",
