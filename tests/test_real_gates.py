@@ -31,6 +31,7 @@ HEALTHY = {
     "embedded": "tests/data/gates/embedded.json",
     "native-cpu": "docs/evidence/cpu-native.json",
     "disk": "tests/data/gates/disk.json",
+    "remote": "tests/data/gates/remote.json",
     "shared": "tests/data/gates/shared.json",
 }
 """The report of a healthy run by configuration."""
@@ -41,7 +42,7 @@ WITHOUT_A_RUN = {
     "gpu-multi-process": "needs a GPU: docs/evidence/h200-chart-multi-process.json is of a release with a router",
     "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
     "native-offload": "needs a GPU: docs/evidence/h200-native.json was ended early",
-    **dict.fromkeys((*ROUTED, "disk-in-process", "remote", "remote-in-process"), "no whole healthy run of it is kept"),
+    **dict.fromkeys((*ROUTED, "disk-in-process", "remote-in-process"), "no whole healthy run of it is kept"),
 }
 """Configurations of which no healthy run is kept, and why."""
 NOT_SEEDED = {
