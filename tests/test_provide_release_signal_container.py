@@ -67,11 +67,11 @@ def container() -> Iterator[Container]:
 def test_every_process_is_stopped_and_goes_on(container: Container) -> None:
     container.run("stop")
     assert poll(container.states, lambda found: found == {psutil.STATUS_STOPPED}, 5.0) == {psutil.STATUS_STOPPED}
+    assert container.outer.stdout is not None
+    assert json.loads(container.outer.stdout.readline()) == {"running": [], "why": ""}
     for one in container.tree:
         one.send_signal(signal.SIGCONT)
     assert poll(container.states, lambda found: psutil.STATUS_STOPPED not in found, 5.0)
-    assert container.outer.stdout is not None
-    assert json.loads(container.outer.stdout.readline()) == {"running": [], "why": ""}
     container.run("continue")
     assert json.loads(container.outer.stdout.readline()) == {}
 
