@@ -1,6 +1,6 @@
 """A bare ``--gate`` by what real engines came to: open by a healthy run of a configuration, closed by every fault of the lab.
 
-Healthy: the cases of reports of real runs (docs/evidence, and ``tests/data/gates`` where a report says nothing else). Faults:
+Healthy: the cases of reports of real runs (docs/evidence, or cut out by ``python -m tests.gate_data REPORT``). Faults:
 what each of the lab turned on a stack of the configuration when it was last tried (docs/evidence/lab.jsonl), in the place of
 the same requirements of the healthy run. Catalogue, waivers, fold and gate are today's: a MUST that is new needs new runs, as
 without one it closes the gate here as "not run". test_configs.py tests the way there (options, selection, exit code).
@@ -18,6 +18,7 @@ from fixtures.catalogue.selection import musts
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate, verdicts, waivers
 from fixtures.report.cases import Case, Phase
+from tests import gate_data
 from tests.lab_tries import faults_of
 from tests.reported_cases import cases_of
 from tests.shipped import CONFIGS, GPU, ROOT, ROUTED
@@ -27,14 +28,8 @@ if TYPE_CHECKING:
 
     from fixtures.report.waivers import Waiver
 
-HEALTHY = {
-    "embedded": "tests/data/gates/embedded.json",
-    "native-cpu": "docs/evidence/cpu-native.json",
-    "disk": "tests/data/gates/disk.json",
-    "remote": "tests/data/gates/remote.json",
-    "shared": "tests/data/gates/shared.json",
-}
-"""The report of a healthy run by configuration."""
+EVIDENCE = {"native-cpu": ROOT / "docs" / "evidence" / "cpu-native.json"}
+"""Reports of healthy runs that docs/evidence keeps whole; those of the other configurations are in `gate_data.FOLDER`."""
 WITHOUT_A_RUN = {
     "cpu-cluster": "needs a cluster: docs/evidence/node-chart.json is of before some of its MUSTs were judged",
     "cpu-offload": "needs a GPU: on an H200 vLLM and LMCache of the reference do not meet it (docs/evidence/h200-chart.json)",
@@ -66,10 +61,11 @@ def claimed(name: str) -> list[str]:
 
 def healthy(name: str) -> dict[str, Any] | None:
     """The report of a healthy run of it; None if there is none."""
+    kept = EVIDENCE.get(name, gate_data.FOLDER / f"{name}.json")
     if name in WITHOUT_A_RUN:
-        assert name not in HEALTHY
+        assert not kept.is_file(), f"{kept} is such a run: take {name} out of WITHOUT_A_RUN"
         return None
-    report: dict[str, Any] = json.loads((ROOT / HEALTHY[name]).read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return report
 
 
