@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from fixtures.catalogue.signatures import SIGNATURES
+from fixtures.catalogue.signatures import SIGNATURES, Group
 from tests.log_examples import EXAMPLES, NEW, WARNING
 from tests.log_lines import read_log
+
+
+def test_the_table_names_each_signature_once_and_a_known_group() -> None:
+    ids = [one.id for one in SIGNATURES]
+    assert len(ids) == len(set(ids))
+    assert {one.group for one in SIGNATURES} == set(get_args(Group))
 
 
 @pytest.mark.parametrize("id", sorted(EXAMPLES))
