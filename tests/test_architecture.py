@@ -26,7 +26,6 @@ AT_THE_ROOT = {
 }
 MOST_LINES = 350
 DATA = {
-    "fixtures/catalogue/requirements.py",
     "fixtures/plugin/option_table.py",
 }
 """Tables: they may be longer."""
