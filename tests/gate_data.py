@@ -28,7 +28,7 @@ def cut(report: Mapping[str, Any]) -> dict[str, Any]:
         "subjects": [{key: subject[key] for key in ("config", "versions")} for subject in report["subjects"]],
         "gate": report["gate"],
         "requirements": [
-            {key: entry[key] for key in ("id", "verdict", "reason")}
+            {key: entry[key] for key in ("id", "verdict", "reason", "waived")}
             | {"cases": {key: entry["cases"][key] for key in CASES}}
             for entry in report["requirements"]
         ],
