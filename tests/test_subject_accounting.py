@@ -97,6 +97,21 @@ def test_where_the_log_is_quicker_the_log_is_asked(tmp_path: Path) -> None:
     assert read.hit_tokens(exchange(WARM, log_marks={"engine-0": 0})) == 1024
 
 
+def test_a_time_without_stores_is_no_missing_store(tmp_path: Path) -> None:
+    lines = (DATA / "inprocess-lmcache0.5.3.engine.log").read_bytes().decode().splitlines()
+    log = LogFile(tmp_path / "x.log")
+    log.path.write_text("\n".join(line for line in lines if COLD in line) + "\n")
+    read = accounting(log=log, quicker=True)
+    half = exchange(COLD, tokens=2100, log_marks={"engine-0": 0})
+    assert read.stored_tokens(half) == 1024
+    with log.path.open("a") as file:
+        file.write(
+            "[2026-11-30 11:32:23,675] LMCache INFO: StorageManager freeze mode set to True (storage_manager.py:872:x)\n"
+        )
+    with pytest.raises(NotJudged, match="LMCache stored nothing for a time"):
+        read.stored_tokens(half)
+
+
 def test_hit_tokens_wait_for_the_whole_chunks() -> None:
     seen: list[bool] = []
 

@@ -144,6 +144,33 @@ def test_nothing_is_claimed_of_a_tier_that_others_use_or_that_was_restarted(
     assert not stack.tier.holds(prompt)
 
 
+def test_nothing_is_claimed_of_what_was_sent_while_nothing_was_stored(
+    tmp_path: Path, engine: FakeServer, cache: FakeServer
+) -> None:
+    """Lines of LMCache 0.5.6 beside a KV-aware router; of a prompt of 5121 tokens it had stored the first step alone."""
+    log = tmp_path / "engine-0.log"
+    log.touch()
+    stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
+    first, second = source.of_length(129), source.of_length(129)
+
+    def freeze(on: str) -> None:
+        with log.open("a") as file:
+            file.write(
+                f"[2026-11-30 11:32:23,675] LMCache INFO: StorageManager freeze mode set to {on} "
+                "(storage_manager.py:872:lmcache.v1.storage_backend.storage_manager)\n"
+            )
+
+    stack.complete(first)
+    assert stack.tier.holds(first)
+    freeze("True")
+    stack.complete(second)
+    assert not stack.tier.holds(second)
+    freeze("False")
+    assert not stack.tier.holds(second)
+    stack.complete(second)
+    assert stack.tier.holds(second)
+
+
 def test_what_was_stored_unseen_before_says_nothing_of_what_is_stored_now(
     tmp_path: Path, engine: FakeServer, cache: FakeServer
 ) -> None:
