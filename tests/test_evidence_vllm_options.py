@@ -35,6 +35,9 @@ COMMANDS: list[tuple[str, tuple[str, ...], str | None, str]] = [
     ("config-with-equals-is-not-read", ("--config=/c.yaml",), None, FAULT),
     ("shell", ("bash", "-c", f"ulimit -n 65536; exec vllm serve m {FLAG} '{MP}'"), "LMCacheMPConnector", OK),
     ("shell-login", ("/bin/sh", "-ec", f"vllm serve m \\\n  {FLAG}='{V1}' # offload"), "LMCacheConnectorV1", OK),
+    ("shell-su", ("su", "app", "-c", f"exec vllm serve m {FLAG} '{MP}'"), "LMCacheMPConnector", OK),
+    ("shell-pipefail", ("bash", "-ceuo", "pipefail", f"vllm serve m {FLAG} '{MP}'"), "LMCacheMPConnector", OK),
+    ("env-split", ("env", "-S", "A=1 vllm serve m", FLAG, V1), "LMCacheConnectorV1", OK),
     (
         "module",
         ("python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "m", FLAG, V1),
@@ -80,7 +83,9 @@ COMMANDS: list[tuple[str, tuple[str, ...], str | None, str]] = [
 
 @pytest.mark.parametrize(("argv", "name", "says"), [case[1:] for case in COMMANDS], ids=[case[0] for case in COMMANDS])
 def test_the_connector_of_a_command_line(argv: tuple[str, ...], name: str | None, says: str) -> None:
-    words = argv if argv[:1] and argv[0] in {"bash", "/bin/sh", "python3"} else ("vllm", "serve", "m", *argv)
+    words = (
+        argv if argv[:1] and argv[0] in {"bash", "/bin/sh", "python3", "su", "env"} else ("vllm", "serve", "m", *argv)
+    )
     found = connector_of(words, {}, read)
     assert (found.name if found else None) == name
     assert verdict(found) == says
