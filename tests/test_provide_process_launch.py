@@ -144,6 +144,22 @@ def test_a_short_context_and_a_small_vocabulary_are_served(tmp_path: Path, https
     assert len(httpserver.log) == 2
 
 
+def test_no_engine_is_asked_first_what_another_has_stored(tmp_path: Path, httpserver: HTTPServer) -> None:
+    """The second of two engines of different data types ended at its first completion, and the stack was never ready (seen)."""
+    prompts: list[tuple[int, ...]] = []
+
+    def answer(request: Request) -> Response:
+        prompts.append(tuple(request.get_json()["prompt"]))
+        return Response("{}", content_type="application/json")
+
+    httpserver.expect_request("/v1/completions").respond_with_handler(answer)
+    engines = [EngineServer(name=name, url=httpserver.url_for("")) for name in ("e-0", "e-1")]
+    record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m", engines=engines)
+    for engine in engines:
+        first_completion(record, engine, Client(engine.url))
+    assert len({prompt[:256] for prompt in prompts if len(prompt) > 256}) == 2
+
+
 def test_a_router_is_asked_with_text(tmp_path: Path, httpserver: HTTPServer) -> None:
     def answer(request: Request) -> Response:
         is_text = isinstance(request.get_json()["prompt"], str)
