@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,14 +26,15 @@ SIZES = [1, 2, 8, 20]
 @pytest.mark.parametrize("chunks", SIZES)
 def test_a_cold_prompt_is_computed_and_stored(stack: Stack, prompts: Prompts, chunks: int) -> None:
     """Every token of a new prompt is computed, and all its whole chunks are stored."""
-    prompt = prompts.unique(chunks=chunks)
-    cold = stack.complete(prompt)
-    assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
-    assert cold.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.sources}"
-    stored = stack.accounting.stored_tokens(cold)
-    assert stored == prompt.whole_chunk_tokens, (
-        f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens stored, as counted by the CPU tier, got {stored}"
-    )
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=chunks)
+        cold = stack.complete(prompt, engine=engine)
+        assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
+        assert cold.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {cold.sources}"
+        stored = stack.accounting.stored_tokens(cold)
+        assert stored == prompt.whole_chunk_tokens, (
+            f"expected {prompt.whole_chunk_tokens} of {prompt.tokens} tokens stored, as counted by the CPU tier, got {stored}"
+        )
 
 
 @requirement("ACC-02")
@@ -66,14 +68,15 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack: Stack, prompts: Prompts, ch
 @requirement("ACC-02")
 def test_the_tier_brings_what_the_gpu_has_lost(stack: Stack, prompts: Prompts) -> None:
     """If the start of a prompt is still on the GPU, the rest is loaded from the tier."""
-    prompt = prompts.unique(chunks=8)
-    stack.complete(prompt)
-    stack.clear_prefix_cache()
-    stack.complete(prompt.beginning(chunks=2))
-    again = stack.complete(prompt)
-    assert again.sources.reused == prompt.whole_chunk_tokens, (
-        f"expected {prompt.whole_chunk_tokens} tokens from GPU and tier together, got {again.sources}"
-    )
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=8)
+        stack.complete(prompt, engine=engine)
+        stack.clear_prefix_cache(engine=engine)
+        stack.complete(prompt.beginning(chunks=2), engine=engine)
+        again = stack.complete(prompt, engine=engine)
+        assert again.sources.reused == prompt.whole_chunk_tokens, (
+            f"expected {prompt.whole_chunk_tokens} tokens from GPU and tier together, got {again.sources}"
+        )
 
 
 @requirement("ACC-02")
@@ -113,19 +116,20 @@ def test_the_sources_add_up_to_the_prompt(
 @requirement("ACC-04")
 def test_an_unrelated_prompt_loads_nothing(stack: Stack, prompts: Prompts) -> None:
     """A prompt that was never sent loads nothing, even if other prompts of the same length are in the tier."""
-    stored = prompts.unique(chunks=8)
-    stack.complete(stored)
-    stack.clear_prefix_cache()
-    unrelated = prompts.unique(chunks=8)
-    other = stack.complete(unrelated)
-    assert other.sources.loaded == 0, f"expected 0 loaded tokens for a new prompt, got {other.sources}"
-    assert other.sources.computed == unrelated.tokens, (
-        f"expected {unrelated.tokens} computed tokens, got {other.sources}"
-    )
-    changed = stack.complete(prompts.changed(stored, 1))
-    assert changed.sources.loaded == 0, (
-        f"expected 0 loaded tokens for a prompt with a different second token, got {changed.sources}"
-    )
+    for engine in stack.engines:
+        stored = prompts.unique(chunks=8)
+        stack.complete(stored, engine=engine)
+        stack.clear_prefix_cache(engine=engine)
+        unrelated = prompts.unique(chunks=8)
+        other = stack.complete(unrelated, engine=engine)
+        assert other.sources.loaded == 0, f"expected 0 loaded tokens for a new prompt, got {other.sources}"
+        assert other.sources.computed == unrelated.tokens, (
+            f"expected {unrelated.tokens} computed tokens, got {other.sources}"
+        )
+        changed = stack.complete(prompts.changed(stored, 1), engine=engine)
+        assert changed.sources.loaded == 0, (
+            f"expected 0 loaded tokens for a prompt with a different second token, got {changed.sources}"
+        )
 
 
 @requirement("ACC-05")
@@ -134,16 +138,17 @@ def test_an_unrelated_prompt_loads_nothing(stack: Stack, prompts: Prompts) -> No
 )
 def test_a_shared_prefix_is_reused_to_its_last_whole_chunk(stack: Stack, prompts: Prompts, share: float) -> None:
     """A prompt that shares a prefix with a stored prompt loads their common whole chunks, and no further token."""
-    first = prompts.unique(chunks=8)
-    stack.complete(first)
-    stack.clear_prefix_cache()
-    second = prompts.sharing(first, chunks=5, beyond=share)
-    common = prompts.in_tokens(chunks=5)
-    again = stack.complete(second)
-    assert again.sources.loaded == common, (
-        f"expected the {common} tokens of the 5 common whole chunks loaded, got {again.sources}"
-    )
-    assert again.sources.total == second.tokens, f"expected {second.tokens} tokens in all, got {again.sources}"
+    for engine in stack.engines:
+        first = prompts.unique(chunks=8)
+        stack.complete(first, engine=engine)
+        stack.clear_prefix_cache(engine=engine)
+        second = prompts.sharing(first, chunks=5, beyond=share)
+        common = prompts.in_tokens(chunks=5)
+        again = stack.complete(second, engine=engine)
+        assert again.sources.loaded == common, (
+            f"expected the {common} tokens of the 5 common whole chunks loaded, got {again.sources}"
+        )
+        assert again.sources.total == second.tokens, f"expected {second.tokens} tokens in all, got {again.sources}"
 
 
 @requirement("ACC-08")
@@ -163,43 +168,50 @@ def test_every_turn_of_a_conversation_loads_the_earlier_ones(stack: Stack, text_
 @pytest.mark.parametrize("offset", [-1, 0, 1], ids=["below-a-chunk", "exactly-a-chunk", "above-a-chunk"])
 def test_a_prompt_around_one_chunk(stack: Stack, prompts: Prompts, offset: int) -> None:
     """Below one chunk, nothing is stored or loaded; from one chunk on, that chunk is. Every prompt is answered."""
-    prompt = prompts.unique(chunks=1, extra=offset)
-    cold = stack.complete(prompt)
-    assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
-    stack.clear_prefix_cache()
-    stored = stack.accounting.stored_tokens(cold)
-    assert stored in prompt.stored_counts, f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {stored}"
-    again = stack.complete(prompt)
-    assert again.sources.loaded in prompt.loaded_counts, (
-        f"expected {sorted(prompt.loaded_counts)} loaded tokens for {prompt}, got {again.sources}"
-    )
-    assert again.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {again.sources}"
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=1, extra=offset)
+        cold = stack.complete(prompt, engine=engine)
+        assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"
+        stack.clear_prefix_cache(engine=engine)
+        stored = stack.accounting.stored_tokens(cold)
+        assert stored in prompt.stored_counts, (
+            f"expected {prompt.storable_tokens} stored tokens for {prompt}, got {stored}"
+        )
+        again = stack.complete(prompt, engine=engine)
+        assert again.sources.loaded in prompt.loaded_counts, (
+            f"expected {sorted(prompt.loaded_counts)} loaded tokens for {prompt}, got {again.sources}"
+        )
+        assert again.sources.total == prompt.tokens, f"expected {prompt.tokens} tokens in all, got {again.sources}"
 
 
 @requirement("ACC-07")
 @pytest.mark.impact("observes")
 def test_the_metrics_that_operators_watch_exist(stack: Stack) -> None:
     """The engine exposes the metrics that dashboards use, under the expected names."""
-    missing = stack.cache.missing_metrics("engine")
-    assert not missing, f"expected the engine metrics that operators monitor, missing: {', '.join(missing)}"
+    for engine in stack.engines:
+        missing = stack.cache.missing_metrics("engine", engine)
+        assert not missing, (
+            f"expected the metrics of {engine.name} that operators monitor, missing: {', '.join(missing)}"
+        )
 
 
 @requirement("ACC-07")
 def test_the_counters_that_operators_watch_move(stack: Stack, prompts: Prompts) -> None:
     """A store and a load change the cache metrics in the right direction, under the expected names."""
-    prompt = prompts.unique(chunks=4)
-    cold = stack.complete(prompt)
-    stored = stack.accounting.cache_delta(cold, until=lambda delta: delta.has_stored(prompt.whole_chunk_tokens))
-    stack.clear_prefix_cache()
-    again = stack.complete(prompt)
-    found = stack.accounting.cache_delta(again, until=lambda delta: delta.has_hit(prompt.whole_chunk_tokens))
-    missing = stack.cache.missing_metrics("cache")
-    assert not missing, f"expected the cache metrics that operators monitor, missing: {', '.join(missing)}"
-    assert not stored.counts_stores or stored.has_stored(1), (
-        f"expected the stored counter to rise on a cold prompt, got {stored}"
-    )
-    assert found.has_hit(1), f"expected the hit counter to rise on a repeat, got {found}"
-    assert found.has_looked_up_its_hits, f"expected at least as many lookup tokens as hit tokens, got {found}"
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=4)
+        cold = stack.complete(prompt, engine=engine)
+        stored = stack.accounting.cache_delta(cold, until=methodcaller("has_stored", prompt.whole_chunk_tokens))
+        stack.clear_prefix_cache(engine=engine)
+        again = stack.complete(prompt, engine=engine)
+        found = stack.accounting.cache_delta(again, until=methodcaller("has_hit", prompt.whole_chunk_tokens))
+        missing = stack.cache.missing_metrics("cache", engine)
+        assert not missing, f"expected the cache metrics that operators monitor, missing: {', '.join(missing)}"
+        assert not stored.counts_stores or stored.has_stored(1), (
+            f"expected the stored counter to rise on a cold prompt, got {stored}"
+        )
+        assert found.has_hit(1), f"expected the hit counter to rise on a repeat, got {found}"
+        assert found.has_looked_up_its_hits, f"expected at least as many lookup tokens as hit tokens, got {found}"
 
 
 @requirement("ACC-09")

@@ -35,15 +35,16 @@ def test_the_offload_layer_is_up(stack: Stack) -> None:
 def test_a_long_prompt_is_stored(stack: Stack, prompts: Prompts, evidence: AddEvidence, chunks: int) -> None:
     """The log shows that all whole chunks of a new prompt were stored."""
     stack.logs.require_info_level()
-    prompt = prompts.unique(chunks=chunks)
-    cold = stack.complete(prompt)
-    facts = stack.accounting.log_of(cold).facts(until=lambda facts: cold.stored_in(facts) >= prompt.whole_chunk_tokens)
-    evidence("log of the cold request", stack.accounting.log_of(cold).text())
-    stored = cold.stored_in(facts)
-    assert stored == prompt.whole_chunk_tokens, (
-        f"expected 'Stored' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
-        f"got {stored} tokens in {len(facts.stored)} lines"
-    )
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=chunks)
+        cold = stack.complete(prompt, engine=engine)
+        facts = stack.accounting.logged(cold, cold.stored_in)
+        evidence(f"log of the cold request, {engine.name}", stack.accounting.log_of(cold).text())
+        stored = cold.stored_in(facts)
+        assert stored == prompt.whole_chunk_tokens, (
+            f"expected 'Stored' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
+            f"got {stored} tokens in {len(facts.stored)} lines"
+        )
 
 
 @requirement("ACT-03")
@@ -51,22 +52,21 @@ def test_a_long_prompt_is_stored(stack: Stack, prompts: Prompts, evidence: AddEv
 def test_a_repeat_is_found_and_retrieved(stack: Stack, prompts: Prompts, evidence: AddEvidence, chunks: int) -> None:
     """The log shows that a repeat without a GPU copy was found in the tier and retrieved from it."""
     stack.logs.require_info_level()
-    prompt = prompts.unique(chunks=chunks)
-    stack.complete(prompt)
-    stack.clear_prefix_cache()
-    again = stack.complete(prompt)
-    facts = stack.accounting.log_of(again).facts(
-        until=lambda facts: again.retrieved_in(facts) >= prompt.whole_chunk_tokens
-    )
-    evidence("log of the repeat", stack.accounting.log_of(again).text())
-    hits, retrieved = again.hit_in(facts), again.retrieved_in(facts)
-    assert hits == prompt.whole_chunk_tokens, (
-        f"expected a hit line for {prompt.whole_chunk_tokens} tokens of {prompt}, got {hits} in {len(facts.hits)} lines"
-    )
-    assert retrieved == prompt.whole_chunk_tokens, (
-        f"expected 'Retrieved' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
-        f"got {retrieved} tokens in {len(facts.retrieved)} lines"
-    )
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=chunks)
+        stack.complete(prompt, engine=engine)
+        stack.clear_prefix_cache(engine=engine)
+        again = stack.complete(prompt, engine=engine)
+        facts = stack.accounting.logged(again, again.retrieved_in)
+        evidence(f"log of the repeat, {engine.name}", stack.accounting.log_of(again).text())
+        hits, retrieved = again.hit_in(facts), again.retrieved_in(facts)
+        assert hits == prompt.whole_chunk_tokens, (
+            f"expected a hit line for {prompt.whole_chunk_tokens} tokens of {prompt}, got {hits} in {len(facts.hits)} lines"
+        )
+        assert retrieved == prompt.whole_chunk_tokens, (
+            f"expected 'Retrieved' lines for {prompt.whole_chunk_tokens} tokens of {prompt}, "
+            f"got {retrieved} tokens in {len(facts.retrieved)} lines"
+        )
 
 
 @requirement("ACT-04")

@@ -134,16 +134,17 @@ def test_a_prefix_that_ends_within_a_chunk_on_the_gpu_is_correct(
 @requirement("COR-05")
 def test_kv_is_never_reused_across_a_cache_salt(stack: Stack, prompts: Prompts, control: Control) -> None:
     """KV that one tenant stored is never loaded by another tenant (another cache salt, or none); the first tenant loads it."""
-    prompt = prompts.unique(chunks=4)
-    stack.complete(prompt, cache_salt="tenant-a")
-    stack.clear_prefix_cache()
-    others: dict[str, dict[str, Any]] = {"another salt": {"cache_salt": "tenant-b"}, "no salt": {}}
-    for which, options in others.items():
-        other = stack.complete(prompt, **options).sources
-        assert other.reused == 0, f"expected 0 reused tokens for a request with {which}, got {other}"
-        control.check_total(other, prompt)
-    stack.clear_prefix_cache()
-    control.check_reloaded(stack.complete(prompt, cache_salt="tenant-a"), prompt)
+    for engine in stack.engines:
+        prompt = prompts.unique(chunks=4)
+        stack.complete(prompt, engine=engine, cache_salt="tenant-a")
+        stack.clear_prefix_cache(engine=engine)
+        others: dict[str, dict[str, Any]] = {"another salt": {"cache_salt": "tenant-b"}, "no salt": {}}
+        for which, options in others.items():
+            other = stack.complete(prompt, engine=engine, **options).sources
+            assert other.reused == 0, f"expected 0 reused tokens for a request with {which}, got {other}"
+            control.check_total(other, prompt)
+        stack.clear_prefix_cache(engine=engine)
+        control.check_reloaded(stack.complete(prompt, engine=engine, cache_salt="tenant-a"), prompt)
 
 
 @requirement("COR-05")
