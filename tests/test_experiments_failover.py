@@ -49,6 +49,7 @@ class FakeStack:
         self.routers = [
             SimpleNamespace(
                 name="router-0",
+                server=SimpleNamespace(watches=True),
                 session_key="x-user-id",
                 excludes_after_s=0.5,
                 client=SimpleNamespace(post=self.post),
@@ -56,15 +57,17 @@ class FakeStack:
             )
         ]
         self.traffic = SimpleNamespace(idle=lambda _: None)
+        self.health = SimpleNamespace(known_gone=frozenset())
 
     def fake(self, name: str) -> Any:
-        found = SimpleNamespace(name=name, finished=0)
+        listed = Response(200, {}, '{"data": [{"id": "m"}]}', total_s=0.1)
+        found = SimpleNamespace(name=name, finished=0, client=SimpleNamespace(get=lambda _: listed))
         found.counters = lambda: EngineCounters(requests_finished=found.finished, running=2)
         return found
 
-    def post(self, path: str, payload: dict[str, Any], headers: Any, deadline_s: float) -> Response:
+    def post(self, path: str, payload: dict[str, Any], headers: Any = None, deadline_s: float = 0.0) -> Response:
         assert path == "/v1/completions"
-        assert headers["x-user-id"].startswith("session-")
+        assert headers is None or headers["x-user-id"].startswith("session-")
         time.sleep(0.001)
         with self.lock:
             engine = self.engines[next(self.turn) % len(self.engines)]
@@ -112,6 +115,62 @@ def test_a_router_that_notices_loses_little() -> None:
     assert "router-0 uses a again" in found.timeline
 
 
+def test_once_the_first_engine_was_killed_the_others_are_too_and_all_come_back_together() -> None:
+    class Kills(FakeStack):
+        ended: tuple[str, ...] = ()
+
+        @contextlib.contextmanager
+        def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
+            with super().fails(stack, part) as found:
+                found.kill = self.kill
+                yield found
+                self.ended = ()
+
+        def kill(self, *parts: Any) -> float:
+            self.ended = tuple(one.name for one in parts)
+            return time.monotonic()
+
+        def post(self, path: str, payload: dict[str, Any], headers: Any = None, deadline_s: float = 0.0) -> Response:
+            return refused(payload) if self.ended else super().post(path, payload, headers, deadline_s)
+
+    stack = Kills(refused, notices_after=5)
+    stack.routers[0].models = lambda: frozenset(() if stack.ended else {"m"})
+    found = run(stack)
+    assert found.listed == {"m"}, "while the second engine served"
+    assert found.alone is not None
+    assert found.alone.listed == frozenset()
+    assert found.alone.refusal is not None
+    assert found.alone.refusal.status == 503
+    assert found.alone.serves_again
+    assert found.returned_s is not None
+    assert "router-0 lists no model, and answers a request: 503" in found.timeline
+
+
+def test_what_hangs_is_waited_for_until_one_is_overdue() -> None:
+    """The engine is resumed then, and what still waits for it ends by itself."""
+    asked = itertools.count()
+
+    def hangs(_: Any) -> Response:
+        if next(asked):
+            assert resumed.wait(20)
+            return refused(_)
+        time.sleep(0.3)
+        raise NoAnswer("no answer within 1 s", overdue=True)
+
+    class Resumes(FakeStack):
+        @contextlib.contextmanager
+        def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
+            with super().fails(stack, part) as found:
+                yield found
+                resumed.set()
+
+    resumed = threading.Event()
+    stack = Resumes(hangs, notices_after=8)
+    found = run(stack)
+    assert len(found.late) == 1
+    assert found.lost > 1
+
+
 def test_a_request_that_had_begun_before_the_end_is_no_time_below_zero() -> None:
     """It was asked before the engine failed and lost afterwards; the router never sent the engine another one."""
     about_to_end = threading.Event()
@@ -146,6 +205,15 @@ def test_a_router_that_never_notices_is_reported() -> None:
     assert found.lost > 5
 
 
+def test_what_a_router_that_cannot_notice_does_not_do_is_not_waited_for() -> None:
+    stack = FakeStack(refused)
+    stack.routers[0].server.watches = False
+    stack.routers[0].excludes_after_s = 30.0
+    begun = time.monotonic()
+    assert run(stack).noticed_s is None
+    assert time.monotonic() - begun < 10
+
+
 def test_a_page_in_place_of_an_answer_is_no_answer() -> None:
     found = run(FakeStack(lambda _: Response(200, {}, "<html>We will be back</html>", total_s=0.1), notices_after=5))
     assert 1 <= found.lost <= 8
@@ -175,6 +243,16 @@ def test_answers_that_end_early_are_lost_and_those_that_hide_it_are_short(answer
     assert found.lost >= 1
     assert bool(found.short) == (answer == "short")
     assert found.listed == {"m"}
+
+
+def test_an_answer_that_was_begun_twice_is_not_whole() -> None:
+    def dead(payload: dict[str, Any]) -> Response:
+        begun_twice = tuple(0.001 * at for at in range(payload["max_tokens"] + 3))
+        return dataclasses.replace(whole(payload), content_s=begun_twice if payload["stream"] else ())
+
+    found = run(FakeStack(dead, notices_after=4, by_streams=True))
+    assert found.short >= 1
+    assert "not answered: not as many tokens as asked for" in found.timeline
 
 
 @pytest.mark.parametrize("data", [None, '{"error": {"message": "the engine is gone"}}'])

@@ -35,6 +35,7 @@ class FakeStack:
         self.engines = [SimpleNamespace(name=name, client=SimpleNamespace(get=lambda _: models("m"))) for name in "ab"]
         router = Router.__new__(Router)
         router.name = "router-0"
+        router.server = SimpleNamespace(watches=True)  # type: ignore[assignment]
         router.client = SimpleNamespace(get=self.answer, post=lambda path, _, **__: self.answer(path))  # type: ignore[assignment]
         self.routers = [router]
 
@@ -46,7 +47,8 @@ class FakeStack:
     @contextlib.contextmanager
     def all_killed(self, _: Any, engines: Any) -> Iterator[Disruption]:
         self.alive -= {one.name for one in engines}
-        yield Disruption("all are killed")
+        self.done = Disruption("all are killed")
+        yield self.done
         self.alive |= {one.name for one in engines}
         self.ended = True
 
@@ -86,7 +88,7 @@ def test_a_router_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.refusal.status == 503
     assert found.serves_again
     assert stack.alive == {"a", "b"}
-    assert "lists no model, and answers a request: 503" in found.timeline
+    assert "lists no model, and answers a request: 503" in stack.done.timeline
 
 
 def test_an_error_in_place_of_a_list_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +106,10 @@ def test_a_request_without_an_answer_is_reported(monkeypatch: pytest.MonkeyPatch
             return models()
         raise NoAnswer("no answer", overdue=True)
 
-    found = run(FakeStack(hangs), monkeypatch)
+    stack = FakeStack(hangs)
+    found = run(stack, monkeypatch)
     assert found.refusal is None
-    assert "answers a request: no answer" in found.timeline
+    assert "answers a request: no answer" in stack.done.timeline
 
 
 @pytest.mark.parametrize("afterwards", [refuses, lists_only, serves_only])

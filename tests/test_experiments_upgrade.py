@@ -14,6 +14,7 @@ from fixtures.experiments import upgrade as module
 from fixtures.experiments.upgrade import Upgraded, upgrade
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
+from suite import test_released
 from tests.fakes.answers import whole
 
 if TYPE_CHECKING:
@@ -81,6 +82,39 @@ def test_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_offload_that_does_not_come_back_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not run(FakeStack(), monkeypatch, reloads=False).reloads
+
+
+def judge(stack: FakeStack, monkeypatch: pytest.MonkeyPatch, *, reloads: bool = True) -> list[str]:
+    """What the test of REL-05 itself says of an upgrade; the names of the figures that it reports."""
+    figures: list[str] = []
+    found = run(stack, monkeypatch, reloads=reloads)
+    test_released.test_an_upgrade_keeps_the_service_running(stack, found, lambda name, *_, **__: figures.append(name))  # type: ignore[arg-type]
+    return figures
+
+
+def test_a_healthy_upgrade_is_conformant(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judge(FakeStack(), monkeypatch) == [
+        "time until every engine was replaced",
+        "requests lost during an upgrade",
+    ]
+
+
+def test_an_upgrade_that_loses_requests_is_not_conformant(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (
+        r"expected no lost request during an upgrade \(cpuOffloadingBufferSize 1 -> 0.9\), got \d+ of \d+, the first "
+    )
+    with pytest.raises(AssertionError, match=said + r"\+\d+ s: HTTP 503: no engine"):
+        judge(FakeStack(loses=True), monkeypatch)
+
+
+def test_an_upgrade_after_which_nothing_is_loaded_is_not_conformant(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="expected a reload within 60 s after an upgrade"):
+        judge(FakeStack(), monkeypatch, reloads=False)
+
+
+def test_an_upgrade_that_never_finishes_is_not_conformant(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SubjectFault, match="expected the upgrade to finish, got Pod x: Unschedulable"):
+        judge(FakeStack(finishes=False), monkeypatch)
 
 
 def test_an_upgrade_that_never_finishes_ends_the_load(monkeypatch: pytest.MonkeyPatch) -> None:

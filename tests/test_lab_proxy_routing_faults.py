@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -112,3 +113,30 @@ def test_a_stream_begins_again_in_its_middle(through: Any) -> None:
     assert response.stream is not None
     assert response.stream.text == "w0w1w0w1w2w3"
     assert proxy.fired == 1
+
+
+def test_an_answer_of_a_dead_engine_begins_again_on_another_one(
+    through: Any, others: list[ThreadingHTTPServer]
+) -> None:
+    client, proxy = through("keeps-dead", then="again")
+    behind(proxy, others)
+    others[0].RequestHandlerClass.dies_after = 2  # type: ignore[attr-defined]
+    ask(client)
+    response = ask(client, "w", stream=True)
+    assert response.stream is not None
+    assert response.stream.text == "w0w1w0w1w2w3"
+    assert proxy.fired == 1
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_an_engine_that_hangs_is_given_up(through: Any, others: list[ThreadingHTTPServer], keeps: bool) -> None:
+    client, proxy = through("gives-up", seconds=1.0, keeps=keeps)
+    _, second = behind(proxy, others)
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # takes connections and says nothing
+        proxy.fault.engines = (f"http://127.0.0.1:{hung.getsockname()[1]}", proxy.fault.engines[1])
+        statuses = [ask(client).status for _ in range(4)]
+    assert statuses == [200, 504, 200, 504 if keeps else 200]
+    assert proxy.fired == statuses.count(504)
+    behind(proxy, others)
+    assert [ask(client).status for _ in range(2)] == [200, 200]
+    assert len(second) < 6, "the first one is used again once it answers"

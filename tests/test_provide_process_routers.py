@@ -6,19 +6,22 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from fixtures.core.errors import ConfigurationError, StackError
+from fixtures.core.errors import ConfigurationError, NotJudged, StackError
 from fixtures.core.record import EngineServer, StackRecord
-from fixtures.provide.process import router_environment, routers
+from fixtures.provide.process import launch, router_environment, routers
 from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.process.router_environment import RouterEnv, adopt, ensure
 from fixtures.provide.process.routers import POLICY_OF, router_argv, substitutions
+from fixtures.provide.values.config import load_config
 from fixtures.provide.values.ignored import ignored
 from fixtures.provide.values.loading import load_values
+from fixtures.provide.values.render import render_engine
 from fixtures.provide.values.router_command import POLICIES, RouterCommand, router_of
 from fixtures.subject.stack import Stack
 from tests import fakes, process_place
@@ -132,6 +135,41 @@ def test_the_command_of_production_stacks_own_router() -> None:
     assert words[words.index("--session-key") + 1] == "who"
     assert "--log-stats" in words
     assert "routing logic" not in "\n".join(substitutions(RouterCommand("session", "who", 1), OWN))
+
+
+def test_the_controller_is_started_before_the_engines_that_look_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    for module in (routers, launch):
+        monkeypatch.setattr(module, "spawn", lambda server, *_: started.append(server.name))
+    config = load_config("router-kv", Path(__file__).parents[1] / "configs")
+    command = router_of(config.values)
+    assert command is not None
+    made = routers.Routers(command, OWN, {port: 1000 + port for _, port in command.controller})
+    engine = made.reported_to(render_engine(config.values))
+    record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m")
+    env = SimpleNamespace(python=Path("/env/bin/python"), vllm="0.32.0")
+    launch._Launch(record, engine, None, made, config, env, tmp_path, (), None, lambda: None)._start(None)  # type: ignore[arg-type]
+    assert started == ["router-0", "mistral-0", "mistral-1"]
+
+
+@pytest.mark.parametrize("env", [PYPI, OWN])
+def test_what_a_router_with_a_fixed_list_does_once_an_engine_ends_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: RouterEnv
+) -> None:
+    monkeypatch.setattr("fixtures.provide.process.routers.spawn", lambda *_: None)
+    engines = [EngineServer(name=url, url=url, argv=("vllm", "serve")) for url in ENGINES]
+    record = StackRecord(id="s", kind="process", config="c", folder=tmp_path, model="m", engines=engines)
+    routers.Routers(RouterCommand("session", "x-user-id", 1), env).start(record, tmp_path)
+    (router,) = Stack(record).routers
+    if env is PYPI:
+        router.check_watches()
+        return
+    with pytest.raises(
+        NotJudged, match=r"fixed list of engines .*: judge a release \(--stack chart\), or omit --router-python"
+    ):
+        router.check_watches()
 
 
 # --- the environment --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.provide.release.helm_upgrade import MARK, with_change
 from tests import release_site
+from tests.fakes.api_server import FATES, Json
 from tests.release_site import Site, changed
 
 pytest.importorskip("kubernetes")
@@ -104,23 +105,61 @@ def test_an_upgrade_to_other_values_replaces_the_engines(site4: Site) -> None:
     assert router.pod.uid in before, "nothing of the router was changed"
 
 
-@pytest.mark.parametrize(
-    ("fate", "words"),
-    [
-        ("gpu", "Insufficient nvidia.com/gpu"),
-        ("pull", "no-such-image"),
-    ],
-)
-def test_an_upgrade_that_can_never_finish_is_told_within_seconds(site4: Site, fate: str, words: str) -> None:
+def unscheduled(message: str) -> Json:
+    """How a pod fares that the scheduler gives no node, for another reason than the recorded one."""
+    fate = copy.deepcopy(FATES["gpu"])
+    for one in (*fate["events"], *fate["pods"][0]["status"]["conditions"]):
+        one["message"] = message
+    return fate
+
+
+def unmounted(message: str) -> Json:
+    """How a pod fares whose volume cannot be attached."""
+    fate = copy.deepcopy(FATES["mount"])
+    for one in fate["events"]:
+        if one["reason"] == "FailedMount":
+            one |= {"reason": "FailedAttachVolume", "message": message}
+    return fate
+
+
+MAKE_ROOM = "set servingEngineSpec.strategy to {type: Recreate}"
+NEVER = {
+    "GPUs all taken": ("gpu", "Insufficient nvidia.com/gpu", MAKE_ROOM),
+    "no such image": ("pull", "no-such-image", "correct the image name"),
+    "volume on another node": (
+        unmounted('Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) rel-m-deployment-vllm-0'),
+        "Multi-Attach error",
+        MAKE_ROOM,
+    ),
+    "volume of one pod": (
+        unscheduled(
+            "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and "
+            "ReadWriteOncePod access mode."
+        ),
+        "ReadWriteOncePod",
+        MAKE_ROOM,
+    ),
+}
+
+
+@pytest.mark.parametrize("why", NEVER)
+def test_an_upgrade_that_can_never_finish_is_told_within_seconds(
+    site4: Site, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    fate, words, remedy = NEVER[why]
     release = site4.install()
     site4.wait()
     release.record.save(None)
-    site4.cluster.fates, site4.cluster.young_s = {"vllm": fate}, 60.0
+    monkeypatch.setitem(FATES, "never finishes", FATES[fate] if isinstance(fate, str) else fate)
+    site4.cluster.fates, site4.cluster.young_s = {"vllm": "never finishes"}, 60.0
     began = time.monotonic()
     with pytest.raises(SubjectFault, match=words) as told:
         release.upgrade_changing(site4.progress)
     assert time.monotonic() - began < 10
-    assert ("servingEngineSpec.strategy" in str(told.value)) == (fate == "gpu"), "only where pods wait for others' GPUs"
+    assert remedy in str(told.value)
+    assert ("servingEngineSpec.strategy" in str(told.value)) == (remedy == MAKE_ROOM), (
+        "only what old pods hold comes back"
+    )
 
 
 def test_what_an_upgrade_changes() -> None:

@@ -98,6 +98,16 @@ NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="comma
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
 """Two engines behind a router, and one cache server for both."""
+ROUTED_COMPUTING = dataclasses.replace(
+    ROUTED,
+    extra_args=(
+        "--kv-transfer-config",
+        '{"kv_connector":"LMCacheMPConnector","kv_role":"kv_both","kv_load_failure_policy":"recompute"}',
+    ),
+    where="command",
+    shows='"kv_load_failure_policy": "recompute"',
+)
+"""The same, where the first load that fails does not end the engine (``FAILED_LOADS_COMPUTED``)."""
 NATIVE_TIER = Values(configuration="native-cpu", where="command", shows="--kv-offloading-size 1")
 """vLLM's own connector, without LMCache."""
 ROUTED_BY_PREFIX = Values(configuration="router-prefix", where="record", shows="cache_aware")
@@ -115,6 +125,8 @@ ROUTED_TWICE = dataclasses.replace(ROUTED, router={"replicaCount": 2}, shows="ro
 """The same with two routers."""
 KILLED_ONLY = (*BROKEN_BY_THE_ROUTER, "RTR-03:drained")
 """Without the drained engine, too: vLLM 0.32 cuts running answers short with status 200 at a SIGTERM (in some runs)."""
+FROZEN_ONLY = (*BROKEN_BY_THE_ROUTER[:-1], "RTR-03:killed", "RTR-03:drained")
+"""Only the engine that hangs, with a fault in place of the router: behind vllm-router 0.1.17 that is a known defect."""
 EVICTED = ("CFG-01", "ACC-02", "API-02", "TIR-01")
 RESTARTED = ("CFG-01", "API-02", "TIR-02")
 EVERYTHING_BELOW = ("CFG", "ACT", "ACC-01", "ACC-03", "ACC-07", "COR-01", "API-02", "TIR-01", "TIR-02", "TIR-05")

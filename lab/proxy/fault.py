@@ -28,6 +28,8 @@ class Request:
     body: bytes
     to: str | None = None
     """Base URL of whom to ask; None: the upstream of the proxy."""
+    within_s: float = 600.0
+    """What is silent for longer is given up, with a TimeoutError."""
 
     @property
     def generates(self) -> bool:

@@ -23,7 +23,7 @@ from lab.proxy.answer_faults import (
 )
 from lab.proxy.forwarding import Delay, ForwardAs, LendKey, Metrics, Swap, WithoutHeader
 from lab.proxy.repeat_faults import DropLastToken, EdgeCache, SlowRepeat
-from lab.proxy.routing_faults import Astray, KeepsDead, ListModels, Models
+from lab.proxy.routing_faults import Astray, GivesUp, KeepsDead, ListModels, Models
 
 if TYPE_CHECKING:
     from lab.proxy.fault import Fault
@@ -54,6 +54,7 @@ FAULTS: dict[str, type[Fault]] = {
     "list-models": ListModels,
     "astray": Astray,
     "keeps-dead": KeepsDead,
+    "gives-up": GivesUp,
     "without-header": WithoutHeader,
     "metrics": Metrics,
     "delay": Delay,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lab.proxy.fault import Answer, Fault, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Models(Fault):
@@ -103,7 +104,8 @@ class KeepsDead(Fault):
     """A router that keeps sending every second request to the first engine, even when that has ended.
 
     ``then``: what the client gets of it: ``error`` (a 502), ``hang``, or ``end``, an answer that ends too early; with
-    ``forget`` the second engine answers all requests from then on, also when the first one is back.
+    ``forget`` the second engine answers all requests from then on, also when the first one is back; with ``again`` its whole
+    answer follows what has come of a stream.
     """
 
     forgotten = False
@@ -119,7 +121,10 @@ class KeepsDead(Fault):
             return forward(request)
         request.to = self.engines[0]
         try:
-            return super().exchange(request, forward)
+            answer = super().exchange(request, forward)
+            if self.params["then"] == "again" and answer.events is not None:
+                answer.events = self._again(request, answer.events, forward)
+            return answer
         except (OSError, http.client.HTTPException):
             self.acts()
         if self.params["then"] == "forget":
@@ -132,3 +137,54 @@ class KeepsDead(Fault):
             body = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}}
             return Answer(200, {"content-type": "application/json"}, json.dumps(body).encode())
         return Answer(502, {"content-type": "application/json"}, b'{"error": {"message": "the engine is gone"}}')
+
+    def _again(
+        self, request: Request, events: Iterator[bytes], forward: Callable[[Request], Answer]
+    ) -> Iterator[bytes]:
+        """The events of the first engine, and where they break off, all of the second one."""
+        try:
+            yield from events
+        except (OSError, http.client.HTTPException):
+            self.acts()
+            request.to = self.engines[1]
+            yield from forward(request).events or ()
+
+
+class GivesUp(Fault):
+    """A router of its own: generating requests go to the engines in turn, and one that is silent for ``seconds`` fails.
+
+    With ``keeps`` the engine gets its next turn all the same; without, only once it answers ``/health``, as it should be.
+    """
+
+    turns = 0
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.silent: set[str] = set()
+
+    def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
+        """Asks an engine itself, and gives it up after a while."""
+        if not request.generates:
+            return forward(request)
+        request.to, request.within_s = self._next(forward), self.params["seconds"]
+        try:
+            answer = super().exchange(request, forward)
+        except OSError:
+            self.acts()
+            self.silent.add(request.to)
+            return Answer(504, {"content-type": "application/json"}, b'{"error": {"message": "the engine is silent"}}')
+        self.silent.discard(request.to)
+        return answer
+
+    def _next(self, forward: Callable[[Request], Answer]) -> str:
+        """The engine whose turn it is, or the next one of those that are not silent."""
+        for _ in self.engines:
+            with self.lock:
+                self.turns += 1
+                engine = self.engines[self.turns % len(self.engines)]
+            if self.params.get("keeps") or engine not in self.silent:
+                return engine
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                forward(Request("GET", "/health", {}, b"", to=engine, within_s=0.5))
+                return engine
+        return self.engines[0]

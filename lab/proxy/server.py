@@ -7,6 +7,7 @@ import http.client
 import select
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -116,14 +117,17 @@ class _Handler(BaseHTTPRequestHandler):
 def _forward(upstream: str, request: Request, client: socket.socket) -> Answer:
     """Ask the engine; hang up on it when the client has hung up."""
     parts = urlsplit(request.to or upstream)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=600)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=request.within_s)
     headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
     connection.request(request.method, request.path, body=request.body or None, headers=headers)
-    engine = connection.sock
+    engine, latest = connection.sock, time.monotonic() + request.within_s
     while not select.select([engine], [], [], 0.02)[0]:
         if _gone(client):
             connection.close()
             raise Cut
+        if time.monotonic() > latest:
+            connection.close()
+            raise TimeoutError
     response = connection.getresponse()
     received = {name.lower(): value for name, value in response.getheaders()}
     if received.get("content-type", "").startswith("text/event-stream"):

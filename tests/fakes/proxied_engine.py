@@ -30,6 +30,8 @@ class Engine(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen: list[dict[str, Any]]
     gone: threading.Event
+    dies_after: int | None = None
+    """Events after which it closes the connection in the middle of a stream."""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -73,6 +75,9 @@ class Engine(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for number in range(asked.get("pieces", 4)):
+                if number == self.dies_after:
+                    self.close_connection = True
+                    return
                 reason = "length" if number == asked.get("pieces", 4) - 1 else None
                 choice = {"index": 0, "text": f"{text}{number}", "finish_reason": reason}
                 self.event(json.dumps(head | {"choices": [choice]}))
