@@ -24,8 +24,8 @@ KNOWN = "evidence/README.md#known-defects"
 ELSEWHERE = (
     "What needs no card is seeded in [detection.md](detection.md), what does in [detection-gpu.md](detection-gpu.md). The "
     "requirements of the profile *chart* need a release on Kubernetes; their faults are in the project's own tests "
-    "(`tests/test_provide_release_*.py`), against the real chart, the real Helm and a stand-in API server that is compared "
-    "with recordings of a real one."
+    "(`tests/test_provide_release_*.py`, and of REL-05 `tests/test_experiments_upgrade.py`), against the real chart, the real "
+    "Helm and a stand-in API server that is compared with recordings of a real one."
 )
 """Where to look for the requirements that are not on the page."""
 
