@@ -5,17 +5,20 @@ The engines are stand-ins in this process, reached through the port-forwards of 
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
 import urllib.request
 import zlib
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from fixtures.core.errors import NotJudged
 from fixtures.core.units import MIB
 from fixtures.core.waiting import poll
 from fixtures.evidence.pods.containers import role_of
@@ -29,8 +32,10 @@ from fixtures.subject.stack import Stack
 from tests.release_site import Site, busy, changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from fixtures.core.record import StackRecord
 
 pytest.importorskip("kubernetes")
 
@@ -131,36 +136,110 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.cluster.stop()
 
 
-@pytest.mark.long
-def test_sixty_four_engines_are_found_and_judged_in_two_minutes(site: Site, tmp_path: Path) -> None:
+@dataclass
+class Many:
+    """A release of several engines on a stand-in cluster, and the stand-ins that its port-forwards lead to."""
+
+    site: Site
+    pods: list[str]
+    servers: tuple[EngineServer, ...]
+    router: RouterServer
+    record: StackRecord
+    began: float
+    """When the release was first looked at, on the monotonic clock."""
+
+    def close(self) -> None:
+        for server in (*self.servers, self.router):
+            server.shutdown()
+            server.server_close()
+
+
+def many(site: Site, folder: Path, count: int) -> Many:
     site.cluster.programs["memory.stat"] = "anon 100\nshmem 7\n"
-    site.install(changed(replicaCount=COUNT))
-    poll(lambda: sum(map(is_ready, site.cluster.pods("mine"))), lambda ready: ready > COUNT, 30.0)
+    site.install(changed(replicaCount=count))
+    poll(lambda: sum(map(is_ready, site.cluster.pods("mine"))), lambda ready: ready > count, 30.0)
     pods = [name_of(pod) for pod in site.cluster.pods("mine") if role_of(pod) == "engine"]
-    servers = tuple(EngineServer() for _ in pods)
-    router = RouterServer()
+    servers, router = tuple(EngineServer() for _ in pods), RouterServer()
     router.engines = servers
     site.cluster.targets |= {
         (name, 8000): ("127.0.0.1", one.server_address[1]) for name, one in zip(pods, servers, strict=True)
     }
     site.cluster.targets["router", 8000] = ("127.0.0.1", router.server_address[1])
-    began, memory = time.monotonic(), []
-    record = adopt(site.target, folder=tmp_path / "run", device="cpu")
-    assert len(record.engines) == COUNT
+    began = time.monotonic()
+    record = adopt(site.target, folder=folder / "run", device="cpu")
     for one in record.routers:
         one.argv = ("vllm-router", "--routing-logic", "session", "--session-key", "x-user-id")
-    with ClusterSession(record, tmp_path / "many") as access:
+    return Many(site, pods, servers, router, record, began)
+
+
+@pytest.mark.long
+def test_sixty_four_engines_are_found_and_judged_in_two_minutes(site: Site, tmp_path: Path) -> None:
+    found, memory = many(site, tmp_path, COUNT), []
+    assert len(found.record.engines) == COUNT
+    with ClusterSession(found.record, tmp_path / "many") as access:
         stack = Stack(access.record, access)
         for number in range(ROUNDS):
             round_of_the_profile(stack, number)
             if number == 0:
-                took = time.monotonic() - began
+                took = time.monotonic() - found.began
             memory.append(psutil.Process().memory_info().rss)
     assert took < WITHIN_S * busy(), f"{took:.0f} s to find {COUNT} engines and judge a round"
     assert memory[-1] - memory[0] < GROWTH, f"memory after each round: {[size // MIB for size in memory]} MiB"
-    for server in (*servers, router):
-        server.shutdown()
-        server.server_close()
+    found.close()
+
+
+def scaled_up(found: Many) -> None:
+    """Another engine gets what comes now."""
+    found.servers = (*found.servers, EngineServer())
+    found.router.engines = found.servers[-1:]
+
+
+def scaled_down(found: Many) -> None:
+    """The pod of an engine is gone, and so is what listened there."""
+    gone, found.router.engines = found.servers[0], found.servers[1:]
+    found.site.cluster.remove("api/v1/pods", "mine", found.pods[0])
+    poll(lambda: found.pods[0] in map(name_of, found.site.cluster.pods("mine")), lambda there: not there, 5.0)
+    del found.site.cluster.targets[found.pods[0], 8000]
+    found.site.cluster.cut()
+    gone.shutdown()
+    gone.server_close()
+    found.servers = found.servers[1:]
+
+
+def rolled_out(found: Many) -> None:
+    """As `kubectl rollout restart` does: every engine has another pod."""
+    (deployment,) = (
+        one for one in found.site.cluster.find("apis/apps/v1/deployments", "mine") if "vllm" in name_of(one)
+    )
+    again = copy.deepcopy(deployment)
+    again["spec"]["template"]["metadata"]["annotations"] = {"kubectl.kubernetes.io/restartedAt": "now"}
+    found.site.cluster.put("apis/apps/v1/deployments", "mine", again)
+    poll(lambda: {*found.pods} & {*map(name_of, found.site.cluster.pods("mine"))}, lambda old: not old, 5.0)
+    found.site.cluster.cut()
+    scaled_up(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (scaled_up, r"an engine that is not known here: it was added meanwhile \(a scale-up, a rollout\)"),
+        (scaled_down, "the release was changed meanwhile: pod .* was deleted"),
+        (rolled_out, "the release was changed meanwhile: pod .* was deleted|an engine that is not known here"),
+    ],
+)
+def test_engines_that_come_and_go_during_a_run_are_not_blamed(
+    site: Site, tmp_path: Path, change: Callable[[Many], None], words: str
+) -> None:
+    found = many(site, tmp_path, 3)
+    with ClusterSession(found.record, tmp_path / "many") as access:
+        stack = Stack(access.record, access)
+        conversations = Conversations(stack, TextRequests("org/m", 0, "before"))
+        conversations.begin()
+        change(found)
+        with pytest.raises(NotJudged, match=words):
+            conversations.repeat()
+        assert not stack.context.incidents.found
+    found.close()
 
 
 def round_of_the_profile(stack: Stack, number: int) -> None:
@@ -169,7 +248,7 @@ def round_of_the_profile(stack: Stack, number: int) -> None:
     for longer in (False, True):
         conversations = Conversations(stack, TextRequests("org/m", number, f"many-{longer}"))
         conversations.begin()
-        assert conversations.engines > 3
+        assert conversations.engines > 1
         repeats = conversations.repeat(longer=longer)
         assert astray(repeats) == []
         assert longer or recomputed(repeats) == []

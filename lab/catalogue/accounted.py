@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.catalogue.model import Fault, Hook, Proxy, Values, ids
-from lab.catalogue.settings import ASKING, CORRECT, LOADS, NATIVE_TIER, REPORTS, STORES
+from lab.catalogue.settings import ASKING, CORRECT, LOADS, NATIVE_TIER, REPORTS, ROUTED, STORES
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -22,6 +22,15 @@ FAULTS: tuple[Fault, ...] = (
         "LM#1353, LM#445",
         Hook("drop-store"),
         ids("ACC-01 ACC-02 ACC-05 ACC-06 ACC-07 ACT-02 ACT-03"),
+    ),
+    Fault(
+        "second-engine-stores-nothing",
+        "inactive",
+        "of two engines that share a tier, the second one says a store is done and sends nothing",
+        "LM#1353, LM#445",
+        Hook("drop-store", {"engine": 1}, values=ROUTED),
+        ids("ACC-01 ACC-02 ACT-02"),
+        tests=("ACC-01", "ACC-02", "ACT-02", "CFG-01", "API-02"),
     ),
     Fault(
         "write-never-published",
