@@ -60,7 +60,12 @@ class FakeStack:
             expecting=lambda _: contextlib.nullcontext(),
             renewed=lambda _: None,
         )
-        self.operator = SimpleNamespace(kill=self.kill, start=self.start)
+        self.operator = SimpleNamespace(
+            kill=self.kill,
+            start=self.start,
+            start_all=lambda servers: [self.start(one) for one in servers],
+            starts_by_itself=False,
+        )
         self.traffic = SimpleNamespace(wait_until_idle=EngineCounters, idle=lambda _: EngineCounters())
         self.cache = SimpleNamespace(counters=self.counters)
         self.count = 0

@@ -121,8 +121,8 @@ def test_an_end_on_purpose_is_no_fault_of_the_release(place: Place, tmp_path: Pa
 
 @pytest.mark.long
 def test_the_next_end_by_itself_is_one(place: Place) -> None:
-    with all_killed(place.stack, place.stack.engines):
-        pass
+    with all_killed(place.stack, place.stack.engines) as done:
+        assert done.kill is None, "the first of several would be back before the last one has ended"
     log = place.stack.engine.log
     assert log is not None
     place.cluster.say(place.name, "Traceback (most recent call last):")
