@@ -114,6 +114,8 @@ def test_a_line_is_read_behind_every_wrapper(wrapper: str) -> None:
         ("[blue] (Worker_TP1 pid=7) ", "Worker_TP1"),
         ("lmcache-1  | (Worker_TP1 pid=7) ", "Worker_TP1"),
         ("pod-a vllm (Worker_TP1 pid=7) ", "Worker_TP1"),
+        ("(RayWorkerWrapper pid=7) ", "RayWorkerWrapper"),
+        ("(RayWorkerWrapper pid=7, ip=10.0.0.3) ", "RayWorkerWrapper"),
         ("[rank3]: ", "rank3"),
         ("", None),
     ],
@@ -121,6 +123,12 @@ def test_a_line_is_read_behind_every_wrapper(wrapper: str) -> None:
 def test_every_name_of_a_worker(prefix: str, process: str | None) -> None:
     line = parse_line(prefix + SERVER_LINE)
     assert (line.process, line.level, line.message) == (process, "INFO", "Stored 1024 tokens in 0.050 seconds")
+
+
+def test_lines_that_ray_has_merged_are_told() -> None:
+    line = f"(RayWorkerWrapper pid=7, ip=10.0.0.3) {SERVER_LINE}"
+    assert read_log(line).merged is False
+    assert read_log(f"{line} [repeated 3x across cluster] (Ray deduplicates logs by default.)").merged is True
 
 
 def test_json_logs_are_read() -> None:

@@ -218,8 +218,10 @@ def test_every_violation_is_said_once(server: Server, api: Api) -> None:
         ("model", "another", "model: expected 'tiny', as was asked for, got 'another'"),
         ("created", 1764045088123, "created: expected seconds since 1970, got 1764045088123"),
         ("created", 0, "created: expected seconds since 1970, got 0"),
+        ("created", -1764045088, "created: expected seconds since 1970, got -1764045088"),
+        ("id", "", "id: expected a text of its own, got an empty one"),
     ],
-    ids=["another-model", "milliseconds", "zero"],
+    ids=["another-model", "milliseconds", "zero", "before-1970", "empty-id"],
 )
 def test_a_false_fact_is_found(
     server: Server, api: Api, endpoint: str, stream: bool, field: str, value: Any, words: str
@@ -227,6 +229,16 @@ def test_a_false_fact_is_found(
     path = request(endpoint).path
     for body in server.streams[path] if stream else [server.plain[path]]:
         body[field] = value
+    assert api.schema_violations(request(endpoint)) == [f"{'stream' if stream else 'plain answer'}: {words}"]
+
+
+@ENDPOINTS
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_a_choice_that_nobody_asked_for_is_found(server: Server, api: Api, endpoint: str, stream: bool) -> None:
+    path = request(endpoint).path
+    body = server.streams[path][0] if stream else server.plain[path]
+    body["choices"] = [*body["choices"], {**body["choices"][0], "index": 1}]
+    words = "choices: expected the one that was asked for, index 0, got index 1"
     assert api.schema_violations(request(endpoint)) == [f"{'stream' if stream else 'plain answer'}: {words}"]
 
 
@@ -251,4 +263,13 @@ def test_an_id_that_comes_again_is_found(server: Server, api: Api) -> None:
 )
 def test_cached_tokens_beyond_the_prompt_are_found(server: Server, api: Api, details: Any, found: int) -> None:
     server.plain["/v1/completions"]["usage"]["prompt_tokens_details"] = details
+    assert len(api.usage_violations(api.answer(request("completions")))) == found
+
+
+@pytest.mark.parametrize(
+    ("details", "found"),
+    [({"reasoning_tokens": 0, "audio_tokens": None, "note": "x"}, 0), ({"reasoning_tokens": 10**6}, 1), (3, 1)],
+)
+def test_details_beyond_the_answer_are_found(server: Server, api: Api, details: Any, found: int) -> None:
+    server.plain["/v1/completions"]["usage"]["completion_tokens_details"] = details
     assert len(api.usage_violations(api.answer(request("completions")))) == found

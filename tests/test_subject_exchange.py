@@ -67,6 +67,12 @@ def test_an_engine_that_does_not_count_by_source_is_not_judged(absent: str) -> N
         TokenSources.of(EngineCounters(**known))
 
 
+@pytest.mark.parametrize(("tokens", "remedy"), [(9, "use vLLM 0.16 or later"), (None, "leave out --disable-log-stats")])
+def test_the_remedy_follows_from_what_the_engine_counts(tokens: int | None, remedy: str) -> None:
+    with pytest.raises(NotJudged, match=remedy):
+        TokenSources.of(EngineCounters(prompt_tokens=tokens))
+
+
 def test_sources_of_one_of_many_are_not_known() -> None:
     with pytest.raises(ValueError, match="one of several"):
         _ = answered("a").sources

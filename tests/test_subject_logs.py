@@ -163,6 +163,17 @@ def test_a_log_of_an_unknown_format_is_not_judged(tmp_path: Path, engine: FakeSe
             ask()
 
 
+def test_lines_that_ray_has_merged_are_not_counted(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
+    stack = with_cache(tmp_path, engine, cache)
+    log = tmp_path / "engine-0.log"
+    line = "(RayWorkerWrapper pid=7) [2026-11-30 11:00:00,000] LMCache INFO: [req_id=a-0] Stored 512 out of total 512 tokens."
+    log.write_text(f"{START}{line}\n")
+    stack.logs.require_info_level()
+    log.write_text(f"{START}{line}\n{line} [repeated 3x across cluster] (Ray deduplicates logs by default.)\n")
+    with pytest.raises(NotJudged, match="RAY_DEDUP_LOGS=0"):
+        stack.logs.require_info_level()
+
+
 @pytest.mark.parametrize("group", ["run", "warning", "config"])
 @pytest.mark.parametrize(
     "text", [None, "", "\n\n", "hello\nworld\n"], ids=["absent", "empty", "blank", "of something else"]
