@@ -54,7 +54,8 @@ def _main(
         os.close(opened)
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):  # under nohup, or a script's trap, they are ignored
+        signal.signal(number, signal.SIG_DFL)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)

@@ -119,7 +119,7 @@ def test_a_stop_string_ends_the_answer(api: Api, text_requests: TextRequests, en
 def test_a_bad_request_is_refused_and_harms_no_other(api: Api, text_requests: TextRequests, bad: BadRequest) -> None:
     """An invalid request gets a 4xx with an error object, and the next valid request is served."""
     response = api.send_bad(bad)
-    assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.text[:200]}"
+    assert 400 <= response.status < 500, f"expected a 4xx for {bad.name}, got {response.status}: {response.excerpt}"
     message = api.error_message(response)
     assert message, f"expected an error object with a message, got {response.text[:200]}"
     assert api.answer(text_requests.request("completions")).finish_reason, (
@@ -200,7 +200,7 @@ def test_the_router_refuses_as_the_engine_does(api: Api, router_api: Api, bad: B
     """An invalid request through the router gets the same status as from the engine, and an error object."""
     own, through = api.send_bad(bad), router_api.send_bad(bad)
     assert through.status == own.status, (
-        f"expected HTTP {own.status}, as from the engine, got {through.status}: {through.text[:200]}"
+        f"expected HTTP {own.status}, as from the engine, got {through.status}: {through.excerpt}"
     )
     assert router_api.error_message(through), (
         f"expected an error object with a message, as from the engine, got {through.text[:200]}"

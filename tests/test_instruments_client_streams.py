@@ -252,6 +252,40 @@ def test_a_body_that_is_cut_says_how_much_came(server: RawServer) -> None:
         _ = response.answer
 
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "cut"),
+    [
+        (OK + b'Transfer-Encoding: chunked\r\n\r\n40\r\n{"choices": [', "the answer broke off after 13 bytes"),
+        (OK + b'Transfer-Encoding: chunked\r\n\r\n4\r\n{"ch\r\n', "the answer broke off after 4 bytes"),
+        (OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnone", "Content-Encoding gzip"),
+    ],
+    ids=["within a chunk", "between chunks", "not packed"],
+)
+def test_why_a_body_is_not_whole(server: RawServer, raw: bytes, cut: str) -> None:
+    server.script = lambda connection: connection.sendall(raw)
+    response = Client(server.url).post("/v1/completions", {})
+    assert response.cut is not None
+    assert response.cut.endswith(cut)
+
+
+def test_a_servers_reason_is_quoted_whole(server: RawServer) -> None:
+    reason = b'{"error": {"message": "' + b"why " * 500 + b'the end"}}'
+    server.script = lambda connection: connection.sendall(plain(reason))
+    response = Client(server.url).post("/v1/completions", {})
+    assert response.excerpt.encode() == reason
+    server.script = lambda connection: connection.sendall(plain(b"x" * 10_000))
+    assert Client(server.url).post("/v1/completions", {}).excerpt == "x" * 4000 + "... (6000 more characters)"
+
+
+def test_a_server_that_speaks_something_else_is_named(server: RawServer) -> None:
+    server.script = lambda connection: connection.sendall(b"-ERR unknown command 'POST'\r\n")
+    with pytest.raises(NoAnswer, match=r"does not speak HTTP, its answer begins with .-ERR unknown command 'POST'"):
+        Client(server.url).post("/v1/completions", {})
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [

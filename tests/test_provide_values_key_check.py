@@ -159,6 +159,11 @@ def test_a_typing_error_is_refused_in_every_section(load: Load, over: Any, path:
             "servingEngineSpec.labels leaves no label",
         ),
         (
+            {"servingEngineSpec": {"labels": "app: engine"}},
+            "servingEngineSpec.labels holds the text 'app: engine'; write a mapping.",
+        ),
+        ({"servingEngineSpec": {"labels": ["app"]}}, "servingEngineSpec.labels holds a list; write a mapping."),
+        (
             {"servingEngineSpec": {"modelSpec": []}},
             "servingEngineSpec.modelSpec lists no model, so no engine is started;",
         ),
