@@ -105,6 +105,9 @@ BAD_REQUESTS = [
     "(APIServer pid=1) ERROR 11-25 10:36:07 [entrypoints/.../handlers/validation.py:151] {}",  # level DEBUG
     "(APIServer pid=1) ERROR 11-25 10:36:07 [entrypoints/.../handlers/http.py:18] {}",
     "(APIServer pid=1) ERROR 11-25 10:36:07 [server_utils.py:151] {}",  # 0.25
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [chat_utils.py:530] {}",
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [hermes_tool_parser.py:117] {}",
+    "(APIServer pid=1) ERROR 11-25 10:36:07 [deepseek_r1_reasoning_parser.py:9] {}",
 ]
 
 
@@ -117,15 +120,27 @@ def test_the_suites_own_bad_requests_are_never_findings(line: str) -> None:
     assert [one.signature.id for one in read_log(line.replace("/.../", "/x/").format("CUDA error: x")).findings] == []
 
 
-def test_the_suites_own_bad_requests_in_a_json_log_are_never_findings() -> None:
-    name = "vllm.entrypoints.serve.exception_handling.handlers.validation"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vllm.entrypoints.serve.exception_handling.handlers.validation",
+        "vllm.tool_parsers.hermes_tool_parser",
+        "vllm.renderers.mistral",
+    ],
+)
+def test_the_suites_own_bad_requests_in_a_json_log_are_never_findings(name: str) -> None:
     line = record_of("RequestValidationError caught. Request id: None", "ERROR", name=name, exc_info=TRACEBACK)
     assert read_log(line).findings == ()
     assert [one.signature.id for one in read_log(line.replace(name, "vllm.v1.core")).findings] == ["traceback"]
 
 
 @pytest.mark.parametrize(
-    "message", ["Error in preprocessing prompt inputs", "Error in applying chat template from request"]
+    "message",
+    [
+        "Error in preprocessing prompt inputs",
+        "Error in applying chat template from request",
+        "An error occurred in `transformers` while applying chat template",
+    ],
 )
 def test_a_bad_request_with_a_prefix_on_every_line_is_no_finding(message: str) -> None:
     """vLLM up to 0.15: the traceback has the prefix of its record on every line."""
