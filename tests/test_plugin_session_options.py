@@ -99,6 +99,7 @@ BAD: dict[str, tuple[str, str]] = {
     "environment is a file": ("--engine-env {p}/empty.yaml", "is not an engine environment: name an empty"),
     "environment is a full folder": ("--engine-env {p}/one", "is not an engine environment: name an empty"),
     "run folder is a file": ("--run-dir {p}/empty.yaml/runs", "empty.yaml is not a writable folder"),
+    "report folder is a file": ("--report-dir {p}/empty.yaml/reports", "--report-dir .*empty.yaml is not a writable folder"),
     "no such dashboard": ("--dashboard {p}/x.json", "--dashboard .*x.json: .*No such file"),
     "not a dashboard": ("--dashboard {p}/empty.yaml", "--dashboard .*empty.yaml: it is not the JSON of a Grafana dashboard"),
     "unknown profile": ("--profile lattency", "unknown profile 'lattency'.*latency"),

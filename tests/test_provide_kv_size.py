@@ -89,6 +89,8 @@ DEEPSEEK = {
         (DEEPSEEK, "-tp 8", 61 * 576 * 2),
         (DEEPSEEK | {"index_head_dim": 128}, "", None),
         (MISTRAL_7B | {"quantization_config": {"kv_cache_scheme": {"num_bits": 8}}}, "", None),
+        (MISTRAL_7B | {"quantization_config": {"quantization": {"kv_cache_quant_algo": "FP8"}}}, "", None),
+        (MISTRAL_7B, "--kv-cache-dtype fp8 --kv-cache-dtype-skip-layers 0 1", None),
         (MISTRAL_7B, '--speculative-config {"method":"eagle3","model":"x"}', None),
         (MISTRAL_7B, '--speculative-config {"method":"ngram"}', 128 * KIB),
         ({"model_type": "gpt2", "n_layer": 12}, "", None),
