@@ -104,6 +104,7 @@ def test_equal_answers_have_no_difference() -> None:
     ("changed", "words"),
     [
         ({"text": "ac"}, "text: 'ab' against 'ac'"),
+        ({"text": "a" * 200 + "c"}, "text: 'ab' against 'aaaa"),
         ({"reason": "stop"}, "finish reason: 'length' against 'stop'"),
         ({"tokens": ("a", "c")}, "tokens: "),
         (
@@ -140,6 +141,12 @@ def test_equal_answers_have_no_difference() -> None:
 def test_the_first_difference_is_named(changed: dict[str, Any], words: str) -> None:
     assert first_difference(fingerprint(), fingerprint(**changed)).startswith(words)
     assert first_difference(fingerprint(**changed), fingerprint())
+
+
+def test_a_difference_far_in_a_text_is_shown() -> None:
+    ours, theirs = fingerprint(text="a" * 200 + "b" * 200), fingerprint(text="a" * 200 + "c" * 200)
+    shown = f"text from character 180 on: '{'a' * 20}{'b' * 60}' against '{'a' * 20}{'c' * 60}'"
+    assert first_difference(ours, theirs) == shown
 
 
 VALUES = st.floats(-20, 0, allow_nan=False)
