@@ -20,7 +20,7 @@ from fixtures.provide.process.completeness import incompleteness, load
 from fixtures.provide.process.environment import CPU_PAIR, EngineEnv
 from fixtures.provide.process.model import check_model, ensure_model
 from fixtures.provide.process.probe import adopt
-from fixtures.provide.process.recipes import RECIPES, TINY_MISTRAL, Recipe
+from fixtures.provide.process.recipes import RECIPES, Recipe
 
 CACHE = cache_dir()
 """Of the user: the engine's environment is there."""
@@ -127,21 +127,21 @@ def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_
     tmp_path: Path, env: Any
 ) -> None:
     lines: list[str] = []
-    folder = ensure_model(TINY_MISTRAL, env, tmp_path, lines.append)
+    folder = ensure_model(RECIPES["tiny-mistral"], env, tmp_path, lines.append)
     weights = folder / "model.safetensors"
     checksum, made = weights_sha256(folder), weights.read_bytes()
     assert len(made) == pytest.approx(2 * 19_400_960, rel=0.001)
     check_model(folder)
-    assert ensure_model(TINY_MISTRAL, env, tmp_path, lines.append) == folder
+    assert ensure_model(RECIPES["tiny-mistral"], env, tmp_path, lines.append) == folder
     assert len(lines) == 1
 
     (folder / "tokenizer.model.v3").unlink()
-    ensure_model(TINY_MISTRAL, env, tmp_path, lines.append)
+    ensure_model(RECIPES["tiny-mistral"], env, tmp_path, lines.append)
     assert (weights_sha256(folder), weights.read_bytes()) == (checksum, made)
     with weights.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(bytes([made[-1] ^ 0xFF]))
-    ensure_model(TINY_MISTRAL, env, tmp_path, lines.append)
+    ensure_model(RECIPES["tiny-mistral"], env, tmp_path, lines.append)
     assert (weights_sha256(folder), weights.read_bytes()) == (checksum, made)
     assert sum("missing or changed" in line for line in lines) == 2
     check_model(folder)
@@ -151,5 +151,5 @@ def test_the_model_is_the_same_bytes_on_every_making_and_made_again_when_a_file_
 def test_an_interpreter_without_torch_is_an_error_that_names_what_is_needed(tmp_path: Path) -> None:
     env = EngineEnv(Path(sys.executable), "0", "0", "0", "cpu")
     with pytest.raises(StackError, match="needs torch, numpy, transformers"):
-        ensure_model(TINY_MISTRAL, env, tmp_path, lambda _: None)
+        ensure_model(RECIPES["tiny-mistral"], env, tmp_path, lambda _: None)
     assert not list((tmp_path / "models").glob("tiny-mistral-*/"))

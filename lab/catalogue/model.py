@@ -36,7 +36,7 @@ class Values:
     env: tuple[tuple[str, str], ...] = ()
     extra_args: tuple[str, ...] = ()
     recipe: RecipeName | None = None
-    """Another model that is made locally (``fixtures/provide/process/recipes.py``), which brings its own tokenizer."""
+    """Another model that is made locally (``fixtures/provide/process/recipes.yaml``), which brings its own tokenizer."""
     files: dict[str, str] = field(default_factory=dict)
     """Files that are written beside the values; ``{folder}`` in ``env`` names their folder."""
     configuration: str = ""
