@@ -237,7 +237,7 @@ def test_a_reload_reports_its_cached_tokens(stack: Stack, text_requests: TextReq
 
 @requirement("ACC-09")
 def test_answers_in_flight_together_report_their_own_cached_tokens(stack: Stack, prompts: Prompts) -> None:
-    """With 16 requests in flight, each answer reports the cached tokens of its own prompt, and all of them their sum."""
+    """With 16 requests in flight, each answer reports the cached tokens of its own prompt, and the reports add up."""
     together = reports_together(stack, prompts)
     assert together.total.right, f"expected the reports to sum to what the engine counts, {together.total}"
     for report in together.reports:
@@ -247,7 +247,7 @@ def test_answers_in_flight_together_report_their_own_cached_tokens(stack: Stack,
 @requirement("ACC-09")
 @STREAMED
 def test_cached_tokens_are_the_same_through_the_router(stack: Stack, text_requests: TextRequests, stream: bool) -> None:
-    """Through the router, the cached tokens in the usage are what the engine counts that it asked."""
+    """Through the router, the cached tokens in the usage equal the count of the engine that answered."""
     request = text_requests.request("chat", stream=stream, include_usage=stream)
     for report in reports_through_router(stack, request, ["fresh", "repeated", "reloaded"]):
         assert report.right, f"expected usage to report as cached what the engine counts, {report}"
@@ -255,6 +255,6 @@ def test_cached_tokens_are_the_same_through_the_router(stack: Stack, text_reques
 
 @requirement("ACC-09")
 def test_the_statistics_of_a_request_are_right(stack: Stack, prompts: Prompts) -> None:
-    """What LMCache says of a request in its answer is what engine and cache count for it."""
+    """The statistics that LMCache adds to an answer equal what engine and cache count for the request."""
     for report in statistics_of(stack, prompts):
         assert report.right, f"expected LMCache's statistics of the request to equal what was counted, {report}"

@@ -97,7 +97,7 @@ def test_what_was_loaded_does_not_stay_pinned(stack: Stack, prompts: Prompts, fi
     # Pins of earlier tests (clients that disconnected) are not counted again: their number may only fall.
     pinned = stack.cache.pinned_when_idle(expected=before)
     figures("pinned objects at rest", pinned, "objects")
-    assert pinned <= before, f"expected at most the {before} pinned objects of before the three reloads, got {pinned}"
+    assert pinned <= before, f"expected at most {before} pinned objects, as before the three reloads, got {pinned}"
 
 
 @requirement("ACT-05")

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.exclusive_host
 STORED = 16
 """Prompts of a cycle of MEM-04: each is stored, evicted from the GPU, and loaded again."""
 LOADS = 4
-"""Of each prompt of a cycle, so that what loads leave behind outgrows what the allocator of a process had free: 40 MiB and more
-of a cache server (measured), in which a leak is not seen."""
+"""Loads of each prompt of a cycle: enough that a leak outgrows the memory that the allocator of a process had free, which is
+40 MiB and more in a cache server (measured)."""
 
 SENT_TWICE = 8
 """Prompts of a cycle of MEM-07."""

@@ -52,7 +52,7 @@ def test_no_setting_is_unknown_unparsable_or_shadowed(stack: Stack) -> None:
 def test_every_key_of_the_values_has_an_effect(stack: Stack) -> None:
     """Removing any single value from the values file changes what the chart renders."""
     idle = stack.release.keys_without_effect(stack.lmcache_names)
-    assert not idle, f"expected every key of the values to have an effect, got no effect of {', '.join(idle)}"
+    assert not idle, f"expected every key of the values to have an effect, got none for {', '.join(idle)}"
 
 
 @requirement("CFG-05")

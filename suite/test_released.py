@@ -35,7 +35,7 @@ def test_the_release_starts_within_its_own_budget(stack: Stack, figures: Figures
 
 
 @requirement("REL-02")
-def test_nothing_waits_on_what_cannot_come(stack: Stack) -> None:
+def test_nothing_in_the_release_is_blocked(stack: Stack) -> None:
     """No pod, claim or workload of the release waits for an image, a GPU, a RuntimeClass, a volume or a secret."""
     blocked = stack.release.blocked()
     assert not blocked, f"expected no blocked pod, claim or workload, got {len(blocked)}: {'; '.join(blocked)}"

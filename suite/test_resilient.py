@@ -152,11 +152,11 @@ def test_clients_that_disconnect_do_not_affect_others(
 def test_a_load_that_fails_gives_no_wrong_answer(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures
 ) -> None:
-    """Loads whose KV is taken away meanwhile are computed or refused; no answer is wrong, nor any KV that they leave behind."""
+    """Loads whose KV is removed meanwhile are recomputed or refused; no answer and no KV that they leave behind is wrong."""
     found = lose_during_loads(stack, prompts, control)
     figures("loads that failed", found.failed, "", n=found.loads)
     figures("requests answered", found.answered, "", n=found.loads)
-    assert not found.ended, f"expected loads that fail to be computed or refused, got {'; '.join(found.ended)}"
+    assert not found.ended, f"expected loads that fail to be recomputed or refused, got {'; '.join(found.ended)}"
     assert not found.strangers, f"expected every answer to be its own, {found.strangers[0]}"
     for one in found.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
@@ -167,7 +167,7 @@ def test_a_load_that_fails_gives_no_wrong_answer(
 def test_offload_works_again_after_an_engine_restart(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
 ) -> None:
-    """An engine that ends in the middle of its work serves again, loads again, and a tier that outlives it has kept its KV."""
+    """An engine that is killed while it works serves and loads again, and a tier that outlives it has kept its KV."""
     found = restart_engine(stack, prompts, control)
     evidence("timeline of the restart", found.timeline)
     figures("time until service", found.service_s, "s", better="lower")

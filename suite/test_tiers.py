@@ -1,6 +1,6 @@
-"""Tiers below the CPU tier: do they keep what it evicts, over restarts and within their size?
+"""Tiers below the CPU tier: do they keep what it evicts, across restarts and within their size?
 
-Is a load from there quicker than a recompute, and does what fails or is damaged there harm no request?
+Is a load from them faster than a recompute, and are requests unharmed if a tier fails or its content is damaged?
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def test_a_tier_that_fails_harms_no_request(
     for one in found.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
     assert found.reports, (
-        f"expected the log, the metrics or the status of the cache server to tell that the {found.tier} is {state}, got nothing"
+        f"expected log, metrics or status of the cache server to report that the {found.tier} is {state}, got nothing"
     )
     assert found.recovered_s is not None, (
         f"expected a prompt to be stored in the {found.tier} and loaded from it within {limits.TIER_RECOVERED_S:.0f} s after "
@@ -185,7 +185,7 @@ def test_a_tier_that_fails_harms_no_request(
 @pytest.mark.run_disruptive
 @pytest.mark.parametrize("how", ["removed", "truncated"])
 def test_lost_content_of_a_tier_is_never_served(damaged: Damaged, control: Control, how: Damage) -> None:
-    """A prompt whose content in the tier is gone, or cut short, is recomputed or refused; no answer is another one."""
+    """A prompt whose content in the tier is gone, or cut short, is recomputed or refused; no answer is mixed up."""
     assert not damaged.late, (
         f"expected content of the {damaged.tier} that was {how} to be recomputed or refused, got {damaged.late}"
     )
@@ -200,7 +200,7 @@ def test_altered_content_of_a_tier_is_detected(damaged: Damaged, control: Contro
     """A prompt whose content in the tier was altered, or is that of another prompt, is recomputed or refused."""
     damaged.check_read()
     assert not damaged.loaded, (
-        f"expected {how} content of the {damaged.tier} to be noticed, got {damaged.loaded} of its {damaged.whole} tokens "
+        f"expected {how} content of the {damaged.tier} to be detected, got {damaged.loaded} of its {damaged.whole} tokens "
         f"loaded: {UNNOTICED}"
     )
     for one in damaged.compared:

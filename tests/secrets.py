@@ -134,65 +134,24 @@ PLANTED: dict[str, tuple[str, str]] = {
     "password, list": ("planted-list-1", "apiKeys:\n  - planted-list-1\n"),
 }
 SECRET_NAMES = (
-    *("DB_PASS", "REDIS_PASS", "redis_pass", "OPENAI_KEY", "openaiKey", "HF_KEY", "TLS_KEY", "AZURE_STORAGE_KEY"),
-    *(
-        "AZURE_STORAGE_CONNECTION_STRING",
-        "connectionString",
-        "GITHUB_PAT",
-        "FERNET_KEY",
-        "GCP_SA_KEY",
-        "DOOR_PASSCODE",
-        "HFTOKEN",
-        "hftoken",
-        "_auth",
-        "identitytoken",
-        "masterauth",
-    ),
-)
+    "DB_PASS", "REDIS_PASS", "redis_pass", "OPENAI_KEY", "openaiKey", "HF_KEY", "TLS_KEY", "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING", "connectionString", "GITHUB_PAT", "FERNET_KEY", "GCP_SA_KEY",
+    "DOOR_PASSCODE", "HFTOKEN", "hftoken", "_auth", "identitytoken", "masterauth",
+)  # fmt: skip
 OTHER_NAMES = (
-    *("cache_key", "sort_key", "primary_key", "CACHE_KEY", "PRIMARY_KEY", "storage_key", "max_tokens", "eos_token"),
-    *(
-        "pass_through",
-        "bypass",
-        "BYPASS",
-        "pass",
-        "first_pass",
-        "FIRST_PASS",
-        "format_string",
-        "auth",
-        "use_auth",
-        "tokens",
-    ),
-)
+    "cache_key", "sort_key", "primary_key", "CACHE_KEY", "PRIMARY_KEY", "storage_key", "max_tokens", "eos_token",
+    "pass_through", "bypass", "BYPASS", "pass", "first_pass", "FIRST_PASS", "format_string", "auth", "use_auth",
+    "tokens",
+)  # fmt: skip
 LIKE_SOMETHING_ELSE = (
-    *("{pLanTed9xQ", "{pLanTed9xQ}", "(pLanTed9xQ", "<pLanTed9xQ>", "<pLanTed9xQ", "str-pLanTed9xQ", "string9xQ"),
-    *("optional-pLanTed9xQ", "optional9", "none-of-it", "$pLanTed9xQ", "[pLanTed9xQ", "(default9xQ"),
-)
+    "{pLanTed9xQ", "{pLanTed9xQ}", "(pLanTed9xQ", "<pLanTed9xQ>", "<pLanTed9xQ", "str-pLanTed9xQ", "string9xQ",
+    "optional-pLanTed9xQ", "optional9", "none-of-it", "$pLanTed9xQ", "[pLanTed9xQ", "(default9xQ",
+)  # fmt: skip
 PLACES = (
-    *(
-        "",
-        "[redacted]",
-        "None",
-        "null",
-        "str",
-        "str | None",
-        "Optional[str]",
-        "(default: None)",
-        "<your-api-key>",
-        "<HF_TOKEN>",
-    ),
-    *(
-        "<nil>",
-        "<none>",
-        "<set to the key 'a' in secret 'b'>",
-        "{{ .Values.key }}",
-        "{api_key}",
-        "${KEY}",
-        "$(KEY)",
-        "$HF_TOKEN",
-    ),
-    *("***", "xxx", "...", "<class 'str'>", "<object object at 0x7f>"),
-)
+    "", "[redacted]", "None", "null", "str", "str | None", "Optional[str]", "(default: None)", "<your-api-key>",
+    "<HF_TOKEN>", "<nil>", "<none>", "<set to the key 'a' in secret 'b'>", "{{ .Values.key }}", "{api_key}",
+    "${KEY}", "$(KEY)", "$HF_TOKEN", "***", "xxx", "...", "<class 'str'>", "<object object at 0x7f>",
+)  # fmt: skip
 READABLE = (
     "max_tokens: 8, prompt_tokens=512, allowed_token_ids=None, prompt_token_ids: [1, 22]",
     '{"token": "Hello", "logprob": -0.1}',

@@ -14,6 +14,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from fixtures.plugin.markers import MARKERS
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PICTURE = re.compile(r"(<!-- begin: (.+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -33,6 +35,10 @@ NAMED_AFTER_ANOTHER = ("tests/fakes/", "lab/catalogue/", "lab/hooks/seeded/")
 """A fake, or a fault, is in a file with the name of what it fakes, or of what is wrong in it."""
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_IMPORTS = 10
+MOST_STATEMENTS = 3
+"""Of a method of `Stack`."""
+FEWEST_WORDS = 8
+"""Of the explanation of a marker."""
 FRONTS = {"fixtures.testing", "lab.catalogue"}
 """A list of what suite/ imports, and one of all faults; nothing else."""
 WIDE = {
@@ -157,6 +163,40 @@ def test_no_run_leaves_a_file_at_the_root() -> None:
 def test_functions_are_short() -> None:
     long = {name for name, count in functions().items() if count > MOST_LINES_OF_A_FUNCTION}
     assert not long, f"more than {MOST_LINES_OF_A_FUNCTION} lines: split"
+
+
+def test_the_stack_is_a_thin_front() -> None:
+    """Its methods hand on: what they do is in a module of its own subject."""
+    (stack,) = [
+        node
+        for node in ast.parse(MODULES["fixtures/subject/stack.py"].read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    methods = [node for node in stack.body if isinstance(node, ast.FunctionDef)]
+    assert {one.name for one in methods if sum(not is_text(part) for part in one.body) > MOST_STATEMENTS} == set()
+
+
+def test_what_asserts_shows_the_line_of_the_test() -> None:
+    """A failure is shown at the line of the test that calls it."""
+    asserting = {
+        f"{name}:{node.name}": ast.unparse(node.body[1])
+        for name, path in MODULES.items()
+        if name.startswith(("fixtures/", "suite/"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("assert_")
+    }
+    assert {name for name, first in asserting.items() if first != "__tracebackhide__ = True"} == set()
+    assert "fixtures/experiments/control.py:assert_same" in asserting
+
+
+def test_markers_explain_themselves() -> None:
+    short = [one for one in MARKERS if len(one.partition(": ")[2].split()) < FEWEST_WORDS]
+    assert short == [], "pytest --markers is where they are explained"
+
+
+def is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a docstring."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def test_modules_import_few_others() -> None:

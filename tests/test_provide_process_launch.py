@@ -122,6 +122,7 @@ def test_hooks_come_first_on_the_path_of_every_process(place: Place) -> None:
         folder=place.folder / "run",
         cache=place.folder / "cache",
         progress=Progress(place.said, live=False),
+        deadlines=place.deadlines,
         device="cpu",
         hooks=(hook,),
     )

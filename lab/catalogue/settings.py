@@ -115,10 +115,10 @@ ROUTED_BY_PREFIX = Values(configuration="router-prefix", where="record", shows="
 ROUTED_BY_KV = Values(configuration="router-kv", own_router=True, where="record", shows="lmcache-controller-port")
 """Two engines that tell production-stack's own router what they hold; each has a tier of its own."""
 REFUSED_AS_TEXT = (
-    *("malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt"),
-    *("prompt-of-wrong-type", "max-tokens-of-wrong-type", "negative-max-tokens"),
-    *("chat-without-messages", "chat-messages-of-wrong-type", "chat-negative-max-tokens"),
-)
+    "malformed-json", "empty-body", "not-an-object", "wrong-content-type", "no-prompt", "prompt-of-wrong-type",
+    "max-tokens-of-wrong-type", "negative-max-tokens", "chat-without-messages", "chat-messages-of-wrong-type",
+    "chat-negative-max-tokens",
+)  # fmt: skip
 BROKEN_BY_THE_ROUTER = (*(f"{id_}:{name}" for id_ in ("API-09", "RTR-07") for name in REFUSED_AS_TEXT), "RTR-03:frozen")
 """What vllm-router 0.1.17 does not meet without any fault (configs/two-engines/waivers.yaml)."""
 ROUTED_TWICE = dataclasses.replace(ROUTED, router={"replicaCount": 2}, shows="router-1")
