@@ -40,6 +40,13 @@ def test_readiness_and_start_up() -> None:
     assert last_end(FATES["crash"]["pods"][0]) == "Error (exit code 1)"
 
 
+def test_the_reason_of_an_end_is_quoted_whole() -> None:
+    reason = "exec: vllm: " + "why " * 300 + "not found"
+    ended = {"reason": "StartError", "exitCode": 128, "message": reason}
+    pod = {"status": {"containerStatuses": [{"name": "c", "state": {"terminated": ended}}]}}
+    assert last_end(pod) == f"StartError (exit code 128): {reason}"
+
+
 def test_times_of_the_scheduler_count() -> None:
     assert event_time({"eventTime": "2026-11-25T14:55:41.556143Z"}) == pytest.approx(1795618541.556143)
     assert event_time({"lastTimestamp": "2026-11-25T14:55:41Z"}) == 1795618541.0
