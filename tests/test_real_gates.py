@@ -45,7 +45,6 @@ WITHOUT_A_RUN = {
 NOT_SEEDED = {
     **dict.fromkeys((*GPU, "cpu-cluster"), "the lab seeds no fault into a stack of it"),
     "router-session": "the lab seeds its faults of routers into two-engines, whose values it extends",
-    "shared": "the lab has a healthy variant of it only",
 }
 """Configurations on which no fault was seen, and why."""
 WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {"disk": "disk", "remote": "remote"}
