@@ -55,3 +55,16 @@ def test_an_adapter_that_is_called_unhealthy() -> None:
     assert tier_words.unhealthy(status) == ["FSL2Adapter is unhealthy"]
     assert tier_words.unhealthy({}) == []
     assert tier_words.unhealthy({"storage_manager": {"l2_adapters": None}}) == []
+
+
+def test_what_lmcache_in_process_counts() -> None:
+    before = Samples.parse("lmcache:put_failed_count 0\nlmcache:time_to_retrieve_count 3\n")
+    after = Samples.parse(
+        "lmcache:put_failed_count 2\nlmcache:num_hit_tokens_total 9\nlmcache:time_to_retrieve_count 4\n"
+        "lmcache:remote_time_to_get_sync_count 1\nlmcache:time_to_store_count 5\n"
+    )
+    assert tier_words.failures(before, after) == ["lmcache:put_failed_count +2"]
+    assert sorted(tier_words.times(before, after)) == [
+        "lmcache:remote_time_to_get_sync_count +1",
+        "lmcache:time_to_retrieve_count +1",
+    ]

@@ -82,9 +82,7 @@ def test_in_process_the_tiers_are_those_of_the_engine() -> None:
     server.process = ProcessRef(pid=1, started=0.0)
     engine = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
     found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[STORE])))  # type: ignore[arg-type]
-    assert (found.contents, found.cache_server) == (Keys(HOST, 7001, ("pass-word",)), None)
-    with pytest.raises(NotJudged, match="one of LMCache in process"):
-        _ = found.server
+    assert (found.contents, found.server) == (Keys(HOST, 7001, ("pass-word",), "kv_bytes"), engine)
     server.env = {"LMCACHE_LOCAL_DISK": "file:///d/", "LMCACHE_MAX_LOCAL_DISK_SIZE": "0.5"}
     found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[])))  # type: ignore[arg-type]
     assert found.contents == Folder(Path("/d/"), "*.pt")

@@ -55,7 +55,7 @@ class FakeStack:
 
     def __post_init__(self) -> None:
         log = SimpleNamespace(position=lambda: 0, text=lambda _: self.said)
-        server = SimpleNamespace(name="kv-0", log=None, process=object(), argv=())
+        server = SimpleNamespace(name="kv-0", log=None, process=object(), argv=(), tmp=None)
         self.server = SimpleNamespace(
             name="kv-0", server=server, log=log, clear=lambda *, force: None, samples=lambda: Samples({}), status=dict
         )
