@@ -45,7 +45,7 @@ pytest_plugins = ("pytester",)
 SEVERAL = (*ROUTED, "gpu-two-engines", "shared")
 IN_PROCESS, NATIVE = ("cpu-offload", "gpu-small"), ("native-cpu", "native-offload")
 """Configurations whose engines keep everything themselves, by LMCache and by vLLM's own connector."""
-BELOW_IN_PROCESS = ("disk-in-process", "remote-in-process")
+BELOW_IN_PROCESS = ("disk-in-process", "remote-in-process", "remote-lm")
 WITH_A_KEY = ("embedded", "disk", "remote", "shared", "native-cpu", *BELOW_IN_PROCESS, *ROUTED)
 """Configurations that set an API key."""
 SUBJECTS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ import pytest
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.core.ports import HOST
 from fixtures.core.waiting import poll
-from fixtures.experiments import tier_disruption, tier_outage, tier_size
+from fixtures.evidence.prometheus import Samples
+from fixtures.experiments import recovery, tier_disruption, tier_outage, tier_size
 from fixtures.experiments.tier_disruption import disrupted
 from fixtures.subject.contents import Keys
+from fixtures.subject.engine import Engine
 from tests.fakes import lower_tier
 from tests.fakes.lower_tier import ENTRY, control, source, tier_of
 from tests.redis_server import redis_server
@@ -41,6 +44,38 @@ def test_a_folder_that_is_gone_costs_nothing(fake: Any) -> None:
     assert found.waits_s == pytest.approx([0.1 * (513 - 3 * 255) / 256] * len(found.waits_s))
     assert "loaded from it" in found.timeline
     found.check_decided()
+
+
+def in_process(fake: Any) -> Engine:
+    """An engine with LMCache in its process, which keeps nothing of what passes through its CPU tier, above the same folder."""
+    engine = Engine.__new__(Engine)
+    engine.name, engine.log = "engine-0", fake.server.log
+    engine.samples = lambda: Samples({})  # type: ignore[method-assign]
+    fake.engine.cache_server, fake.tier.keeps = None, False
+    fake.lower = tier_of("local_disk", engine, fake.lower.contents)
+    return engine
+
+
+def test_of_a_tier_in_process_its_engine_tells(fake: Any) -> None:
+    in_process(fake)
+    fake.said = "[2026-11-29 22:05:02,785] LMCache WARNING: File not found on disk: x (local_disk_backend.py:1:a)"
+    found = outage(fake, "gone")
+    assert (found.lost, found.reports) == (0, ("File not found on disk: x",))
+    assert found.recovered_s is not None
+
+
+def test_a_tier_in_process_is_renewed_with_its_engine(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    @contextlib.contextmanager
+    def killed(_: Any, part: Any) -> Iterator[None]:
+        done.append(part.name)
+        yield
+
+    monkeypatch.setattr(recovery, "killed", killed)
+    monkeypatch.setattr(recovery, "first_reload", lambda *_: 1.0)
+    assert recovery.renew(fake, source(), in_process(fake))
+    assert done == ["engine-0"]
 
 
 @pytest.mark.parametrize("state", ["gone", "read-only"])

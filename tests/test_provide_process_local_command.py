@@ -218,11 +218,13 @@ env:
     assert "secret" not in " ".join(map(str, done.substitutions)).replace("secretKeyRef", "")
 
 
-def test_the_charts_own_servers_and_templates_are_left_out(render: Render) -> None:
+def test_the_charts_own_templates_are_left_out_and_its_cache_server_is_kept(render: Render) -> None:
     done = to_local(render(lmcache() + "\nchatTemplate: t.jinja", tail="cacheserverSpec: {enabled: true}\n"))
-    assert "LMCACHE_REMOTE_URL" not in done.env
+    assert done.env["LMCACHE_REMOTE_URL"] == "lm://vllm-cache-server-service:80", (
+        "local_tiers points it to the store of the stack"
+    )
     assert "--chat-template" not in done.argv
-    assert {"chat template", "env LMCACHE_REMOTE_URL"} <= {change.what for change in done.substitutions}
+    assert {"chat template"} <= {change.what for change in done.substitutions}
 
 
 def test_the_values_own_model_and_name_are_kept(render: Render) -> None:

@@ -45,6 +45,42 @@ def test_a_store_is_a_container_whose_command_runs_one() -> None:
     assert stores_among([other, {}]) == ()
 
 
+def test_the_charts_own_cache_server_is_a_store_of_lmcache(tmp_path: Path) -> None:
+    (store,) = stores_of(load_config("remote-lm", CONFIGS))
+    assert (store.program, store.service, store.port) == ("lmcache_server", "vllm-cache-server-service", 65432)
+    assert program_of(store, Path("/env/bin/python")) == "/env/bin/lmcache_server"
+    argv, env = local_stores._local(store, "/env/bin/lmcache_server", 7, tmp_path)
+    assert (argv, env) == (("/env/bin/lmcache_server", "127.0.0.1", "7"), {})
+    check_stores(load_config("remote-lm", CONFIGS))
+    url = {"LMCACHE_REMOTE_URL": "lm://vllm-cache-server-service:65432"}
+    changed, notes = local_tiers(url, tmp_path, Stores((store,), (7,)))
+    assert changed == {"LMCACHE_REMOTE_URL": "lm://127.0.0.1:7"}
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["/opt/venv/bin/lmcache_server", "0.0.0.0", "8000"], ("0.0.0.0", "8000")),
+        (["python3", "-m", "lmcache.v1.server", "0.0.0.0", "8000", "cpu"], ("0.0.0.0", "8000", "cpu")),
+        (["lmcache_server"], ()),
+        (["python3", "-m", "lmcache.v1.multiprocess.server", "0.0.0.0", "8000"], ()),
+    ],
+)
+def test_lmcaches_own_store_is_known_by_its_program_or_module(command: list[str], words: tuple[str, ...]) -> None:
+    labels = {"app": "kv"}
+    container = {"command": command, "ports": [{"containerPort": 8000, "name": "c"}]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    workload = {"kind": "Deployment", "metadata": {"name": "kv"}, "spec": {"template": template}}
+    ports = [{"port": 81, "targetPort": 8000}]
+    service = {"kind": "Service", "metadata": {"name": "kv-service"}, "spec": {"selector": labels, "ports": ports}}
+    found = stores_among([workload, service])
+    assert [one.lmcache for one in found] == ([words] if words else [])
+    assert [(one.program, one.service, one.port) for one in found] == (
+        [("lmcache_server", "kv-service", 81)] if words else []
+    )
+
+
 def test_the_folder_of_a_tier_is_one_of_the_stack(tmp_path: Path) -> None:
     _, server = commands_of(load_config("disk", CONFIGS))
     assert server is not None

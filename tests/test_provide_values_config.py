@@ -46,7 +46,7 @@ def test_every_shipped_configuration_loads_and_renders(name: str) -> None:
 def test_the_shipped_configurations() -> None:
     routed = ("gpu-two-engines", "router-kv", "router-prefix", "router-session", "two-engines")
     single = ("cpu-cluster", "cpu-offload", "embedded", "gpu-multi-process", "gpu-small")
-    below = ("disk", "disk-in-process", "remote", "remote-in-process", "shared")
+    below = ("disk", "disk-in-process", "remote", "remote-in-process", "remote-lm", "shared")
     native = ("native-cpu", "native-offload")
     assert available(CONFIGS) == tuple(sorted(single + below + routed + native))
     assert load_config("embedded", CONFIGS).expect.device == "cpu"

@@ -23,6 +23,7 @@ from fixtures.provide.values.layers import Layer
 from fixtures.provide.values.loading import values_of
 from fixtures.provide.values.render import render_engine
 from fixtures.provide.values.templates import RULES_SINCE, engine_of, rendered
+from fixtures.provide.values.tiers import stores_among
 from fixtures.provide.values.yaml import load_all, read_yaml
 from tests.helm_binaries import helm as binary
 
@@ -191,3 +192,6 @@ def test_the_cache_server_of_the_chart_is_what_its_engines_name(tmp_path: Path, 
     assert {one.name for one in references(objects) if one.kind == "Service"} == {"vllm-cache-server-service"}
     roles = {role_of(template) for _, template in pod_templates(objects)}
     assert roles == {"engine", "router", "cache server"}
+    (store,) = stores_among(objects)
+    assert (store.program, store.service, store.port) == ("lmcache_server", "vllm-cache-server-service", 81)
+    assert store.lmcache == ("0.0.0.0", "8080")

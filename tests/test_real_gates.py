@@ -38,7 +38,7 @@ WITHOUT_A_RUN = {
     "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
     "native-offload": "needs a GPU: docs/evidence/h200-native.json was ended early",
     **dict.fromkeys(
-        ({*ROUTED} - {"two-engines"}) | {"disk-in-process", "remote-in-process"}, "no whole healthy run of it is kept"
+        ({*ROUTED} - {"two-engines"}) | {"remote-in-process", "remote-lm"}, "no whole healthy run of it is kept"
     ),
 }
 """Configurations of which no healthy run is kept, and why."""
@@ -47,7 +47,7 @@ NOT_SEEDED = {
     "router-session": "the lab seeds its faults of routers into two-engines, whose values it extends",
 }
 """Configurations on which no fault was seen, and why."""
-WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {"disk": "disk", "remote": "remote"}
+WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {name: name for name in ("disk", "remote", "disk-in-process")}
 """The folder of the waivers of known defects with which the gate is open; the others need none."""
 
 

@@ -71,6 +71,8 @@ def test_what_cannot_be_reached_is_not_judged_with_the_remedy() -> None:
         with pytest.raises(NotJudged, match="local processes") as reason:
             below(one)
         assert not isinstance(reason.value, NotApplicable)
+    with pytest.raises(NotJudged, match="LMCache's own"):
+        below(subject({"type": "lm", "host": HOST, "port": 7001}))
     broken = subject()
     broken.engine.cache_server.server.argv = ("lmcache", "server", "--l2-adapter", "{")
     with pytest.raises(NotJudged, match="not JSON"):

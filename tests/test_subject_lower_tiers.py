@@ -18,6 +18,7 @@ from fixtures.evidence.metrics import CacheCounters
 from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments import disk
 from fixtures.instruments.store import PASSWORD, StoreClient
+from fixtures.subject.contents import below
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.lower_tiers import LowerTiers
 
@@ -150,6 +151,20 @@ def test_in_process_what_was_stored_is_known_by_the_bytes_that_came(tmp_path: Pa
     subject.kv_bytes_per_token = None
     with pytest.raises(NotJudged, match="bytes per token"):
         found.await_stored(256, before)
+
+
+def test_what_lmcaches_own_store_holds_is_known_by_what_was_sent() -> None:
+    sent = CacheCounters(flavour="in-process", below_stored_tokens=512)
+    found = tiers(server=False, env={"LMCACHE_REMOTE_URL": "lm://127.0.0.1:7"}, counters=(sent,))
+    assert found.written() is sent, "its content cannot be listed"
+    found._cache.since = lambda *_: CacheCounters(below_stored_tokens=256)  # type: ignore[method-assign]
+    assert found.await_stored(256, sent) == 256
+    engine: Any = found._subject.engine
+    engine.name, engine.server.process = "e", PROCESS
+    with pytest.raises(NotJudged, match="LMCache's own"):
+        below(found._subject)
+    with pytest.raises(NotJudged, match="cannot be measured from here"):
+        found.read_s(1)
 
 
 def test_a_tier_in_files_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

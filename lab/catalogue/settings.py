@@ -65,6 +65,8 @@ ENCRYPTED = Values(
 DISK_IN_PROCESS = Values(configuration="disk-in-process", where="record", shows="LMCACHE_LOCAL_DISK")
 """LMCache in the engine's process, with a tier in files of 384 MiB."""
 REMOTE_IN_PROCESS = Values(configuration="remote-in-process", where="record", shows="LMCACHE_REMOTE_URL")
+LM = Values(configuration="remote-lm", where="record", shows="lmcache_server")
+"""The same with the chart's own cache server (``cacheserverSpec``)."""
 SHARED = Values(configuration="shared", where="record", shows="mistral-1")
 """Two engines, one cache server, and one store below it."""
 BOTH = Values(

@@ -11,6 +11,7 @@ from lab.catalogue.settings import (
     DISK,
     DISK_IN_PROCESS,
     EVICTED,
+    LM,
     LOOKED_AT,
     ON_ONE_STORE,
     REMOTE,
@@ -160,6 +161,12 @@ FAULTS: tuple[Fault, ...] = (
         "inactive",
         "in process, chunks are left out that are to be written to Redis",
         Hook("store-drop", values=REMOTE_IN_PROCESS),
+    ),
+    _in_process(
+        "lm-in-process-never-written",
+        "inactive",
+        "in process, chunks are left out that are to be sent to the chart's own cache server",
+        Hook("store-drop", values=LM),
     ),
     _below(
         "redis-written-under-other-names",
