@@ -140,7 +140,7 @@ def test_a_tier_stays_within_its_size(stack: Stack, prompts: Prompts, figures: F
     assert found.share <= limits.TIER_SIZE, (
         f"expected at most {mib(found.size_bytes):.0f} MiB in the {found.tier}, its configured size, got "
         f"{mib(found.most_bytes):.0f} MiB after {mib(found.sent_bytes):.0f} MiB were sent"
-        f"{' before and after a restart of its cache server' if restart else ''}"
+        f"{' before and after a restart' if restart else ''}"
     )
     found.check_filled()
 

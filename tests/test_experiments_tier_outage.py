@@ -146,6 +146,15 @@ def test_a_full_tier_that_takes_files_is_not_judged(fake: Any) -> None:
     assert fake.limits == [tier_disruption.LOG_ROOM_BYTES, None]
 
 
+def test_the_beginning_of_a_file_did_not_come_into_a_full_tier(fake: Any) -> None:
+    (fake.folder / "kept.data").write_bytes(bytes(ENTRY))
+    held = fake.lower.contents.sizes()
+    (fake.folder / "begun.data").write_bytes(bytes(ENTRY // 2))
+    assert tier_outage._taken(fake.lower, held) == 0
+    (fake.folder / "whole.data").write_bytes(bytes(ENTRY))
+    assert tier_outage._taken(fake.lower, held) == 1
+
+
 def test_a_single_stall_decides_nothing(fake: Any) -> None:
     found = outage(fake, "gone")
     assert len(found.waits_s) == tier_outage.LOADS * tier_outage.MISSES

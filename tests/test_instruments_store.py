@@ -42,6 +42,15 @@ def test_commands_and_their_replies(port: int) -> None:
         assert store.ask("DBSIZE") == 0, "nothing is left of the measurement"
 
 
+def test_several_commands_are_sent_at_once(port: int) -> None:
+    with StoreClient(HOST, port, ("pass-word",)) as store:
+        assert store.ask_each([("SET", "a", b"long"), ("STRLEN", "a"), ("GET", "b")]) == [b"OK", 4, None]
+        assert store.ask_each([]) == []
+        with pytest.raises(SubjectFault, match="not an integer"):
+            store.ask_each([("INCR", "a"), ("GET", "a")])
+        assert store.ask("STRLEN", "a") == 4, "the reply to what was asked, not the one before"
+
+
 def test_a_store_with_a_password_serves_who_has_none_nothing(port: int) -> None:
     with StoreClient(HOST, port) as store:
         assert store.serves()
