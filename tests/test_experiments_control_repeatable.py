@@ -102,24 +102,28 @@ def test_an_answer_is_that_to_its_own_prompt(device: str, apart: float, right: b
 @pytest.mark.parametrize(
     ("device", "anew", "verdict"),
     [
-        ("cpu", exchange({"a": -1.0}), "holds"),
-        ("cpu", exchange({"a": -1.4}), "differs"),
-        ("cpu", exchange({"a": -1.0}, HIT), "not judged"),
-        ("cuda", exchange({"a": -9.0}), "holds"),
+        ("cpu", [exchange({"a": -1.0})], "holds"),
+        ("cpu", [exchange({"a": -1.4})], "differs"),
+        ("cpu", [exchange({"a": -1.0}, HIT)] * 2, "not judged"),
+        ("cpu", [exchange({"a": -9.0}, HIT), exchange({"a": -1.0})], "holds"),
+        ("cpu", [exchange({"a": -1.0}, HIT), exchange({"a": -1.4})], "differs"),
+        ("cuda", [exchange({"a": -9.0})], "holds"),
     ],
 )
 def test_a_reload_is_near_to_what_another_tenant_computes(
-    prompts: Prompts, device: str, anew: Exchange, verdict: str
+    prompts: Prompts, device: str, anew: list[Exchange], verdict: str
 ) -> None:
     changed = exchange({"a": -2.0})
-    stack = FakeStack(lambda number, prompt: anew if number == 1 else changed, device=device)
+    stack = FakeStack(lambda number, prompt: anew[number - 1] if number <= len(anew) else changed, device=device)
     prompt, again = prompts.unique(chunks=4), exchange({"a": -1.0})
     if verdict == "holds":
         control(stack).assert_near_anew(again, prompts, prompt, 4)
     else:
         with pytest.raises(AssertionError if verdict == "differs" else NotJudged, match=r"rounding|cache salt"):
             control(stack).assert_near_anew(again, prompts, prompt, 4)
-    assert not stack.asked or str(stack.asked[0][1]["cache_salt"]).startswith("anew-")
+    salts = [options["cache_salt"] for _, options in stack.asked if "cache_salt" in options]
+    assert len(set(salts)) == len(salts) == (len(anew) if device == "cpu" else 0)
+    assert all("kv_transfer_params" in stack.asked[number][1] for number in range(1, len(salts)))
 
 
 # --- whose answer it is -----------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_what_cannot_be_reached_is_not_judged_with_the_remedy() -> None:
 def test_in_process_the_tiers_are_those_of_the_engine() -> None:
     server = Server(name="e", url="http://x", env={"LMCACHE_REMOTE_URL": f"redis://:pass-word@{HOST}:7001"})
     server.process = ProcessRef(pid=1, started=0.0)
-    engine = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
+    engine: Any = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
     found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[STORE])))  # type: ignore[arg-type]
     assert (found.contents, found.server) == (Keys(HOST, 7001, ("pass-word",), "kv_bytes"), engine)
     server.env = {"LMCACHE_LOCAL_DISK": "file:///d/", "LMCACHE_MAX_LOCAL_DISK_SIZE": "0.5"}
