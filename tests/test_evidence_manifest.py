@@ -69,11 +69,12 @@ def test_a_connector_is_read_as_the_engine_reads_it() -> None:
 
 def test_what_a_connector_does_not_say_is_not_made_up() -> None:
     assert connector_of([TRANSFER_FLAG, "{}"]) == Connector("None", "None", "{}")
+    assert connector_of([TRANSFER_FLAG, ""]) is None, "as if the option were not given (vLLM 0.32, optional_type)"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{'a': 1}", "is not JSON .*: {'a': 1}"), ("", "is not JSON"), ("[1]", r"is not a JSON object: \[1\]")],
+    [("{'a': 1}", "is not JSON .*: {'a': 1}"), ("[1]", r"is not a JSON object: \[1\]")],
 )
 def test_a_connector_that_is_no_json_object_is_shown(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -11,7 +11,6 @@ from tests.verdict_sessions import (
     CONFTEST,
     JUDGED,
     MIXED,
-    PASSING,
     RERUN,
     Run,
     allure_results,
@@ -245,8 +244,14 @@ def test_a_figure_must_be_a_number(run: Run, project: pytest.Pytester) -> None:
 
 
 def test_a_report_that_cannot_be_written_fails_the_run(run: Run, project: pytest.Pytester) -> None:
-    (project.path / "blocked").write_text("a file")
-    result = run(PASSING, "--report-dir", "blocked", "--alluredir", "mine")
+    test = """
+import pathlib, shutil
+@requirement("ACC-01")
+def test_it():
+    shutil.rmtree("blocked", ignore_errors=True)
+    pathlib.Path("blocked").write_text("a file")
+"""
+    result = run(test, "--report-dir", "blocked", "--alluredir", "mine")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["exit code 1: the report could not be written: *"])
 
