@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.catalogue.model import Fault, Hook, Values, ids
-from lab.catalogue.settings import ACTIVE, LOADS, OWN_CONNECTOR, ROUTED, ROUTED_COMPUTING, STORES
+from lab.catalogue.settings import ACTIVE, LOADS, OWN_CONNECTOR, ROUTED, STORES
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -104,10 +104,9 @@ FAULTS: tuple[Fault, ...] = (
         "configuration",
         "of two engines that share a tier, the second one computes in bfloat16, the first one in float32",
         "LM#1139 (engines of one tier that are not alike)",
-        Hook(
-            "other-words", {"instance": "-1", "words": ["--dtype", "bfloat16"]}, at_start=True, values=ROUTED_COMPUTING
-        ),
-        ids("CFG-06 RTR-04"),
+        Hook("other-words", {"instance": "-1", "words": ["--dtype", "bfloat16"]}, at_start=True, values=ROUTED),
+        ids("CFG-06"),
+        allowed=ids("ACT-04 RTR-04"),
         tests=("CFG-06", "CFG-01", "RTR-01", "RTR-04"),
     ),
     Fault(

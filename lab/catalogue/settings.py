@@ -100,16 +100,6 @@ NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="comma
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
 """Two engines behind a router, and one cache server for both."""
-ROUTED_COMPUTING = dataclasses.replace(
-    ROUTED,
-    extra_args=(
-        "--kv-transfer-config",
-        '{"kv_connector":"LMCacheMPConnector","kv_role":"kv_both","kv_load_failure_policy":"recompute"}',
-    ),
-    where="command",
-    shows='"kv_load_failure_policy": "recompute"',
-)
-"""The same, where the first load that fails does not end the engine (``FAILED_LOADS_COMPUTED``)."""
 NATIVE_TIER = Values(configuration="native-cpu", where="command", shows="--kv-offloading-size 1")
 """vLLM's own connector, without LMCache."""
 ROUTED_BY_PREFIX = Values(configuration="router-prefix", where="record", shows="cache_aware")
