@@ -54,7 +54,8 @@ def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[H
     of: dict[str, list[Try]] = {}
     for one in tries:
         of.setdefault(one.id, []).append(one)
-    figures = summary((found[-1] for found in of.values()), faults, healthy)
+    judged = (next((one for one in reversed(found) if one.seeded), found[-1]) for found in of.values())
+    figures = summary(judged, faults, healthy)
     entries: list[Fault | Healthy] = [*faults, *healthy]
     shown = [one for entry in entries for one in of.get(entry.id, ())]
     on = sorted({f"vLLM {one.vllm} and LMCache {one.lmcache} on {one.on}" for one in shown})
@@ -111,7 +112,7 @@ def summary(last: Iterable[Try], faults: Iterable[Fault], healthy: Iterable[Heal
     """The figures of the last try of each entry."""
     by_id = {one.id: one for one in last}
     seeded = [by_id[fault.id] for fault in faults if fault.id in by_id]
-    quiet = [by_id[variant.id] for variant in healthy if variant.id in by_id]
+    quiet = [by_id[variant.id] for variant in healthy if variant.id in by_id and by_id[variant.id].seeded]
     return {
         "seeded": len(seeded),
         "caught": sum(1 for one in seeded if one.seeded and not (one.missed or one.undecided)),

@@ -134,7 +134,7 @@ def test_a_persistent_tier_survives_a_restart(
 @pytest.mark.run_disruptive
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
 def test_a_tier_stays_within_its_size(stack: Stack, prompts: Prompts, figures: Figures, *, restart: bool) -> None:
-    """A tier that is sent twice its size holds no more than its size, also if its cache server was restarted meanwhile."""
+    """A tier that is sent twice its size holds no more than its size, also if its server was restarted meanwhile."""
     found = tier_size(stack, prompts, restart=restart)
     figures("bytes in the tier / its size", found.share, "", better="lower")
     assert found.share <= limits.TIER_SIZE, (
@@ -171,7 +171,7 @@ def test_a_tier_that_fails_harms_no_request(
     for one in found.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
     assert found.reports, (
-        f"expected log, metrics or status of the cache server to report that the {found.tier} is {state}, got nothing"
+        f"expected log, metrics or status of its server to report that the {found.tier} is {state}, got nothing"
     )
     assert found.recovered_s is not None, (
         f"expected a prompt to be stored in the {found.tier} and loaded from it within {limits.TIER_RECOVERED_S:.0f} s after "

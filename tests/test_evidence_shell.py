@@ -121,6 +121,8 @@ def test_variables_that_the_script_tells(script: str, words: list[str]) -> None:
         (["env", "--split-string=x y"], ("x y",)),
         (["env", "C=1", "--split-string", "x y"], ("x y",)),
         (["runuser", "-u", "app", "--", "x", "-c", "y"], None),
+        (["runuser", "-u", "app", "vllm", "serve", "m", "-cc", '{"level": 0}'], None),
+        (["runuser", "--user=app", "vllm", "serve", "m", "-sc", "{}"], None),
         (["env", "x", "-S", "y"], None),
         (["env", "-S"], None),
         (["su", "-c"], None),

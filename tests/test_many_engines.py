@@ -5,6 +5,7 @@ The engines are stand-ins in this process, reached through the port-forwards of 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import threading
@@ -174,9 +175,12 @@ def many(site: Site, folder: Path, count: int) -> Many:
 
 @pytest.mark.long
 def test_sixty_four_engines_are_found_and_judged_in_two_minutes(site: Site, tmp_path: Path) -> None:
-    found, memory = many(site, tmp_path, COUNT), []
-    assert len(found.record.engines) == COUNT
-    with ClusterSession(found.record, tmp_path / "many") as access:
+    memory = []
+    with (
+        contextlib.closing(many(site, tmp_path, COUNT)) as found,
+        ClusterSession(found.record, tmp_path / "many") as access,
+    ):
+        assert len(found.record.engines) == COUNT
         stack = Stack(access.record, access)
         for number in range(ROUNDS):
             round_of_the_profile(stack, number)
@@ -185,7 +189,6 @@ def test_sixty_four_engines_are_found_and_judged_in_two_minutes(site: Site, tmp_
             memory.append(psutil.Process().memory_info().rss)
     assert took < WITHIN_S * busy(), f"{took:.0f} s to find {COUNT} engines and judge a round"
     assert memory[-1] - memory[0] < GROWTH, f"memory after each round: {[size // MIB for size in memory]} MiB"
-    found.close()
 
 
 def scaled_up(found: Many) -> None:
@@ -230,8 +233,10 @@ def rolled_out(found: Many) -> None:
 def test_engines_that_come_and_go_during_a_run_are_not_blamed(
     site: Site, tmp_path: Path, change: Callable[[Many], None], words: str
 ) -> None:
-    found = many(site, tmp_path, 3)
-    with ClusterSession(found.record, tmp_path / "many") as access:
+    with (
+        contextlib.closing(many(site, tmp_path, 3)) as found,
+        ClusterSession(found.record, tmp_path / "many") as access,
+    ):
         stack = Stack(access.record, access)
         conversations = Conversations(stack, TextRequests("org/m", 0, "before"))
         conversations.begin()
@@ -239,7 +244,6 @@ def test_engines_that_come_and_go_during_a_run_are_not_blamed(
         with pytest.raises(NotJudged, match=words):
             conversations.repeat()
         assert not stack.context.incidents.found
-    found.close()
 
 
 def round_of_the_profile(stack: Stack, number: int) -> None:

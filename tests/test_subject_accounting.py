@@ -110,6 +110,10 @@ def test_a_time_without_stores_is_no_missing_store(tmp_path: Path) -> None:
         )
     with pytest.raises(NotJudged, match="LMCache stored nothing for a time"):
         read.stored_tokens(half)
+    after = log.path.stat().st_size
+    later = exchange(WARM, tokens=2100, log_marks={"engine-0": after})
+    with pytest.raises(NotJudged, match="LMCache stored nothing for a time"):
+        read.logged(later, later.stored_in)
 
 
 def test_hit_tokens_wait_for_the_whole_chunks() -> None:

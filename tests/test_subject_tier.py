@@ -149,7 +149,6 @@ def test_nothing_is_claimed_of_what_was_sent_while_nothing_was_stored(
 ) -> None:
     """Lines of LMCache 0.5.6 beside a KV-aware router; of a prompt of 5121 tokens it had stored the first step alone."""
     log = tmp_path / "engine-0.log"
-    log.touch()
     stack, source = tier_of(tmp_path, engine, cache, 2000), Prompts(1, "kept", 64, 4000)
     first, second = source.of_length(129), source.of_length(129)
 
@@ -160,8 +159,10 @@ def test_nothing_is_claimed_of_what_was_sent_while_nothing_was_stored(
                 "(storage_manager.py:872:lmcache.v1.storage_backend.storage_manager)\n"
             )
 
+    freeze("True")
+    freeze("False")
     stack.complete(first)
-    assert stack.tier.holds(first)
+    assert stack.tier.holds(first), "what came before the first prompt is over"
     freeze("True")
     stack.complete(second)
     assert not stack.tier.holds(second)
