@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from lab.catalogue.model import Fault, Hook, Proxy, ids
 from lab.catalogue.settings import (
@@ -16,6 +17,18 @@ from lab.catalogue.settings import (
     ROUTED_TWICE,
     ROUTING,
 )
+
+if TYPE_CHECKING:
+    from lab.catalogue.model import Kind
+
+
+def _in_failover(
+    id_: str, kind: Kind, title: str, source: str, injection: Proxy, without: tuple[str, ...] = KILLED_ONLY
+) -> Fault:
+    """A fault in place of a router, one of whose engines fails."""
+    tests = ("RTR-03", "CFG-01", "CFG-06")
+    return Fault(id_, kind, title, source, injection, ids("RTR-03"), tests=tests, without=without)
+
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -151,54 +164,40 @@ FAULTS: tuple[Fault, ...] = (
         tests=("RTR-07", "RTR-01", "CFG-01"),
         without=BROKEN_BY_THE_ROUTER,
     ),
-    Fault(
+    _in_failover(
         "router-keeps-a-dead-engine",
         "crash or hang",
         "the router goes on sending every second request to an engine that has ended",
         "PS#749 (a dead engine is kept)",
         Proxy("keeps-dead", {"then": "error"}, values=ROUTED),
-        ids("RTR-03"),
-        tests=("RTR-03", "CFG-01", "CFG-06"),
-        without=KILLED_ONLY,
     ),
-    Fault(
+    _in_failover(
         "router-waits-for-a-dead-engine",
         "crash or hang",
         "requests that the router sends to an engine that has ended never end",
         "PS#749 (requests hang)",
         Proxy("keeps-dead", {"then": "hang"}, values=ROUTED),
-        ids("RTR-03"),
-        tests=("RTR-03", "CFG-01", "CFG-06"),
-        without=KILLED_ONLY,
     ),
-    Fault(
+    _in_failover(
         "router-ends-answers-of-a-dead-engine",
         "wrong answer",
         "an answer that breaks off with its engine reaches the client as if it was whole",
         "cluster: a stream of an engine that dies ends without an error event",
         Proxy("keeps-dead", {"then": "end"}, values=ROUTED),
-        ids("RTR-03"),
-        tests=("RTR-03", "CFG-01", "CFG-06"),
-        without=KILLED_ONLY,
     ),
-    Fault(
+    _in_failover(
         "router-forgets-an-engine",
         "crash or hang",
         "the router never again sends a request to an engine that has failed once",
         "PS#706 (engines lost for good)",
         Proxy("keeps-dead", {"then": "forget"}, values=ROUTED),
-        ids("RTR-03"),
-        tests=("RTR-03", "CFG-01", "CFG-06"),
-        without=KILLED_ONLY,
     ),
-    Fault(
+    _in_failover(
         "router-keeps-a-hung-engine",
         "crash or hang",
         "the router goes on sending every second request to an engine that hangs, and gives each up after 3 s",
         "PS#749 (a dead engine is kept)",
         Proxy("gives-up", {"seconds": 3, "keeps": True}, values=ROUTED),
-        ids("RTR-03"),
-        tests=("RTR-03", "CFG-01", "CFG-06"),
         without=FROZEN_ONLY,
     ),
     Fault(
