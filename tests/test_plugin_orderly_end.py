@@ -125,7 +125,7 @@ def test_a_signal_at_an_instruction_without_a_line_ends_with_the_summary_too() -
     assert "SIGTERM" in str(excinfo.getrepr(funcargs=True))
 
 
-@pytest.mark.parametrize("how", ["__del__", "finalize", "weak set"])
+@pytest.mark.parametrize("how", ["__del__", "finalize", "weak set", "callback"])
 def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
     """Python drops what is raised there: the run went on as if no signal had come."""
     before = {number: signal.getsignal(number) for number in orderly_end.SIGNALS}
@@ -133,9 +133,9 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
     ends: list[float] = []
 
     def gone() -> None:
+        ends.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
-        ends.append(time.monotonic())
 
     class Held:
         def __del__(self) -> None:
@@ -154,14 +154,18 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
             weak.add(held)
         if how == "finalize":
             weakref.finalize(held, gone)
+        called = weakref.ref(held, lambda _: gone()) if how == "callback" else None
         del held
         time.sleep(5)
+        assert called is None
 
     signal.signal(signal.SIGTERM, end.handle)
+    end.watch_for_dropped()
     try:
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             let_go()
         assert time.monotonic() - ends[0] < 2
     finally:
+        end.restore()
         for number, handler in before.items():
             signal.signal(number, handler)
