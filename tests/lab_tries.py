@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.catalogue import FAULTS, HEALTHY
+from lab.catalogue.gpu import GPU_FAULTS
 from lab.grouping import needs_of
 from lab.history import read
 
@@ -16,10 +17,13 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/evidence/lab.jsonl"
 
 
 def faults_of(configuration: str) -> dict[str, tuple[str, ...] | None]:
-    """The faults that the lab seeds into a stack of a configuration, with what each turned at its last good try on a CPU.
+    """The faults that the lab seeds into a stack of a configuration, with what each turned at its last good try.
 
-    None of one that has no such try.
+    None of one that has no such try. Those of a card are seeded into gpu-multi-process, as ``python -m lab --gpu`` has it.
     """
+    if configuration == "gpu-multi-process":
+        on_a_card = {one.id: one.fired for one in read(PAGE) if one.good and one.on_gpu}
+        return {fault.id: on_a_card.get(fault.id) for fault in GPU_FAULTS}
     values = {fault.id: needs_of(fault).values for fault in FAULTS}
     tried = {one.id: one.fired for one in read(PAGE) if one.good and not one.on_gpu}
     return {
