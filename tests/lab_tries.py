@@ -19,9 +19,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/evidence/lab.jsonl"
 def faults_of(configuration: str) -> dict[str, tuple[str, ...] | None]:
     """The faults that the lab seeds into a stack of a configuration, with what each turned at its last good try.
 
-    None of one that has no such try. Those of a card are seeded into gpu-multi-process, as ``python -m lab --gpu`` has it.
+    None of one that has no such try. Those of a card are seeded into gpu-small, the default of ``python -m lab --gpu``.
     """
-    if configuration == "gpu-multi-process":
+    if configuration == "gpu-small":
         on_a_card = {one.id: one.fired for one in read(PAGE) if one.good and one.on_gpu}
         return {fault.id: on_a_card.get(fault.id) for fault in GPU_FAULTS}
     values = {fault.id: needs_of(fault).values for fault in FAULTS}

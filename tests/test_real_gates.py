@@ -49,7 +49,7 @@ WITHOUT_A_RUN = {
 }
 """Configurations of which no healthy run is kept, and why."""
 NOT_SEEDED = {
-    **dict.fromkeys({*GPU, "cpu-cluster"} - {"gpu-multi-process"}, "the lab seeds no fault into a stack of it"),
+    **dict.fromkeys({*GPU, "cpu-cluster"} - {"gpu-small"}, "the lab seeds no fault into a stack of it"),
     "router-session": "the lab seeds its faults of routers into two-engines, whose values it extends",
 }
 """Configurations on which no fault was seen, and why."""
