@@ -148,11 +148,19 @@ def test_a_full_tier_that_takes_files_is_not_judged(fake: Any) -> None:
 
 def test_the_beginning_of_a_file_did_not_come_into_a_full_tier(fake: Any) -> None:
     (fake.folder / "kept.data").write_bytes(bytes(ENTRY))
-    held = fake.lower.contents.sizes()
+    (fake.folder / "begun-before.data").write_bytes(bytes(ENTRY // 4))
+    held, own = fake.lower.contents.sizes(), ("kept.data",)
     (fake.folder / "begun.data").write_bytes(bytes(ENTRY // 2))
-    assert tier_outage._taken(fake.lower, held) == 0
+    assert tier_outage._taken(fake.lower, held, own) == 0
     (fake.folder / "whole.data").write_bytes(bytes(ENTRY))
-    assert tier_outage._taken(fake.lower, held) == 1
+    assert tier_outage._taken(fake.lower, held, own) == 1
+
+
+def test_what_an_earlier_case_left_half_written_does_not_say_how_large_an_entry_is(fake: Any) -> None:
+    (fake.folder / "begun-before.data").write_bytes(b"small")
+    (fake.folder / "kept.data").write_bytes(bytes(ENTRY))
+    with disrupted(fake, fake.lower, "full", ("kept.data",)):
+        assert fake.limits == [tier_disruption.LOG_ROOM_BYTES]
 
 
 def test_a_single_stall_decides_nothing(fake: Any) -> None:
@@ -181,7 +189,7 @@ def test_a_folder_is_as_before_also_after_an_error(fake: Any, state: tier_disrup
             fake.folder.mkdir()  # as a program may do that misses it
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), disrupted(fake, fake.lower, state, ()):
+    with pytest.raises(ZeroDivisionError), disrupted(fake, fake.lower, state, ("a.data",)):
         see()
     assert fake.folder.stat().st_mode == mode
     (fake.folder / "b.data").write_bytes(b"new")
@@ -190,7 +198,7 @@ def test_a_folder_is_as_before_also_after_an_error(fake: Any, state: tier_disrup
 
 def test_entries_that_are_smaller_than_the_log_cannot_be_kept_out(fake: Any) -> None:
     (fake.folder / "a.data").write_bytes(b"small")
-    with pytest.raises(NotJudged, match="no larger than the log"), disrupted(fake, fake.lower, "full", ()):
+    with pytest.raises(NotJudged, match="no larger than the log"), disrupted(fake, fake.lower, "full", ("a.data",)):
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from fixtures.evidence.adapters import adapters_of
 from fixtures.instruments.store import StoreClient, credentials_in
 from fixtures.provide.process import local_stores
 from fixtures.provide.process.commands import commands_of, stores_of
-from fixtures.provide.process.launch import check_stores
+from fixtures.provide.process.launch import check_environment, check_stores
 from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers, program_of
 from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.values.config import load_config
@@ -35,6 +36,8 @@ STORE = StoreCommand(
     "kv-store", ("redis-server", "--requirepass", "$(WORD)"), (("WORD", "swordfish-9"),), "kv-store", 6379
 )
 
+LOCAL, PYTHON = ("/bin/redis-server", 7), Path("/env/bin/python")
+
 
 def test_a_store_is_a_container_whose_command_runs_one() -> None:
     (store,) = stores_of(load_config("remote", CONFIGS))
@@ -48,9 +51,8 @@ def test_a_store_is_a_container_whose_command_runs_one() -> None:
 def test_the_charts_own_cache_server_is_a_store_of_lmcache(tmp_path: Path) -> None:
     (store,) = stores_of(load_config("remote-lm", CONFIGS))
     assert (store.program, store.service, store.port) == ("lmcache_server", "vllm-cache-server-service", 65432)
-    assert program_of(store, Path("/env/bin/python")) == "/env/bin/lmcache_server"
-    argv, env = local_stores._local(store, "/env/bin/lmcache_server", 7, tmp_path)
-    assert (argv, env) == (("/env/bin/lmcache_server", "127.0.0.1", "7"), {})
+    argv, env = local_stores._local(store, "lmcache_server", 7, tmp_path, Path("/env/bin/python"))
+    assert (argv, env) == (("/env/bin/python", "-m", "lmcache.v1.server", "127.0.0.1", "7"), {}), "needs no program"
     check_stores(load_config("remote-lm", CONFIGS))
     url = {"LMCACHE_REMOTE_URL": "lm://vllm-cache-server-service:65432"}
     changed, notes = local_tiers(url, tmp_path, Stores((store,), (7,)))
@@ -131,7 +133,7 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
         "--dir",
         "/data",
     )
-    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
+    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), *LOCAL, tmp_path, PYTHON)
     assert credentials_in(env) == ("swordfish-9",)
     assert "swordfish-9" not in " ".join(argv)
     assert argv[:4] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--save", "")
@@ -139,15 +141,13 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
     assert argv[argv.index("--port") + 1] == "7"
     assert (tmp_path / "store.conf").stat().st_mode & 0o077 == 0
     assert redact("it is swordfish-9") == "it is [redacted]"
-    plain, none = local_stores._local(
-        StoreCommand("s", ("redis-server",), (), None, 1), "/bin/redis-server", 7, tmp_path
-    )
+    plain, none = local_stores._local(StoreCommand("s", ("redis-server",), (), None, 1), *LOCAL, tmp_path, PYTHON)
     assert (plain[1], none) == ("--bind", {})
 
 
 def test_of_an_access_control_list_the_first_user_with_a_password_asks(tmp_path: Path) -> None:
     words = ("redis-server", "--user", "default", "off", "--user", "reader", "on", "~*", ">$(WORD)", "+@all")
-    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), "/bin/redis-server", 7, tmp_path)
+    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), *LOCAL, tmp_path, PYTHON)
     assert credentials_in(env) == ("reader", "swordfish-9")
     assert argv[:3] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--bind")
     assert '"reader" "on" "~*" ">swordfish-9"' in (tmp_path / "store.conf").read_text()
@@ -163,6 +163,21 @@ def test_without_the_program_one_sentence_says_what_to_do(monkeypatch: pytest.Mo
     ):
         check_stores(load_config("remote", CONFIGS))
     check_stores(load_config("disk", CONFIGS))
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "needed"),
+    [("disk", "cpu", True), ("cpu-offload", "cpu", True), ("cpu-offload", "cuda", False), ("remote-lm", "cpu", False)],
+)
+def test_without_lmcaches_program_one_sentence_says_what_to_do(
+    config: str, device: str, needed: bool, tmp_path: Path
+) -> None:
+    values = load_config(config, CONFIGS)
+    sentence = rf"^{config} needs a cache server, and .*/lmcache does not exist: install lmcache"
+    with pytest.raises(ConfigurationError, match=sentence) if needed else contextlib.nullcontext():
+        check_environment(values, tmp_path / "python", device)
+    (tmp_path / "lmcache").touch()
+    check_environment(values, tmp_path / "python", device)
 
 
 @pytest.mark.skipif(REDIS is None, reason="redis-server is not on PATH")
