@@ -37,16 +37,17 @@ AFTER = Samples.parse(
     "lmcache_mp_l2_prefetch_load_completed_chunks_total 7\n"
     'lmcache_mp_l2_prefetch_failure_chunks_total{model_name="/m",reason="not_found"} 1\n'
     'lmcache_mp_l2_load_throughput_GB_per_second_count{l2_name="fs"} 2\n'
+    'lmcache_mp_l2_load_throughput_GB_per_second_sum{l2_name="fs"} 0.5\n'
     'lmcache_mp_num_inflight_l2_loads{l2_name="fs"} 1\n'
 )
 
 
 def test_metrics_of_failures_times_and_what_is_in_flight() -> None:
     assert tier_words.failures(BEFORE, AFTER) == ["lmcache_mp_l2_prefetch_failure_chunks_total +1"]
-    assert tier_words.times(BEFORE, AFTER) == ["lmcache_mp_l2_load_throughput_GB_per_second_count +2"]
+    assert tier_words.loads(BEFORE, AFTER) == {"lmcache_mp_l2_load_throughput_GB_per_second": 0.25}
     assert tier_words.in_flight(AFTER) == ["lmcache_mp_num_inflight_l2_loads 1"]
     assert not tier_words.failures(AFTER, AFTER)
-    assert not tier_words.times(AFTER, AFTER)
+    assert not tier_words.loads(AFTER, AFTER)
     assert not tier_words.in_flight(BEFORE)
 
 
@@ -61,10 +62,28 @@ def test_what_lmcache_in_process_counts() -> None:
     before = Samples.parse("lmcache:put_failed_count 0\nlmcache:time_to_retrieve_count 3\n")
     after = Samples.parse(
         "lmcache:put_failed_count 2\nlmcache:num_hit_tokens_total 9\nlmcache:time_to_retrieve_count 4\n"
-        "lmcache:remote_time_to_get_sync_count 1\nlmcache:time_to_store_count 5\n"
+        "lmcache:remote_time_to_get_sync_count 1\nlmcache:remote_time_to_get_sync_sum 1200\nlmcache:time_to_store_count 5\n"
+        "lmcache:time_to_retrieve_sum 2.5\nlmcache:remote_time_to_put_count 1\n"
     )
     assert tier_words.failures(before, after) == ["lmcache:put_failed_count +2"]
-    assert sorted(tier_words.times(before, after)) == [
-        "lmcache:remote_time_to_get_sync_count +1",
-        "lmcache:time_to_retrieve_count +1",
-    ]
+    assert tier_words.loads(before, after) == {"lmcache:remote_time_to_get_sync": 1200, "lmcache:time_to_retrieve": 2.5}
+
+
+RETRIEVE, LOAD = "lmcache:time_to_retrieve", "lmcache_mp_l2_load_throughput_GB_per_second"
+
+
+@pytest.mark.parametrize(
+    ("usual", "now", "said"),
+    [
+        ({RETRIEVE: 0.02}, {RETRIEVE: 1.2}, [f"{RETRIEVE}: 1.2 on average, 0.02 before"]),
+        ({LOAD: 0.4}, {LOAD: 0.21}, [f"{LOAD}: 0.21 on average, 0.4 before"]),
+        ({RETRIEVE: 0.02}, {RETRIEVE: 0.021}, []),  # a histogram that counts says nothing yet
+        ({LOAD: 0.4}, {LOAD: 4.0}, []),
+        ({RETRIEVE: 0.02}, {}, []),
+        ({}, {RETRIEVE: 1.2}, []),  # nothing to compare it with
+    ],
+)
+def test_only_a_load_that_was_slower_than_the_one_before_is_told_as_slow(
+    usual: dict[str, float], now: dict[str, float], said: list[str]
+) -> None:
+    assert tier_words.slower(usual, now) == said

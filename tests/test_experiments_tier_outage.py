@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.core.ports import HOST
 from fixtures.core.waiting import poll
@@ -24,6 +26,8 @@ from tests.redis_server import redis_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from fixtures.subject.exchange import Exchange
 
 fake = lower_tier.fake
 quick = lower_tier.quick
@@ -161,6 +165,32 @@ def test_what_an_earlier_case_left_half_written_does_not_say_how_large_an_entry_
     (fake.folder / "kept.data").write_bytes(bytes(ENTRY))
     with disrupted(fake, fake.lower, "full", ("kept.data",)):
         assert fake.limits == [tier_disruption.LOG_ROOM_BYTES]
+
+
+@pytest.mark.parametrize("measures", [True, False])
+def test_a_slow_tier_is_told_by_loads_that_were_slower_than_the_one_before(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, measures: bool
+) -> None:
+    """A histogram that counts loads, as it does at any time, tells nothing by itself."""
+    engine, took = in_process(fake), list[float]()
+    complete = fake.complete
+
+    def timed(*words: Any, **options: Any) -> Exchange:
+        begin = time.perf_counter()
+        found: Exchange = complete(*words, **options)
+        took.append(time.perf_counter() - begin if measures else 0.1)
+        return found
+
+    for way in ("complete", "one_of_several"):
+        monkeypatch.setattr(fake, way, timed)
+    fake.context.deadlines = Deadlines(stored_in_process_s=0.1)
+    name = "lmcache:time_to_retrieve"
+    engine.samples = lambda: Samples.parse(f"{name}_count {len(took)}\n{name}_sum {sum(took)}\n")  # type: ignore[method-assign]
+    monkeypatch.setitem(
+        tier_disruption._OF_FOLDERS, "slow", functools.partial(tier_disruption._folder_late, delay_s=0.2)
+    )
+    reports = outage(fake, "slow").reports
+    assert [one.partition(":")[0] for one in reports] == (["lmcache"] if measures else [])
 
 
 def test_a_single_stall_decides_nothing(fake: Any) -> None:

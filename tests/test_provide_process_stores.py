@@ -17,7 +17,7 @@ from fixtures.evidence.adapters import adapters_of
 from fixtures.instruments.store import StoreClient, credentials_in
 from fixtures.provide.process import local_stores
 from fixtures.provide.process.commands import commands_of, stores_of
-from fixtures.provide.process.launch import check_environment, check_stores
+from fixtures.provide.process.launch import check_programs
 from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers, program_of
 from fixtures.provide.process.process_teardown import tear_down
 from fixtures.provide.values.config import load_config
@@ -53,7 +53,7 @@ def test_the_charts_own_cache_server_is_a_store_of_lmcache(tmp_path: Path) -> No
     assert (store.program, store.service, store.port) == ("lmcache_server", "vllm-cache-server-service", 65432)
     argv, env = local_stores._local(store, "lmcache_server", 7, tmp_path, Path("/env/bin/python"))
     assert (argv, env) == (("/env/bin/python", "-m", "lmcache.v1.server", "127.0.0.1", "7"), {}), "needs no program"
-    check_stores(load_config("remote-lm", CONFIGS))
+    check_programs(load_config("remote-lm", CONFIGS), None, "cpu")
     url = {"LMCACHE_REMOTE_URL": "lm://vllm-cache-server-service:65432"}
     changed, notes = local_tiers(url, tmp_path, Stores((store,), (7,)))
     assert changed == {"LMCACHE_REMOTE_URL": "lm://127.0.0.1:7"}
@@ -161,8 +161,8 @@ def test_without_the_program_one_sentence_says_what_to_do(monkeypatch: pytest.Mo
     with pytest.raises(
         ConfigurationError, match=r"redis-server, which is not on PATH: install it \(Debian: apt install"
     ):
-        check_stores(load_config("remote", CONFIGS))
-    check_stores(load_config("disk", CONFIGS))
+        check_programs(load_config("remote", CONFIGS), None, "cpu")
+    check_programs(load_config("disk", CONFIGS), None, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_without_lmcaches_program_one_sentence_says_what_to_do(
     values = load_config(config, CONFIGS)
     sentence = rf"^{config} needs a cache server, and .*/lmcache does not exist: install lmcache"
     with pytest.raises(ConfigurationError, match=sentence) if needed else contextlib.nullcontext():
-        check_environment(values, tmp_path / "python", device)
+        check_programs(values, tmp_path / "python", device)
     (tmp_path / "lmcache").touch()
-    check_environment(values, tmp_path / "python", device)
+    check_programs(values, tmp_path / "python", device)
 
 
 @pytest.mark.skipif(REDIS is None, reason="redis-server is not on PATH")
