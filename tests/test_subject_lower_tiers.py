@@ -18,7 +18,7 @@ from fixtures.evidence.metrics import CacheCounters
 from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments import disk
 from fixtures.instruments.store import PASSWORD, StoreClient
-from fixtures.subject.contents import below
+from fixtures.subject.contents import Keys, below
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.lower_tiers import LowerTiers
 
@@ -165,6 +165,27 @@ def test_what_lmcaches_own_store_holds_is_known_by_what_was_sent() -> None:
         below(found._subject)
     with pytest.raises(NotJudged, match="cannot be measured from here"):
         found.read_s(1)
+
+
+def test_of_a_store_that_lmcache_compresses_for_bytes_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be listed is not judged; what can is counted by chunks."""
+    env = {"LMCACHE_REMOTE_URL": "lm://127.0.0.1:7", "LMCACHE_REMOTE_SERDE": "cachegen"}
+    sent = CacheCounters(flavour="in-process", below_stored_tokens=17)
+    with pytest.raises(NotJudged, match=r"compresses what it sends .*cachegen.* remote_serde: naive"):
+        tiers(server=False, env=env, counters=(sent,)).await_stored(256, sent)
+
+    store = Server(name="s", url="redis://127.0.0.1:7", process=PROCESS)
+    found = tiers(server=False, env=env | {"LMCACHE_REMOTE_URL": "redis://127.0.0.1:7"}, stores=(store,))
+    subject: Any = found._subject
+    subject.engine.name, subject.engine.server.process = "e", PROCESS
+    subject.kv_bytes_per_token, subject.chunk_tokens = 10, 256
+    subject.kv_shape = lambda _: SimpleNamespace(keys_per_chunk=2)
+    subject.context = SimpleNamespace(deadlines=Deadlines(stored_s=0.0, tokens_per_s=1e9))
+    names = [f"{at}kv_bytes" for at in range(4)]
+    monkeypatch.setattr(Keys, "sizes", lambda _: dict.fromkeys(["old", *names], 3))
+    assert found.await_stored(512, frozenset({"old"})) == 512
+    subject.engine.server.env["LMCACHE_REMOTE_SERDE"] = "naive"
+    assert found.await_stored(512, frozenset({"old"})) == 1
 
 
 def test_a_tier_in_files_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
