@@ -44,10 +44,10 @@ AFTER = Samples.parse(
 
 def test_metrics_of_failures_times_and_what_is_in_flight() -> None:
     assert tier_words.failures(BEFORE, AFTER) == ["lmcache_mp_l2_prefetch_failure_chunks_total +1"]
-    assert tier_words.loads(BEFORE, AFTER) == {"lmcache_mp_l2_load_throughput_GB_per_second": 0.25}
+    assert tier_words.transfers(BEFORE, AFTER) == {"lmcache_mp_l2_load_throughput_GB_per_second": 0.25}
     assert tier_words.in_flight(AFTER) == ["lmcache_mp_num_inflight_l2_loads 1"]
     assert not tier_words.failures(AFTER, AFTER)
-    assert not tier_words.loads(AFTER, AFTER)
+    assert not tier_words.transfers(AFTER, AFTER)
     assert not tier_words.in_flight(BEFORE)
 
 
@@ -63,10 +63,17 @@ def test_what_lmcache_in_process_counts() -> None:
     after = Samples.parse(
         "lmcache:put_failed_count 2\nlmcache:num_hit_tokens_total 9\nlmcache:time_to_retrieve_count 4\n"
         "lmcache:remote_time_to_get_sync_count 1\nlmcache:remote_time_to_get_sync_sum 1200\nlmcache:time_to_store_count 5\n"
-        "lmcache:time_to_retrieve_sum 2.5\nlmcache:remote_time_to_put_count 1\n"
+        "lmcache:time_to_retrieve_sum 2.5\nlmcache:remote_time_to_put_count 1\nlmcache:remote_time_to_put_sum 7\n"
     )
     assert tier_words.failures(before, after) == ["lmcache:put_failed_count +2"]
-    assert tier_words.loads(before, after) == {"lmcache:remote_time_to_get_sync": 1200, "lmcache:time_to_retrieve": 2.5}
+    found = tier_words.transfers(before, after)
+    assert found == {
+        "lmcache:remote_time_to_get_sync": 1200,
+        "lmcache:remote_time_to_put": 7,
+        "lmcache:time_to_retrieve": 2.5,
+    }
+    assert tier_words.has_loads(found)
+    assert not tier_words.has_loads(["lmcache:remote_time_to_put", "lmcache_mp_l2_store_throughput_GB_per_second"])
 
 
 RETRIEVE, LOAD = "lmcache:time_to_retrieve", "lmcache_mp_l2_load_throughput_GB_per_second"
@@ -83,7 +90,7 @@ RETRIEVE, LOAD = "lmcache:time_to_retrieve", "lmcache_mp_l2_load_throughput_GB_p
         ({}, {RETRIEVE: 1.2}, []),  # nothing to compare it with
     ],
 )
-def test_only_a_load_that_was_slower_than_the_one_before_is_told_as_slow(
+def test_only_a_transfer_that_was_slower_than_those_before_is_told_as_slow(
     usual: dict[str, float], now: dict[str, float], said: list[str]
 ) -> None:
     assert tier_words.slower(usual, now) == said
