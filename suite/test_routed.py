@@ -140,8 +140,8 @@ def test_the_router_adds_little_latency(stack: Stack, text_requests: TextRequest
     cost.check_decided()
     assert not cost.large, (
         f"expected the router to add at most {limits.ROUTER_MEDIAN_S} s to the TTFT in the median, and more than "
-        f"{limits.ROUTER_MOST_S} s in at most {limits.ROUTER_LATE_SHARE:.0%} of the pairs, got {cost.median.ms} ms, and "
-        f"{cost.late} of {len(cost.added_s)} pairs beyond"
+        f"{limits.ROUTER_MOST_S} s in at most {limits.ROUTER_LATE_SHARE:.0%} of the pairs, got "
+        f"{cost.median.ms.text('ms')}, and {cost.late} of {len(cost.added_s)} pairs beyond"
     )
 
 
