@@ -27,7 +27,6 @@ LATENT = {"kv_lora_rank": 512, "qk_rope_head_dim": 64}
 def test_geometry_of_a_known_model() -> None:
     geometry = Geometry.from_config(MISTRAL_7B)
     assert geometry.kv_bytes_over(1) == 128 * 1024
-    assert geometry.parameters == 7_248_023_552  # as its model card's safetensors header counts them
 
 
 @pytest.mark.parametrize(
