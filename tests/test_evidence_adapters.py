@@ -41,7 +41,6 @@ def test_what_an_adapter_is() -> None:
     assert one(**RESP) == Adapter("resp", "remote", host="store", port=6379, capacity_bytes=2 << 30, persistent=True)
     assert str(one(**RESP)) == "resp store:6379, at most 2 GiB"
     assert "open-sesame" not in repr(one(**RESP))
-    assert one(type="fs", base_path="/kv", use_odirect=True).direct
     wrapped = one(
         type="fault_inject", rate=0.1, inner={"type": "fs_native", "base_path": "/kv", "max_capacity_gb": 0.5}
     )
