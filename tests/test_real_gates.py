@@ -44,7 +44,8 @@ WITHOUT_A_RUN = {
     "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
     "native-offload": "needs a GPU: docs/evidence/h200-native.json was ended early",
     **dict.fromkeys(
-        ({*ROUTED} - {"two-engines", "router-prefix"}) | {"remote-in-process", "remote-lm"}, "no whole healthy run of it is kept"
+        ({*ROUTED} - {"two-engines", "router-prefix"}) | {"remote-in-process", "remote-lm"},
+        "no whole healthy run of it is kept",
     ),
 }
 """Configurations of which no healthy run is kept, and why."""
