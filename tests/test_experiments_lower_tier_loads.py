@@ -49,8 +49,10 @@ class FakeStack:
     policy: str = "LRU"
     holds: int = CAPACITY // CHUNK
     """Chunks that the CPU tier keeps: fewer than it takes where it evicts in batches."""
+    store_evictions: tuple[int | None, int | None] = (0, 0)  # at first, and at the end
     notices: bool = True
     serves: bool = True
+    counts_late: bool = False
     gpu: set[Key] = field(default_factory=set)
     cpu: list[Key] = field(default_factory=list)
     below: set[Key] = field(default_factory=set)
@@ -83,6 +85,8 @@ class FakeStack:
             forget=lambda: self.did.append("forgot"),
             below=SimpleNamespace(
                 required=lambda: (Adapter("fs", "disk", path="/kv"),),
+                evictions=lambda: self.store_evictions[self.sent > 0],
+                counts_late=self.counts_late,
                 written=self.counters,
                 await_stored=lambda tokens, before: self.written * CHUNK - (before.below_stored_tokens or 0),
                 forget_pages=lambda: self.did.append("pages"),
@@ -182,9 +186,9 @@ def evicted(stack: FakeStack) -> Any:
     return reload_evicted(stack, source(), control(stack))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("holds", [CAPACITY // CHUNK, CAPACITY // CHUNK - 9], ids=["one-by-one", "in-batches"])
-def test_what_was_evicted_is_loaded_from_below_and_counted_there(holds: int) -> None:
-    stack = FakeStack(holds=holds)
+@pytest.mark.parametrize(("holds", "late"), [(CAPACITY // CHUNK, False), (CAPACITY // CHUNK - 9, True)])
+def test_what_was_evicted_is_loaded_from_below_and_counted_there(holds: int, late: bool) -> None:
+    stack = FakeStack(holds=holds, counts_late=late)
     found = evicted(stack)
     assert len(found) == lower_tier_loads.READ
     for one in found:
@@ -214,6 +218,14 @@ def test_a_tier_below_has_to_be_large_enough_for_what_is_sent(
         said = rf"the resp tier of .* MiB may evict .*, 4096 MiB: make it larger than {wanted} MiB"
         with pytest.raises(NotJudged, match=said):
             evicted(stack)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 7), (0, None), (None, 0)])
+def test_what_a_full_store_may_have_evicted_is_not_blamed_on_it(before: int | None, after: int | None) -> None:
+    """Seen: a Redis at its maxmemory, which samples a few entries, evicted prompts of the newer half."""
+    with pytest.raises(NotJudged, match="evicted 4 of its entries" if before else "cannot be read"):
+        evicted(FakeStack(writes=False, store_evictions=(before, after)))
+    assert evicted(FakeStack(store_evictions=(before, after))), "nothing is missing"
 
 
 def test_a_tier_that_holds_nothing_gives_nothing_back() -> None:
@@ -288,6 +300,9 @@ def test_what_a_restart_loses_is_seen_and_what_serves_nothing_is_not_judged() ->
     found = restart(stack, source(), control(stack), engine_too=False)  # type: ignore[arg-type]
     assert [one.sources.loaded for _, one in found.kept] == [0] * lower_tier_loads.KEPT
     found.check_from_below()
+    stack = FakeStack(keeps=False, store_evictions=(0, 1))
+    with pytest.raises(NotJudged, match="evicted 1 of its entries"):
+        restart(stack, source(), control(stack), engine_too=False)  # type: ignore[arg-type]
     stack = FakeStack(counted_above=True)
     with pytest.raises(NotJudged, match="did not come from below"):
         restart(stack, source(), control(stack), engine_too=False).check_from_below()  # type: ignore[arg-type]

@@ -229,3 +229,16 @@ def test_a_store_is_asked_with_its_own_password(monkeypatch: pytest.MonkeyPatch)
         tiers(RESP).read_s(1)
     with pytest.raises(NotJudged, match="cannot be measured from here"):
         tiers({"type": "s3", "s3_endpoint": "https://x:1"}).read_s(1)
+
+
+def test_evictions_are_those_of_every_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StoreClient, "figures", lambda _, section: {"evicted_keys": "7"} if section == "stats" else {})
+    assert tiers(FS).evictions() == 0
+    assert tiers(FS, RESP, RESP).evictions() == 14
+    assert tiers({"type": "resp"}).evictions() is None, "its address is not known"
+
+    def refused(_: StoreClient, section: str) -> dict[str, str]:
+        raise NotJudged(f"INFO {section} is not permitted")
+
+    monkeypatch.setattr(StoreClient, "figures", refused)
+    assert tiers(RESP).evictions() is None
