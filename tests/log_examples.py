@@ -60,6 +60,8 @@ EXAMPLES = {
     "should not happen!",
     "load-failed": "Request cmpl-a-0 failed to load 512 tokens across 32 blocks",
     "block-unretrievable": "The cache block is in the storage, but it can't be retrieved",
+    "write-handed-over": "Expired lease of key k: its buffer goes to another writer",
+    "write-inconsistent": "L1Manager: commit on key k is late, potential inconsistent data might be written",
     "write-expired": "L1Manager: write reservation on key k (tag 't') expired; handing the buffer to a new writer",
     "read-unlocked": "L1Manager: finish read on non-read-locked key k, potential inconsistent data might be read",
     "put-failed": "Put task failed for key k: [Errno 111] Connection refused",

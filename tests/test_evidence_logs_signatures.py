@@ -52,10 +52,14 @@ def test_each_signature_is_found_by_its_id_alone(id: str) -> None:  # noqa: A002
         ("ERROR", "BigtableL2Adapter disabled after 5 consecutive failures", "tier-disabled"),
         ("ERROR", "S3L2Adapter disabled after 5 consecutive connection failures", "tier-disabled"),
         ("ERROR", "Failed to create remote backend for plugin x: y", "backend-not-created"),
+        ("WARNING", "L1Manager: commit on key k (tag 't') whose write reservation expired, potential", "write-expired"),
+        ("WARNING", "Write reservation for key k has lapsed; its memory was reused", "write-expired"),
+        ("WARNING", "expired write reservation of key k", "write-expired"),
+        ("WARNING", "write lease of k is over; handing the buffer to the next writer", "write-handed-over"),
     ],
 )
 def test_a_tier_that_fails_is_never_silent(level: str, message: str, id: str) -> None:  # noqa: A002
-    """Literals of LMCache 0.5.6, at the level it logs them at."""
+    """Literals of LMCache 0.5.6, at the level it logs them at; other words for a buffer that is given away."""
     (finding,) = read_log(f"[2026-08-21 21:08:22,628] LMCache {level}: {message} (a.py:1:x)\n").findings
     assert (finding.signature.id, finding.signature.group) == (id, "run")
 

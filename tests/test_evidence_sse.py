@@ -167,6 +167,7 @@ def test_a_good_chat_of_two_choices() -> None:
         ((*GOOD, DONE), "the stream has 2 [DONE] events"),
         ((*GOOD, completion("more")), "event 4 follows [DONE]"),
         (("{half", *GOOD), "event 0 is not JSON: '{half'"),
+        ((completion("a", score=float("-inf")), *GOOD), "event 0 is not JSON: it contains -Infinity"),
         (("[1]", *GOOD), "event 0 is not a JSON object: '[1]'"),
         (({"id": "cmpl-1"}, *GOOD), "event 0 has no choices"),
         (({"id": "cmpl-1", "choices": []}, *GOOD), "event 0 has neither a choice nor usage"),

@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.core.errors import NotJudged
 from fixtures.experiments.control import LOGPROBS
+from fixtures.instruments.response import Response
 from fixtures.subject.exchange import Exchange, TokenSources
 from tests.fakes import answering_stack
 from tests.fakes.answering_stack import COLD, HIT, FakeStack, control, exchange
@@ -45,6 +46,26 @@ def test_a_control_that_the_gpu_did_not_answer_is_none(prompts: Prompts, sources
     stack = FakeStack(lambda number, prompt: exchange({"a": -0.1}, sources if number == 2 else COLD))
     with pytest.raises(NotJudged, match=r"was not a complete GPU hit \(" + str(sources).replace("+", r"\+")):
         control(stack).answer(prompts.unique(chunks=4), 4)
+
+
+def test_an_engine_that_computes_no_number_is_not_judged_but_told(prompts: Prompts) -> None:
+    stack = FakeStack(lambda number, prompt: exchange({"a": float("nan")}))
+    with pytest.raises(NotJudged, match="does not compute finite log-probabilities"):
+        control(stack).answer(prompts.unique(chunks=4), 4)
+    assert [incident.owner for incident in stack.context.incidents.found] == ["API-02"]
+
+
+@pytest.mark.parametrize("body", ['{"choices": [{"text": "a", "logprobs": null}]}', '{"choices": [{"text": "a"}]}'])
+def test_log_probabilities_that_vanish_are_not_the_tiers_fault(prompts: Prompts, body: str) -> None:
+    prompt = prompts.unique(chunks=4)
+    stripped = Exchange(prompt, {}, Response(200, {}, body, 0.1), "engine-0", HIT)
+    stack = FakeStack(lambda number, prompt: stripped)
+    with pytest.raises(NotJudged, match="does not contain the log-probabilities that were requested"):
+        control(stack).complete(prompt, 4)
+    (incident,) = stack.context.incidents.found
+    assert incident.owner == "API-02"
+    with pytest.raises(NotJudged, match="give the address of the engine itself"):
+        control(stack).assert_same(stripped, prompt, exchange({"a": -1.0}), 4)
 
 
 def test_without_a_prefix_cache_a_cpu_has_its_cold_run(prompts: Prompts) -> None:

@@ -38,6 +38,16 @@ def test_a_good_answer_with_usage_and_log_probabilities_has_no_violation(server:
     assert api.schema_violations(request("completions")) == []
 
 
+@ENDPOINTS
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_have_is_found(server: Server, api: Api, endpoint: str, number: str) -> None:
+    path = request(endpoint).path
+    for body in (server.plain[path], server.streams[path][1]):
+        body["extra"] = [{"score": float(number)}]
+    found = api.schema_violations(request(endpoint))
+    assert {f"{kind}: {number} is no number of JSON" for kind in ("plain answer", "stream")} <= set(found)
+
+
 def parent_of(body: Any, path: tuple[str | int, ...]) -> tuple[Any, str | int]:
     for key in path[:-1]:
         body = body[key]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LOGPROBS = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0}]}
 cache = engine_server.cache
 engine = engine_server.engine
 
@@ -108,8 +109,33 @@ def test_log_probabilities_are_asked_for_until_some_are_given(
         if payload.get("logprobs", 0) > most:
             engine.answer = (400, {"error": {"message": f"logprobs are more than {most}"}})
         else:
-            engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a"}]})
+            engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a", "logprobs": LOGPROBS}]})
             engine.count(payload)
 
     engine.on_post = answer
     assert Stack(record(tmp_path, engine.url)).accepted_logprobs((5, 1)) == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        [],
+        LOGPROBS | {"top_logprobs": None},
+        LOGPROBS | {"top_logprobs": [None]},
+        LOGPROBS | {"top_logprobs": [{}]},
+        LOGPROBS | {"top_logprobs": [{"a": None}]},
+        LOGPROBS | {"token_logprobs": [None]},
+        LOGPROBS | {"token_logprobs": []},
+        {"content": [{"token": "a", "logprob": -1.0}]},
+    ],
+)
+def test_a_gateway_that_removes_log_probabilities_is_told(tmp_path: Path, engine: FakeServer, given: object) -> None:
+    def answer(payload: dict[str, Any]) -> None:
+        engine.answer = (200, {"id": "cmpl-1", "choices": [{"text": "a", "logprobs": given}]})
+        engine.count(payload)
+
+    engine.on_post = answer
+    with pytest.raises(NotJudged, match=r"does not contain the log-probabilities .* a gateway"):
+        Stack(record(tmp_path, engine.url)).accepted_logprobs((5, 1))
