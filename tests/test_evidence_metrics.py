@@ -191,6 +191,9 @@ def test_no_text_is_too_strange(text: str) -> None:
         ('{"error": "x"}', "not a metrics page"),
         ("", "the metrics page is empty"),
         ("not found", "not a metrics page: 'not found'"),
+        ("upstream 502\n", "not a metrics page"),
+        ("error 503 service unavailable\n", "not a metrics page"),
+        ("code: 502\nretry_after 3\n", "not a metrics page"),
         ("<html>\nnginx 12\n</html>\n", "not a metrics page: '<html> nginx 12"),
         ("\n <!DOCTYPE html>\nvllm:prompt_tokens_total 5\n", "not a metrics page: '<!DOCTYPE html>"),
     ],
@@ -212,7 +215,7 @@ def test_a_series_without_a_number_is_absent(number: str) -> None:
     assert EngineCounters.read(both).kv_usage == 0.5
 
 
-@pytest.mark.parametrize("text", ["python_gc_total 1\n", "# HELP x y\n", 'vllm:a{b="c"} 1\n', "# EOF\n", "x NaN\n"])
+@pytest.mark.parametrize("text", ["python_gc_total 1\n", "# HELP x y\n", 'vllm:a{b="c"} 1\n', "# EOF\n", "x_y NaN\n"])
 def test_a_metrics_page_of_something_else_is_one(text: str) -> None:
     assert Samples.parse(text).problem is None
 

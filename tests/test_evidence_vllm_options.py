@@ -113,6 +113,8 @@ def test_half_of_a_disaggregated_release_is_not_judged(role: str) -> None:
     found = connector_of((FLAG, text("LMCacheConnectorV1", role)))
     assert verdict(found, disaggregated="its engines have both roles") == OPEN
     assert verdict(connector_of((FLAG, V1)), disaggregated="its engines have both roles") == OK
+    beside = multi(text("NixlConnector", role), text("LMCacheConnectorV1", role))
+    assert verdict(connector_of((FLAG, beside))) == OPEN
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,19 @@ def test_the_two_halves_of_a_disaggregated_release_are_not_judged(tmp_path: Path
         stack.connector_fault(stack.engine)
 
 
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [({"lmcache.enable_pd": True}, None), ({}, {"enable_pd": True}), ({}, {"enable_nixl": True, "enable_pd": False})],
+)
+def test_half_of_a_disaggregated_release_is_known_by_lmcaches_settings(
+    tmp_path: Path, extra: dict[str, Any], said: dict[str, Any] | None
+) -> None:
+    config = V1 | {"kv_role": "kv_consumer", "kv_connector_extra_config": extra}
+    stack = stack_of(tmp_path, RequestedConfig(), config=config, said=said)
+    with pytest.raises(NotJudged, match=r"LMCache of engine-0 runs with enable_(pd|nixl)"):
+        stack.connector_fault(stack.engine)
+
+
 def test_each_engine_is_held_against_its_own_entry_of_the_values(tmp_path: Path) -> None:
     stack = stack_of(tmp_path, RequestedConfig(chunk_tokens=128), said=IN_EFFECT)
     stack.record.engines.append(

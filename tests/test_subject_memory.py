@@ -144,3 +144,26 @@ def test_memory_of_other_machines_is_not_judged(tmp_path: Path, process: subproc
         process_trees(record(tmp_path).servers)
     trees = process_trees([engine_of(process, "http://127.0.0.1:9", None)])
     assert [one.pid for one in trees["engine-0"]()] == [process.pid]
+
+
+@pytest.mark.parametrize(
+    ("labels", "budget"),
+    [
+        ({"gpu_memory_utilization": "0.5"}, 42 * GIB),
+        ({"gpu_memory_utilization": "0.5", "kv_cache_memory_bytes": "None"}, 42 * GIB),
+        ({"gpu_memory_utilization": "0.5", "kv_cache_memory_bytes": "1073741824"}, "does not limit the engine"),
+        ({"gpu_memory_utilization": "None"}, "is known"),
+        ({}, "is known"),
+    ],
+)
+def test_what_an_engine_may_take_of_a_card(
+    tmp_path: Path, engine: FakeServer, labels: dict[str, str], budget: int | str
+) -> None:
+    """vLLM leaves gpu_memory_utilization out of account where --kv-cache-memory-bytes sets the pool (0.11 to 0.32)."""
+    engine.info = labels
+    stack = Stack(record(tmp_path, engine.url, device="cuda", gpu_total_bytes=80 * GIB))
+    if isinstance(budget, str):
+        with pytest.raises(NotJudged, match=budget):
+            stack.gpu_budget_bytes()
+    else:
+        assert 40 * GIB < stack.gpu_budget_bytes() <= budget + GIB
