@@ -48,6 +48,13 @@ def cache_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(autouse=True)
+def an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn depends on the width and the kind of the terminal, not on those where the tests are started."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.fixture(autouse=True)
 def nothing_remembered() -> None:
     """What other tests of the same process have made known as secrets is not masked here."""
     KNOWN.clear()
@@ -55,12 +62,15 @@ def nothing_remembered() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Tests send SIGINT to themselves and to what they start; a shell ignores it for jobs in the background (``&``).
+    """Tests send signals to themselves and to what they start; a shell ignores SIGINT for jobs in the background (``&``).
 
-    What is ignored stays ignored in every process that is started, and Python then installs no handler of its own.
+    ``nohup`` ignores SIGHUP, and a wrapper with a ``trap`` may ignore SIGTERM, too. What is ignored stays ignored in every
+    process that is started, and Python then installs no handler of its own.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    ignored = [number for number in own if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, own[number])
     yield
-    signal.signal(signal.SIGINT, before)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

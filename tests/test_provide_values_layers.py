@@ -88,7 +88,7 @@ def test_an_overlay_is_merged_as_helm_does_it(load: Load, tmp_path: Path) -> Non
         ("a,b=1", "this is not in Helm's notation"),
         ("a[x]=1", "this is not in Helm's notation"),
         ("a[99999999]=1", "this is not in Helm's notation"),
-        ("=1", "this is not in Helm's notation"),
+        ("=1", "--set '=1': this is not in Helm's notation"),
         ("[0]=1", "this is not in Helm's notation"),
         ("a..b=1", "this is not in Helm's notation"),
         ("routerSpec.extraArgs={a", "--set routerSpec.extraArgs: the list is not closed; close it with a brace."),

@@ -45,7 +45,9 @@ DISK = {"local_disk": "file:///tiers/disk", "max_local_disk_size": 20.0}
         ),
         ({"buffer_gb": 5, "buffer_text": "5"}, {"max_local_cpu_size": "?"}, "", "a CPU buffer of 5 GiB"),
         ({"chunk_text": "abc"}, {}, "", "a chunk of 'abc', which is not a number of tokens"),
+        ({"buffer_gb": 5, "buffer_text": "5"}, {"max_local_cpu_size": float("inf")}, "", "a CPU buffer of 5 GiB"),
         ({"chunk_tokens": 256}, {"chunk_size": None}, "", "the effective chunk size is not known"),
+        ({"chunk_tokens": 256}, {"chunk_size": True}, "", "the effective chunk size is not known"),
         ({"disk_gb": 20, "disk_text": "20"}, DISK, "", ""),
         ({"disk_gb": 30, "disk_text": "30"}, DISK, "expected a disk tier of 30 GiB .* got 20 GiB", ""),
         (
