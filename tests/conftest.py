@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis  # here: pytester forgets what a session inside a test imports, and hypothesis takes 1 s each time
 import pytest
@@ -67,7 +67,11 @@ def interruptible() -> Iterator[None]:
     ``nohup`` ignores SIGHUP, and a wrapper with a ``trap`` may ignore SIGTERM, too. What is ignored stays ignored in every
     process that is started, and Python then installs no handler of its own.
     """
-    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    own: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
     ignored = [number for number in own if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
         signal.signal(number, own[number])

@@ -77,6 +77,18 @@ def test_a_body_that_is_no_json_is_a_fault(server: RawServer, body: bytes) -> No
         _ = response.json
 
 
+@pytest.mark.parametrize(
+    ("body", "cut"),
+    [(b'{"a": ', True), (b'{"a": "b', True), (b'{"a": 1}\n{', False), (b"<html>", False), (b"", False)],
+)
+def test_a_body_without_a_length_that_ends_within_its_json_says_so(server: RawServer, body: bytes, cut: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    server.script = lambda connection: connection.sendall(head + body)
+    with pytest.raises(SubjectFault) as fault:
+        _ = Client(server.url).get("/v1/models").json
+    assert (f"ends within its JSON after {len(body)} characters" in str(fault.value)) == cut
+
+
 def test_a_plain_answer_has_no_stream_and_no_ttft(server: RawServer) -> None:
     server.script = lambda connection: connection.sendall(plain(b'{"id": "a"}'))
     response = Client(f"{server.url}/").post("/v1/completions", {"stream": False})

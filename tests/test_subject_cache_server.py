@@ -101,6 +101,25 @@ def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServ
     assert server.samples().problem is None
 
 
+@pytest.mark.parametrize(
+    ("said", "locked"),
+    [
+        ('{"storage_manager": {"l1_managers": {"0": {"read_locked_count": 2}}}}', 2),
+        ('{"storage_manager": null}', None),
+        ('{"storage_manager": {"l1_managers": [1]}}', None),
+        ('{"storage_manager": {"l1_managers": {"0": null}}}', None),
+        ('{"storage_manager": {"l1_managers": {"0": {"read_locked_count": "x"}}}}', None),
+        ('{"storage_manager": ', None),
+        ("[]", None),
+    ],
+)
+def test_a_status_of_another_shape_says_nothing(httpserver: HTTPServer, said: str, locked: int | None) -> None:
+    httpserver.expect_request("/status").respond_with_data(said)
+    server = CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
+    assert server.read_locked() == locked
+    assert server.contexts() == []
+
+
 def test_the_adapters_of_the_model(tmp_path: Path, engine: FakeServer) -> None:
     with pytest.raises(NotApplicable, match="no LoRA adapter"):
         _ = Stack(record(tmp_path, engine.url)).adapters

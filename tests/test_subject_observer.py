@@ -12,7 +12,9 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault, SubjectGone
 from fixtures.core.record import EngineServer
+from fixtures.instruments.openai_api import Api
 from fixtures.instruments.prompts import Prompts
+from fixtures.instruments.text_requests import BAD_REQUESTS
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
@@ -60,6 +62,25 @@ def test_counters_that_come_late_are_waited_for(tmp_path: Path, engine: FakeServ
     """vLLM counts a request after it has answered it."""
     engine.on_post = lambda payload: threading.Timer(0.2, engine.count, [payload]).start()
     assert Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50)).tokens == TokenSources(50, 0, 0)
+
+
+def test_a_gateway_that_does_not_stream_is_told_by_the_requirement_that_owns_it(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts
+) -> None:
+    stack = Stack(record(tmp_path, engine.url))
+    with pytest.raises(NotJudged, match=r"expected a stream with a token, got application/json: .* give the address"):
+        stack.complete(prompts.of_length(50), stream=True)
+    assert [incident.owner for incident in stack.context.incidents.found] == ["API-03"]
+
+
+def test_a_limit_of_the_rate_of_requests_is_nobodys_fault(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+    engine.answer = (429, {"error": {"message": "slow down"}})
+    stack = Stack(record(tmp_path, engine.url))
+    with pytest.raises(NotJudged, match=r"a limit of the rate of requests .* give the address of the engine itself"):
+        stack.complete(prompts.of_length(50))
+    api = Api(stack.engine.client, MODEL, lambda: 100)
+    with pytest.raises(NotJudged, match="HTTP 429"):
+        api.send_bad(next(bad for bad in BAD_REQUESTS if bad.data is None))
 
 
 # --- hangs --------------------------------------------------------------------------------------------------------------
