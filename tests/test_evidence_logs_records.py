@@ -78,6 +78,7 @@ def test_records_of_libraries_and_collectors_are_read(shape: str, compact: bool)
         'time=2026-11-25T04:31:03Z level={level} logger=lmcache.v1.storage msg="{message}"',
         'ts=1 lvl={level} name=lmcache.v1.storage message="{message}" pid=3',
         'event="{message}" severity={level} pathname=/opt/site-packages/lmcache/v1/storage.py',
+        'level={level} caller=lmcache/v1/storage.py:12 msg="{message}"',
         'stream=stderr msg="[2026-11-30 11:00:00,000] LMCache {LEVEL}: {message}"',
     ],
 )

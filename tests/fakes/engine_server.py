@@ -90,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/metrics":
             self.server.pages += 1
             time.sleep(self.server.metrics_s)
+            if not self.server.metrics_status:
+                self.close_connection = True
+                return
             self.reply(self.server.metrics_status, (self.server.page or self.server.metrics()).encode(), "text/plain")
         elif self.path == "/v1/models":
             self.reply(200, json.dumps({"data": self.server.models}).encode())
