@@ -212,7 +212,8 @@ def test_a_pod_that_looks_names_up_elsewhere_refers_to_no_service(spec: dict[str
 
 
 @pytest.mark.parametrize(
-    ("port", "more", "told"), [(81, {}, True), (80, {}, False), (81, {"clusterIP": "None"}, False)]
+    ("port", "more", "told"),
+    [(81, {}, True), (80, {}, False), (81, {"clusterIP": "None"}, False), (81, {"type": "ExternalName"}, False)],
 )
 def test_a_port_that_the_service_does_not_have_is_reported(port: int, more: dict[str, Any], told: bool) -> None:
     service = {"kind": "Service", "metadata": {"name": "store"}, "spec": {"ports": [{"port": 80}], **more}}

@@ -47,7 +47,18 @@ def engine(
         ("lm://localhost:65432", ["address localhost:65432"]),
         ("unix:///run/redis.sock?db=0", ["socket /run/redis.sock"]),
         ("fs://localhost:0/mnt/a,/mnt/b", ["folder /mnt/a", "folder /mnt/b"]),
+        ("fs://localhost:0/mnt/a?mode=1", ["folder /mnt/a"]),
         ("file:///mnt/a", ["folder /mnt/a"]),
+        ("hf3fs:///3fs/a,/3fs/b", ["folder /3fs/a", "folder /3fs/b"]),
+        (
+            "redis://redis-0.redis-headless.ns.svc.cluster.local.:6379",
+            ["address redis-0.redis-headless.ns.svc.cluster.local.:6379"],
+        ),
+        ("rediss://u:p@store:6380/0?ssl_cert_reqs=none", ["address store:6380"]),
+        ("redis-sentinel://[fd00::1]:1,[fd00::2]:2/master", ["address [fd00::1]:1", "address [fd00::2]:2"]),
+        ("redis-cluster://u:p@a:1,b:2", ["address a:1", "address b:2"]),
+        ("unix://u:p@/run/redis.sock", ["socket /run/redis.sock"]),
+        ("sagemaker-hyperpod://node:9000/shared?x=1", ["address node:9000"]),
         ("http://$(HOST):8080", ["address $(HOST):8080"]),
         ("s3://bucket.s3.example.com", []),
         ("blackhole://x:1", []),
@@ -58,6 +69,15 @@ def engine(
 )
 def test_a_remote_tier_is_named_by_its_url(url: str, places: list[str]) -> None:
     assert engine({"LMCACHE_REMOTE_URL": url}) == [f"LMCACHE_REMOTE_URL {place}" for place in places]
+
+
+def test_an_audited_store_is_the_one_that_the_extra_configuration_names() -> None:
+    env = {
+        "LMCACHE_REMOTE_URL": "audit://any:1",
+        "LMCACHE_EXTRA_CONFIG": '{"audit_actual_remote_url": "redis://store:1"}',
+    }
+    assert engine(env) == ["audit_actual_remote_url address store:1"]
+    assert engine({"LMCACHE_REMOTE_URL": "audit://any:1"}) == []
 
 
 def test_a_variable_is_filled_in_where_it_is_known() -> None:

@@ -72,6 +72,19 @@ def test_of_a_service_in_another_namespace_its_own_namespace_decides(cluster: Fa
 def test_a_headless_service_opens_every_port_of_its_pods(cluster: FakeCluster, kube: Kube) -> None:
     put(cluster, clusterIP="None")
     assert why_unserved(kube, "n", "kv", 7777) == "Service kv leads to port 7777 of kv-0, where nothing listens"
+    put(cluster, clusterIP="None", ports=[{"port": 5555, "targetPort": "no-such-name"}])
+    assert why_unserved(kube, "n", "kv", 5555, connected=True) is None, "its name leads to the pods, not to a port"
+    assert why_unserved(kube, "n", "kv-0.kv.n.svc.cluster.local", 5555) is None, "one of its pods"
+
+
+def test_a_host_outside_is_none_in_the_namespace_of_its_second_part(cluster: FakeCluster, kube: Kube) -> None:
+    put(cluster)
+    assert why_unserved(kube, "other", "kv.n.example.com", 6380, connected=True) is None
+
+
+def test_a_service_that_stands_for_a_host_outside_opens_what_that_opens(cluster: FakeCluster, kube: Kube) -> None:
+    put(cluster, type="ExternalName", externalName="store.example.com", selector=None, pods=False)
+    assert why_unserved(kube, "n", "kv", 6380) is None
 
 
 def test_pods_behind_a_service(cluster: FakeCluster, kube: Kube) -> None:
