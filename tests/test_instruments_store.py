@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.core.ports import HOST, free_port
 from fixtures.instruments.store import PASSWORD, USER, StoreClient, credentials_in
+from fixtures.provide.process.store_program import with_certificate
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -40,6 +42,26 @@ def test_commands_and_their_replies(port: int) -> None:
         assert 0 < trip_s < 1
         assert bytes_per_s > 1e6
         assert store.ask("DBSIZE") == 0, "nothing is left of the measurement"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on PATH")
+def test_a_store_is_asked_with_tls_by_the_options_of_its_url(tmp_path: Path) -> None:
+    words = with_certificate(tmp_path)
+    authority = words[words.index("--tls-ca-cert-file") + 1]
+    with redis_server(tmp_path, "--requirepass", "pass-word", tls=words) as port:
+        for options in ({"ssl_ca_certs": authority}, {"ssl_cert_reqs": "none"}):
+            with StoreClient(HOST, port, ("pass-word",), tls=options) as store:
+                assert store.ask("PING") == b"PONG"
+        with pytest.raises(NoAnswer, match=r"does not answer PING: .*certificate verify failed"):
+            StoreClient(HOST, port, ("pass-word",), tls={}).ask("PING")
+        with pytest.raises(NoAnswer, match=r"certificate is not valid for 'localhost'|[Hh]ostname mismatch"):
+            StoreClient("localhost", port, ("pass-word",), tls={"ssl_ca_certs": authority}).ask("PING")
+        named = {"ssl_ca_certs": authority, "ssl_check_hostname": "false"}
+        assert StoreClient("localhost", port, ("pass-word",), tls=named).ask("PING") == b"PONG"
+        with pytest.raises(NoAnswer):
+            StoreClient(HOST, port, ("pass-word",)).ask("PING")
+        with pytest.raises(NoAnswer, match="No such file"):
+            StoreClient(HOST, port, tls={"ssl_ca_certs": str(tmp_path / "none")}).ask("PING")
 
 
 def test_several_commands_are_sent_at_once(port: int) -> None:

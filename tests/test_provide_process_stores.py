@@ -18,8 +18,9 @@ from fixtures.instruments.store import StoreClient, credentials_in
 from fixtures.provide.process import local_stores
 from fixtures.provide.process.commands import commands_of, stores_of
 from fixtures.provide.process.launch import check_programs
-from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers, program_of
+from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers
 from fixtures.provide.process.process_teardown import tear_down
+from fixtures.provide.process.store_program import program_of
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among
 from fixtures.subject.supported_features import features_of
