@@ -121,7 +121,7 @@ def test_the_tiers_for_a_cluster_without_gpus_fit_together() -> None:
     files, redis = adapters_of(cache_server.argv)
     assert (files.type, redis.type) == ("fs", "resp")
     assert (redis.host, redis.port) == (store.service, store.port)
-    assert cache_server.service in str(config.values.serving_engine_spec.model_spec[0].vllm_config)
+    assert str(cache_server.service) in str(config.values.serving_engine_spec.model_spec[0].vllm_config)
     assert dict(cache_server.env)["LMCACHE_RESP_PASSWORD"] == dict(store.env)["STORE_PASSWORD"] != ""
     objects = objects_of(config.values)
     assert unresolved(objects) == []
