@@ -146,7 +146,7 @@ PLANTED: dict[str, tuple[str, str]] = {
 SECRET_NAMES = (
     "DB_PASS", "REDIS_PASS", "redis_pass", "OPENAI_KEY", "openaiKey", "HF_KEY", "TLS_KEY", "AZURE_STORAGE_KEY",
     "AZURE_STORAGE_CONNECTION_STRING", "connectionString", "GITHUB_PAT", "FERNET_KEY", "GCP_SA_KEY",
-    "DOOR_PASSCODE", "HFTOKEN", "hftoken", "_auth", "identitytoken", "masterauth",
+    "DOOR_PASSCODE", ".dockerconfigjson", "HFTOKEN", "hftoken", "_auth", "identitytoken", "masterauth",
 )  # fmt: skip
 OTHER_NAMES = (
     "cache_key", "sort_key", "primary_key", "CACHE_KEY", "PRIMARY_KEY", "storage_key", "max_tokens", "eos_token",

@@ -10,6 +10,7 @@ import pytest
 
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.provide.release.helm_upgrade import MARK, with_change
+from fixtures.provide.release.startups import seconds_by_uid
 from tests import release_site
 from tests.fakes.api_server import FATES, Json
 from tests.release_site import Site, changed
@@ -31,6 +32,21 @@ def test_a_release_starts_and_an_upgrade_changes_nothing(site: Site) -> None:
     assert release.unnamed() == ["chart", "vLLM", "LMCache"]
     site.cluster.restart(site.cluster.pods("mine")[0]["metadata"]["name"], why="OOMKilled", code=137)
     assert any(one.restarts == 1 and "was OOMKilled" in str(one.ended) for one in release.starts())
+
+
+def test_a_readiness_that_flaps_under_load_is_not_the_start(site4: Site) -> None:
+    release = site4.install()
+    site4.wait()
+    before = {one.name: one.seconds for one in release.starts()}
+    release.facts.started_s = seconds_by_uid(site4.cluster.pods("mine"))
+    pod = site4.cluster.pods("mine")[0]
+    for one in pod["status"]["conditions"]:
+        if one["type"] == "Ready":
+            one["lastTransitionTime"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+    assert {one.name: one.seconds for one in release.starts()} == before
+    release.facts.started_s = {}
+    (flapped,) = [one for one in release.starts() if one.seconds != before[one.name]]
+    assert (flapped.seconds or 0) > 3000
 
 
 def test_restarts_before_an_adopted_release_was_seen_are_history(site4: Site) -> None:
