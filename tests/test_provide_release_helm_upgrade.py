@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.provide.release.helm_upgrade import MARK, with_change
-from fixtures.provide.release.startups import seconds_by_uid
+from fixtures.provide.release.readiness import ready_after_s
 from tests import release_site
 from tests.fakes.api_server import FATES, Json
 from tests.release_site import Site, changed
@@ -38,7 +38,7 @@ def test_a_readiness_that_flaps_under_load_is_not_the_start(site4: Site) -> None
     release = site4.install()
     site4.wait()
     before = {one.name: one.seconds for one in release.starts()}
-    release.facts.started_s = seconds_by_uid(site4.cluster.pods("mine"))
+    release.facts.started_s = ready_after_s(site4.cluster.pods("mine"))
     pod = site4.cluster.pods("mine")[0]
     for one in pod["status"]["conditions"]:
         if one["type"] == "Ready":
