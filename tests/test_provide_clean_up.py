@@ -156,7 +156,7 @@ def test_an_attached_run_that_is_ended(point: str, name: str, process_project: A
         assert {one.pid for one in project.running()} == running
     finally:
         process_teardown.tear_down(StackRecord.load(record), registry)
-    note({"run": "attach", "point": point, "signal": name, "exit": code, "left": [], "by": "nothing was made"})
+    note({"run": "attach", "point": point, "signal": name, "exit": code, "left": [], "by": "nothing was created"})
 
 
 def note(row: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def check(kind: str, point: str, name: str, project: Any) -> None:
     said = swept(registry, release=kind == "chart") if records else ""
     assert left() == []
     assert not list(registry.glob("*.json"))
-    nothing = "nothing was made" if name == "SIGKILL" else "the run itself"
+    nothing = "nothing was created" if name == "SIGKILL" else "the run itself"
     by = "the next run" if said else nothing
     note({"run": kind, "point": point, "signal": name, "exit": code, "left": before, "by": by})
 
@@ -238,8 +238,8 @@ A second signal does not interrupt the removal; the run reports this.
 ## Test results
 
 Each row is a run against a fake API server with a real Helm, or a run with fake processes, that was ended by a signal at
-one point. After the removal, nothing was left in any of them. An attached run makes nothing, and the stack of others ran on
-as before. `tox -e clean-up` runs all combinations and writes this page from `evidence/clean-up.jsonl`.
+one point. After the removal, nothing was left in any of them. An attached run creates nothing, and the attached stack kept
+running. `tox -e clean-up` runs all combinations and writes this page from `evidence/clean-up.jsonl`.
 
 | run | point | signal | exit code | left when it had ended | removed by |
 |---|---|---|---|---|---|"""
