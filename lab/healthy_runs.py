@@ -114,7 +114,7 @@ def repeat(runner: Runner, wanted: int, path: Path = KEPT, minutes: float | None
             with BESIDE[beside]():
                 found = judge(folder, attach(bench.record_path), cases="slow")
                 taken = others.cores()
-            known.append(_run(runner, suite, beside, found, time.monotonic() - started, taken))
+            known.append(_run(runner, beside, found, time.monotonic() - started, taken))
             json_lines.keep(path, known[-1])
             print(f"{len(known):3}/{wanted} {beside}: {in_words(known[-1])}", flush=True)
             if not bench.restore():
@@ -124,17 +124,13 @@ def repeat(runner: Runner, wanted: int, path: Path = KEPT, minutes: float | None
     return known
 
 
-def _run(runner: Runner, suite: str, beside: str, found: Verdicts, seconds: float, others: float) -> HealthyRun:
+def _run(runner: Runner, beside: str, found: Verdicts, seconds: float, others: float) -> HealthyRun:
     return HealthyRun(
-        **circumstances(runner.versions),
+        **circumstances(runner.versions, runner.sources, seconds, found),
         beside=beside,
         others=round(others, 2),
-        suite=suite,
-        seconds=round(seconds, 1),
         judged=len(found.judged),
-        fired=tuple(sorted(found.fired)),
         not_judged=tuple(sorted(found.not_judged)),
-        errors=tuple(sorted(found.errors)),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.result import Result
+    from lab.suite_run import Verdicts
 
 CPU = "a CPU"
 """What `Try.on` says where the engine ran on no card."""
@@ -51,14 +52,10 @@ class Try:
         """A result of now."""
         return cls(
             id=result.id,
-            suite=suite[:12],
-            **circumstances(versions),
-            seconds=round(result.seconds, 1),
-            fired=tuple(sorted(result.fired)),
+            **circumstances(versions, suite, result.seconds, result),
             missed=result.missed,
             undecided=result.undecided,
             unrelated=result.unrelated,
-            errors=tuple(sorted(result.errors)),
             seeded=not result.unproven,
         )
 
@@ -73,9 +70,13 @@ class Try:
         return self.on != CPU
 
 
-def circumstances(versions: Mapping[str, str]) -> dict[str, Any]:
-    """When a result was had, in which versions and on what: fields of `Try` and of `lab.healthy_runs.HealthyRun`."""
+def circumstances(versions: Mapping[str, str], suite: str, seconds: float, found: Result | Verdicts) -> dict[str, Any]:
+    """What `Try` and `lab.healthy_runs.HealthyRun` have in common; each has its own order of fields, that of its file."""
     return {
+        "suite": suite[:12],
+        "seconds": round(seconds, 1),
+        "fired": tuple(sorted(found.fired)),
+        "errors": tuple(sorted(found.errors)),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "vllm": versions["vllm"],
         "lmcache": versions["lmcache"],
