@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ class FakeStack:
 
     def __init__(self, *, loses: bool = False, finishes: bool = True) -> None:
         self.loses, self.finishes, self.upgrading = loses, finishes, False
+        self.asked = threading.Semaphore(0)
         self.health = SimpleNamespace(ended=False)
         self.waits: list[float] = []
         self.context = SimpleNamespace(permit=lambda _: None, on_wait=self.waits.append)
@@ -36,13 +38,16 @@ class FakeStack:
         self.opened: list[Any] = []
 
     def post(self, path: str, payload: dict[str, Any], headers: Any, deadline_s: float) -> Response:
+        if self.upgrading:
+            self.asked.release()
         if self.loses and self.upgrading:
             return Response(503, {}, "no engine", total_s=0.1)
         return whole(payload)
 
     def change(self, _: Any) -> tuple[str, str]:
         self.upgrading = True
-        time.sleep(0.1)
+        for _ in range(3):
+            assert self.asked.acquire(timeout=10)
         self.upgrading = False
         if not self.finishes:
             raise SubjectFault("expected the upgrade to finish, got Pod x: Unschedulable")
