@@ -60,6 +60,21 @@ def test_a_tier_that_forgets_at_its_restart(fake: Any, monkeypatch: pytest.Monke
     assert tier_size.tier_size(fake, source(), restart=True).share > 1
 
 
+@pytest.mark.parametrize(("left", "sent"), [(26, 26 + 32), (15, 64), (0, 64)])
+def test_what_an_earlier_case_has_left_is_not_sent_again_before_the_restart(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, left: int, sent: int
+) -> None:
+    monkeypatch.setattr(tier_size, "renew", lambda *_: True)
+    sized(fake, 32)
+    fake.keeps = 26
+    for at in range(left):
+        (fake.folder / f"left-{at}.data").write_bytes(bytes(ENTRY))
+    found = tier_size.tier_size(fake, source(), restart=True)
+    assert found.sent_bytes == sent * ENTRY
+    assert found.share == 26 / 32
+    found.check_filled()
+
+
 def test_what_does_not_come_into_the_tier_was_not_sent_to_it(fake: Any) -> None:
     sized(fake, 32)
     fake.takes = lambda: False
