@@ -207,6 +207,16 @@ FAULTS: tuple[Fault, ...] = (
         without=only("slow"),
     ),
     Fault(
+        "slow-loads-not-measured",
+        "observability",
+        "nothing in log or metrics tells that loads from a tier have become slow, though stores are counted as before",
+        "LM 0.5.6 subscribers/metrics/l2_throughput.py (source): nothing else tells of it",
+        Hook("loads-not-measured", values=DISK),
+        ids("TIR-04"),
+        tests=(*BELOW, "TIR-04"),
+        without=only("slow"),
+    ),
+    Fault(
         "misses-wait-for-a-slow-tier",
         "latency",
         "a lookup waits until the load of another request has ended",

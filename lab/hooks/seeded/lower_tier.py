@@ -227,6 +227,15 @@ def _bitmap(size: int) -> Any:
 
 
 @wrapper
+def load_measured(original: Any, self: Any, event: Any) -> Any:
+    """Notes how fast a load from the tier was, in a histogram."""
+    if params("loads-not-measured"):
+        fired("did not measure a load from the tier")
+        return None
+    return original(self, event)
+
+
+@wrapper
 async def l2_lookup(original: Any, self: Any, keys: Any, task: Any) -> Any:
     """Asks which keys are in the tier."""
     if params("endless-lookup") and not self._base_path.exists():

@@ -155,6 +155,10 @@ def _shm_broadcast(module: Any) -> None:
     wrap(module.SpinCondition, "wait", engine_core.wait)
 
 
+def _l2_throughput(module: Any) -> None:
+    wrap(module.L2ThroughputSubscriber, "_on_load_completed", lower_tier.load_measured)
+
+
 TARGETS = {
     "lmcache.v1.multiprocess.transfer_context.worker_transfer": _worker_transfer,
     "lmcache.v1.gpu_connector.gpu_connectors": _gpu_connectors,
@@ -169,6 +173,7 @@ TARGETS = {
     "lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter": _store_below,
     "lmcache.v1.distributed.storage_controllers.prefetch_controller": _prefetch_controller,
     "lmcache.v1.distributed.storage_controllers.eviction_controller": _l2_eviction,
+    "lmcache.v1.mp_observability.subscribers.metrics.l2_throughput": _l2_throughput,
     "lmcache.v1.multiprocess.token_hasher": _token_hasher,
     "lmcache.v1.cache_controller.worker": _controller,
     "lmcache.v1.storage_backend.local_disk_backend": _local_disk,
@@ -260,6 +265,7 @@ HOOKS = frozenset(
         "give-up-tier",
         "die-when-full",
         "hasty-load",
+        "loads-not-measured",
         "endless-lookup",
         "lookup-behind-load",
         "never-evict-below",
