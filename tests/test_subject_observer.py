@@ -205,6 +205,7 @@ def test_a_page_of_20_mb_is_read_like_any_other(
     [
         ("", 500, "got HTTP 500"),
         ("", 0, "closed connection without response"),
+        ("# TYPE a gauge\nvllm:num_requests_running 1", 200, "got a part of them: the page ends within the line"),
         ("<html>502 Bad Gateway</html>", 200, "got another page: '<html>502 Bad Gateway</html>'"),
     ],
 )
