@@ -151,3 +151,17 @@ def test_tests_outside_the_suite_write_nothing(run: Run, project: pytest.Pyteste
     assert not (project.path / "reports").exists()
     assert run(PASSING, "suite/test_accounted.py::test_api").ret == 0
     assert (project.path / "reports/conformance.json").exists()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["here", "in-a-worker"])
+@pytest.mark.parametrize("selection", [("-k", "not hard"), ("-m", "not slow")], ids=["keyword", "marker"])
+def test_a_requirement_of_which_the_user_leaves_out_a_case_is_partly_judged(
+    run: Run, project: pytest.Pytester, selection: tuple[str, str], workers: tuple[str, ...]
+) -> None:
+    source = PASSING + '@requirement("API-01", "API-02")\n@pytest.mark.slow\ndef test_hard(): assert False\n'
+    result = run(source, *selection, *workers, "--gate=api", apart=bool(workers))
+    (entry,) = written(project)["requirements"]
+    assert (entry["id"], entry["verdict"]) == ("API-01", "partly judged")
+    assert entry["reason"].startswith("1 of 2 cases judged; not judged: ")
+    assert entry["reason"].endswith(": left out by -k or -m")
+    assert result.ret == 1, "the gate is closed"
