@@ -28,6 +28,8 @@ def test_installed_judged_and_gone(project: Project) -> None:
     (record,) = project.records()
     assert record.kind == "chart"
     assert record.model == "org/m"
+    assert record.release is not None
+    assert len(record.release.started_s) == 2, "of the engine and of the router"
     assert not list((project.path / "cache/stacks").glob("*.json"))
     subject = project.report()["subjects"][0]
     assert subject["chart"] == "stand-in-1.2.3"
