@@ -103,6 +103,14 @@ def test_only_the_server_s_own_command_says_what_it_does_not_have() -> None:
             {"remote_url": "rediss://u:word@kv:6380?ssl_cert_reqs=none"},
             [Adapter("rediss", "remote", host="kv", port=6380, persistent=True)],
         ),
+        (
+            {"remote_url": "redis://[fd00::1]/0"},
+            [Adapter("redis", "remote", host="fd00::1", port=6379, persistent=True)],
+        ),
+        (
+            {"remote_url": "redis://:w@[fd00::1]:7"},
+            [Adapter("redis", "remote", host="fd00::1", port=7, persistent=True)],
+        ),
         ({"remote_url": "fs://host:0/mnt/kv?x=1"}, [Adapter("fs", "disk", path="/mnt/kv", persistent=True)]),
         ({"remote_url": ""}, []),
     ],

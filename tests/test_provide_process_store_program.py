@@ -69,7 +69,7 @@ def test_a_url_of_a_store_with_tls_names_its_certificate(tmp_path: Path) -> None
     }
     assert note.endswith("(the store of this stack, with a certificate of its own)")
     assert "pass-word" not in redact(note)
-    plain, _ = local_tiers({"LMCACHE_REMOTE_URL": "redis://kv-store:6379"}, tmp_path, stores)
+    plain, _ = local_tiers({"LMCACHE_REMOTE_URL": "redis://kv-store"}, tmp_path, stores)
     assert plain == {"LMCACHE_REMOTE_URL": "redis://127.0.0.1:7"}, "asked without TLS it fails here as there"
     resp = ("lmcache", "server", "--l2-adapter", json.dumps({"type": "resp", "host": "kv-store", "port": 6379}))
     with pytest.raises(ConfigurationError, match="serves TLS alone, which LMCache's adapter resp does not speak"):
