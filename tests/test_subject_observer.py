@@ -84,6 +84,20 @@ def test_a_limit_of_the_rate_of_requests_is_nobodys_fault(tmp_path: Path, engine
         api.send_bad(next(bad for bad in BAD_REQUESTS if bad.data is None))
 
 
+@pytest.mark.parametrize("refused", [0, 3], ids=["any-prompt", "long-ones"])
+def test_a_gateway_that_takes_no_token_ids_breaks_no_claim(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts, refused: int
+) -> None:
+    def answer(payload: dict[str, Any]) -> None:
+        status = 422 if len(payload["prompt"]) >= refused else 200
+        engine.answer = (status, {"error": {"message": "a prompt has to be a text"}})
+
+    engine.on_post = answer
+    stack = Stack(record(tmp_path, engine.url))
+    with pytest.raises(SubjectFault if refused else NotJudged, match=r"HTTP.* 422.*a prompt has to be a text"):
+        stack.complete(prompts.of_length(50))
+
+
 # --- hangs --------------------------------------------------------------------------------------------------------------
 
 
