@@ -74,6 +74,17 @@ def test_a_gateway_that_does_not_stream_is_told_by_the_requirement_that_owns_it(
     assert [incident.owner for incident in stack.context.incidents.found] == ["API-03"]
 
 
+def test_a_stream_that_is_an_error_is_a_request_that_failed(
+    tmp_path: Path, engine: FakeServer, prompts: Prompts
+) -> None:
+    """Seen with a full Redis below LMCache in process: vLLM fails the request once its stream is open."""
+    engine.answer = (200, 'data: {"error": {"message": "KV load failure", "code": 500}}\n\ndata: [DONE]\n\n')
+    stack = Stack(record(tmp_path, engine.url))
+    with pytest.raises(NoAnswer, match=r"an error in place of an answer: .*KV load failure"):
+        stack.complete(prompts.of_length(50), stream=True)
+    assert not stack.context.incidents.found
+
+
 def test_a_limit_of_the_rate_of_requests_is_nobodys_fault(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     engine.answer = (429, {"error": {"message": "slow down"}})
     stack = Stack(record(tmp_path, engine.url))

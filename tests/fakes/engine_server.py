@@ -114,6 +114,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         status, body = self.server.answer
+        if isinstance(body, str):
+            return self.reply(status, body.encode(), "text/event-stream")
         return self.reply(status, json.dumps(body).encode())
 
     def reply(self, status: int, data: bytes, content_type: str = "application/json") -> None:
