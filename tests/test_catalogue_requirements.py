@@ -44,7 +44,7 @@ COUNTS = {
 
 def test_every_id_is_there_and_numbered_without_a_gap() -> None:
     expected = [f"{prefix}-{number:02d}" for prefix, count in COUNTS.items() for number in range(1, count + 1)]
-    assert list(REQUIREMENTS) == expected
+    assert list(REQUIREMENTS) == expected, "a new requirement follows the last of its area, and counts in COUNTS"
 
 
 def test_entries_are_complete() -> None:
