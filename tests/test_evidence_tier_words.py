@@ -11,6 +11,7 @@ HEAD = "[2026-11-29 22:05:02,785] LMCache "
 FAILED = f"{HEAD}ERROR: FSL2Adapter failed to store /x/l2/tiny@0x01000100@0@d195a1.data (fs_l2_adapter.py:617:a)"
 TASK = f"{HEAD}WARNING: Store task 29 to adapter 0 failed for keys: [ObjectKey(chunk_hash=b'x')] (store_controller.py:760:a)"
 SHORT = f"{HEAD}WARNING: Incomplete read for -SEP-models-SEP-tiny@0x01000100@0@57a3.data: expected 2097152, got 1000 (a.py:1:a)"
+PUT = f"{HEAD}WARNING: batched put error: command not allowed when used memory > 'maxmemory'. (instrumented_connector.py:186:a)"
 CLEARED = (
     f"{HEAD}WARNING: L1Manager: force-clearing all 4 objects and 0 staging objects (including locked ones). This may corrupt "
     "in-flight store/prefetch operations \u2014 use with caution. (l1_manager.py:885:a)"
@@ -20,7 +21,7 @@ SESSION = f"{HEAD}WARNING: Session cmpl-9c8a9adc has no lookup ipc key, skipping
 PREFETCH = f"{HEAD}INFO: Prefetch request completed (L1+L2): 4/4 retained keys (0 L1, 4 L2) in 51 ms (storage.py:651:a)"
 
 
-@pytest.mark.parametrize("line", [FAILED, TASK, SHORT])
+@pytest.mark.parametrize("line", [FAILED, TASK, SHORT, PUT])
 def test_a_line_that_warns_of_the_tier_is_heard(line: str) -> None:
     assert len(tier_words.loud_lines(f"{PREFETCH}\n{line}\nTraceback (most recent call last):")) == 1
 

@@ -242,3 +242,18 @@ def test_evictions_are_those_of_every_store(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(StoreClient, "figures", refused)
     assert tiers(RESP).evictions() is None
+
+
+def test_only_stores_of_this_stack_that_lmcache_asks_anew_are_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(StoreClient, "ask", lambda _, *words: asked.append(words))
+    env = {"LMCACHE_REMOTE_URL": "redis://127.0.0.1:7"}
+    own = Server(name="s", url="redis://127.0.0.1:7", process=PROCESS)
+    for found, sent in (
+        (tiers(server=False, env=env), []),
+        (tiers(RESP, stores=(own,)), []),
+        (tiers(server=False, env=env, stores=(own,)), [("FLUSHALL",)]),
+    ):
+        found._subject.engine.server.process = PROCESS
+        found.empty()
+        assert asked == sent
