@@ -37,7 +37,7 @@ def needs_of(entry: Entry) -> Needs:
     if isinstance(injection, Hook):
         return Needs(injection.values, harms=False, own=injection.at_start)
     if isinstance(injection, Process):
-        undone = injection.action in {"remove-folder", "write-protect-folder"}
+        undone = injection.action in {"remove-folder", "write-protect-folder", "small-folder"}
         return Needs(injection.values, harms=isinstance(entry, Fault) and not undone, own=False)
     if isinstance(injection, Proxy):
         return Needs(injection.values, harms=False, own=False)

@@ -185,6 +185,27 @@ def write_protected(bench: Bench) -> Iterator[None]:
             folder.chmod(0o755)
 
 
+@contextlib.contextmanager
+def on_a_small_disk(bench: Bench, size_mib: int = 64) -> Iterator[None]:
+    """The folder of the first disk tier is on a file system (tmpfs) of so many MiB.
+
+    Raises:
+        LabError: it cannot be mounted: that takes root.
+    """
+    folder = _folder(bench)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LabError(f"a tmpfs cannot be mounted on {folder}, which takes root: {error}") from None
+    try:
+        yield
+        if shutil.disk_usage(folder).free > size_mib << 19:
+            raise LabError(f"more than half of the {size_mib} MiB are free")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+
+
 def _folder(bench: Bench) -> Path:
     named = [one for server in bench.record.cache_servers for one in named_by_cache_server(server.argv, server.env)]
     folders = [Path(one.place) for one in named if one.kind == "folder"]

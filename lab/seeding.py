@@ -28,6 +28,7 @@ DURING: dict[str, Callable[[Bench, Process], contextlib.AbstractContextManager[N
     "other-clients": lambda bench, _: process_faults.other_clients(bench),
     "remove-folder": lambda bench, _: process_faults.without_folder(bench),
     "write-protect-folder": lambda bench, _: process_faults.write_protected(bench),
+    "small-folder": lambda bench, _: process_faults.on_a_small_disk(bench),
 }
 """What lasts as long as the suite runs, by action."""
 BEFORE: dict[str, Callable[[Bench], object]] = {

@@ -97,6 +97,17 @@ def test_the_folder_of_a_tier_is_write_protected_for_a_while(tmp_path: Path) -> 
     (folder / "chunk").write_text("x")
 
 
+def test_the_folder_of_a_tier_is_on_a_small_disk_for_a_while(tmp_path: Path) -> None:
+    folder = tmp_path / "tier"
+    folder.mkdir()
+    try:
+        with process_faults.on_a_small_disk(with_folder(folder), 1), pytest.raises(OSError, match="No space left"):
+            (folder / "chunk").write_bytes(bytes(2 << 20))
+    except LabError as error:
+        pytest.skip(f"a file system cannot be mounted here: {error}")
+    assert list(folder.iterdir()) == []
+
+
 def test_a_stack_without_a_disk_tier_has_no_such_folder() -> None:
     bench = SimpleNamespace(record=SimpleNamespace(cache_servers=[]))
     with pytest.raises(LabError, match="no cache server"), process_faults.without_folder(bench):  # type: ignore[arg-type]

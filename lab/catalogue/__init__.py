@@ -7,7 +7,8 @@ Every fault names the requirements that must turn (``expected``), those that may
 Sources: PS vllm-project/production-stack, LM LMCache/LMCache, V vllm-project/vllm, by issue or pull-request number;
 "source" where the code itself was read.
 
-One module for each area, as in ``suite/``: a fault is in that of the requirements that it turns first of all.
+One module for each area, as in ``suite/``: a fault is in that of the requirements that it turns first of all. `folders` has
+those of files below the cache server.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lab.catalogue import (
     capacity,
     configured,
     correct,
+    folders,
     resilient,
     routed,
     serving,
@@ -49,6 +51,7 @@ FAULTS: tuple[Fault, ...] = (
     *serving.FAULTS,
     *routed.FAULTS,
     *tiers.FAULTS,
+    *folders.FAULTS,
 )
 
 SAMPLE: tuple[str, ...] = (

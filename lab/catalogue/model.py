@@ -98,6 +98,7 @@ class Process:
         "kill-store",
         "remove-folder",
         "write-protect-folder",
+        "small-folder",
     ]
     values: Values | None = None
     seconds: float = 0.0

@@ -117,6 +117,13 @@ ROUTED_TWICE = dataclasses.replace(ROUTED, router={"replicaCount": 2}, shows="ro
 """The same with two routers."""
 KILLED_ONLY = (*BROKEN_BY_THE_ROUTER, "RTR-03:drained")
 """Without the drained engine, too: vLLM 0.32 cuts running answers short with status 200 at a SIGTERM (in some runs)."""
+FAILING_LOADS = Values(
+    configuration="disk",
+    adapter={"type": "fault_inject", "rate": 0.5, "inner": {"type": "fs", "base_path": "/var/lib/lmcache/kv"}},
+    where="record",
+    shows="fault_inject",
+)
+"""A tier in files of which LMCache's fault injector lets loads of every second chunk fail."""
 FROZEN_ONLY = (*BROKEN_BY_THE_ROUTER[:-1], "RTR-03:killed", "RTR-03:drained")
 """Only the engine that hangs, with a fault in place of the router: behind vllm-router 0.1.17 that is a known defect."""
 EVICTED = ("CFG-01", "ACC-02", "API-02", "TIR-01")

@@ -322,22 +322,4 @@ FAULTS: tuple[Fault, ...] = (
         ids("TIR-06"),
         tests=LOOKED_AT,
     ),
-    Fault(
-        "disk-folder-gone",
-        "configuration",
-        "the folder of the disk tier is gone, as after an unmounted volume: LMCache makes it once, at its start",
-        "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
-        Process("remove-folder", values=DISK),
-        ids("TIR-06"),
-        tests=LOOKED_AT,
-    ),
-    Fault(
-        "disk-folder-write-protected",
-        "configuration",
-        "the folder of the disk tier cannot be written to: LMCache starts on it without an error",
-        "LM 0.5.6 l2_adapters/fs_l2_adapter.py (source)",
-        Process("write-protect-folder", values=DISK),
-        ids("TIR-06"),
-        tests=LOOKED_AT,
-    ),
 )
