@@ -45,7 +45,7 @@ UNNOTICED = (
 def test_what_the_cpu_tier_evicted_comes_from_below(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures
 ) -> None:
-    """After four times the size of the CPU tier was sent, the oldest prompts are loaded from below, and counted there."""
+    """After four times the size of the CPU tier was sent, what it has evicted is loaded from below, and counted there."""
     found = reload_evicted(stack, prompts, control)
     figures("tokens loaded from below", loaded_tokens(found), "tokens", n=len(found))
     for one in found:
