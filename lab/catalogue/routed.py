@@ -197,7 +197,7 @@ FAULTS: tuple[Fault, ...] = (
         "crash or hang",
         "the router goes on sending every second request to an engine that hangs, and gives each up after 3 s",
         "PS#749 (a dead engine is kept)",
-        Proxy("gives-up", {"seconds": 3, "keeps": True}, values=ROUTED),
+        Proxy("gives-up", {"seconds": 3}, values=ROUTED),
         without=FROZEN_ONLY,
     ),
     Fault(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -151,40 +150,20 @@ class KeepsDead(Fault):
 
 
 class GivesUp(Fault):
-    """A router of its own: generating requests go to the engines in turn, and one that is silent for ``seconds`` fails.
-
-    With ``keeps`` the engine gets its next turn all the same; without, only once it answers ``/health``, as it should be.
-    """
+    """A router of its own: generating requests go to the engines in turn, and one that is silent for ``seconds`` fails."""
 
     turns = 0
 
-    def __init__(self, **params: Any) -> None:
-        super().__init__(**params)
-        self.silent: set[str] = set()
-
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
-        """Asks an engine itself, and gives it up after a while."""
+        """Asks an engine itself, gives it up after a while, and asks it again with its next turn."""
         if not request.generates:
             return forward(request)
-        request.to, request.within_s = self._next(forward), self.params["seconds"]
+        with self.lock:
+            self.turns += 1
+            request.to = self.engines[self.turns % len(self.engines)]
+        request.within_s = self.params["seconds"]
         try:
-            answer = super().exchange(request, forward)
+            return super().exchange(request, forward)
         except OSError:
             self.acts()
-            self.silent.add(request.to)
             return Answer(504, {"content-type": "application/json"}, b'{"error": {"message": "the engine is silent"}}')
-        self.silent.discard(request.to)
-        return answer
-
-    def _next(self, forward: Callable[[Request], Answer]) -> str:
-        """The engine whose turn it is, or the next one of those that are not silent."""
-        for _ in self.engines:
-            with self.lock:
-                self.turns += 1
-                engine = self.engines[self.turns % len(self.engines)]
-            if self.params.get("keeps") or engine not in self.silent:
-                return engine
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                forward(Request("GET", "/health", {}, b"", to=engine, within_s=0.5))
-                return engine
-        return self.engines[0]
