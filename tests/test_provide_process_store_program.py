@@ -12,15 +12,13 @@ import pytest
 
 from fixtures.core.errors import ConfigurationError
 from fixtures.core.ports import free_port
-from fixtures.core.record import Server
 from fixtures.core.redaction.redact import redact
 from fixtures.core.waiting import poll
-from fixtures.instruments.store import StoreClient, credentials_in
+from fixtures.instruments.store import StoreClient, credentials_in, tls_of
 from fixtures.provide.process import local_stores, variables
 from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers
 from fixtures.provide.process.store_program import check_store
 from fixtures.provide.values.tiers import StoreCommand, stores_among
-from fixtures.subject.contents import tls_of
 from tests.redis_server import REDIS
 
 STORE = StoreCommand(
@@ -49,7 +47,7 @@ def test_a_store_with_tls_has_a_certificate_of_its_own(tmp_path: Path) -> None:
     assert "/tls/tls.crt" not in argv
     assert argv[argv.index("--port") + 1] == "0"
     port = int(argv[argv.index("--tls-port") + 1])
-    tls = tls_of(Server(name="s", url=f"redis://127.0.0.1:{port}", argv=argv))
+    tls = tls_of(argv)
     process = subprocess.Popen([*argv, "--save", ""], stdout=subprocess.DEVNULL)
     try:
         with StoreClient("127.0.0.1", port, tls=tls) as client:
@@ -61,7 +59,7 @@ def test_a_store_with_tls_has_a_certificate_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_url_of_a_store_with_tls_names_its_certificate(tmp_path: Path) -> None:
-    stores = Stores((TLS,), (7,), ("/x/store.crt",))
+    stores = Stores((TLS,), (7,), {7: {"ssl_ca_certs": "/x/store.crt"}})
     asked = {"LMCACHE_REMOTE_URL": "rediss://lm:pass-word@kv-store:6379/0?ssl_ca_certs=/tls/ca.crt&socket_timeout=5"}
     env, (note,) = local_tiers(asked, tmp_path, stores)
     assert env == {

@@ -40,6 +40,12 @@ def _in_process(id_: str, kind: Kind, title: str, hook: Hook, expected: str = "T
     return Fault(id_, kind, title, source, injection, ids(expected), tests=(*BELOW, expected), **more)
 
 
+def _while(state: str, id_: str, kind: Kind, title: str, source: str, hook: Hook) -> Fault:
+    """A fault that shows while a tier in files is in one state; ``hook`` names the fault and has its parameters."""
+    injection = dataclasses.replace(hook, values=DISK)
+    return Fault(id_, kind, title, source, injection, ids("TIR-04"), tests=(*BELOW, "TIR-04"), without=only(state))
+
+
 FAULTS: tuple[Fault, ...] = (
     _below(
         "below-never-written",
@@ -196,75 +202,61 @@ FAULTS: tuple[Fault, ...] = (
         ids("RTR-04"),
         tests=ON_ONE_STORE,
     ),
-    Fault(
+    _while(
+        "slow",
         "slow-tier-called-done",
         "wrong answer",
         "a load from a slow tier is called done after half a second, whatever has come",
         "LM#3685 (a slow remote tier)",
-        Hook("hasty-load", {"seconds": 0.5}, values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("slow"),
+        Hook("hasty-load", {"seconds": 0.5}),
     ),
-    Fault(
+    _while(
+        "slow",
         "slow-loads-not-measured",
         "observability",
         "nothing in log or metrics tells that loads from a tier have become slow, though stores are counted as before",
         "LM 0.5.6 subscribers/metrics/l2_throughput.py (source): nothing else tells of it",
-        Hook("loads-not-measured", values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("slow"),
+        Hook("loads-not-measured"),
     ),
-    Fault(
+    _while(
+        "slow",
         "misses-wait-for-a-slow-tier",
         "latency",
         "a lookup waits until the load of another request has ended",
         "LM#3472",
-        Hook("lookup-behind-load", values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("slow"),
+        Hook("lookup-behind-load"),
     ),
-    Fault(
+    _while(
+        "full",
         "full-tier-ends-the-cache-server",
         "crash or hang",
         "the cache server ends when its disk is full",
         "LM#2238",
-        Hook("die-when-full", values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("full"),
+        Hook("die-when-full"),
     ),
-    Fault(
+    _while(
+        "gone",
         "gone-tier-never-answers",
         "crash or hang",
         "a lookup in a folder that is gone never ends",
         "LM#5270",
-        Hook("endless-lookup", values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("gone"),
+        Hook("endless-lookup"),
     ),
-    Fault(
+    _while(
+        "read-only",
         "tier-given-up-for-good",
         "inactive",
         "after one store that failed a tier is never used again",
         "LM#5270 (after an outage)",
-        Hook("give-up-tier", values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("read-only"),
+        Hook("give-up-tier"),
     ),
-    Fault(
+    _while(
+        "full",
         "tier-fails-in-silence",
         "observability",
         "nothing in log or metrics tells of stores that fail",
         "LM#4064 (a failure that is swallowed)",
-        Hook("silent", {"about": "lmcache.v1.distributed"}, values=DISK),
-        ids("TIR-04"),
-        tests=(*BELOW, "TIR-04"),
-        without=only("full"),
+        Hook("silent", {"about": "lmcache.v1.distributed"}),
     ),
     Fault(
         "tier-never-evicts",
