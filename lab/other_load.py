@@ -7,6 +7,7 @@ measurement is too noisy, and that is not a miss. Only what was measured here ex
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 
 import psutil
@@ -22,14 +23,15 @@ class OtherLoad:
         self._begin, self._others = time.monotonic(), _others_s()
 
     def cores(self) -> float:
-        """On average, over all cores of the machine."""
+        """On average, over the cores that this process may use."""
         return max(0.0, _others_s() - self._others) / max(time.monotonic() - self._begin, 0.01)
 
 
 def _others_s() -> float:
-    """CPU seconds of the machine so far, without those of this process and everything below it, ended or not."""
-    now = psutil.cpu_times()
-    busy = now.user + now.nice + now.system + now.irq + now.softirq + now.steal
+    """CPU seconds so far of the cores that this process may use, without its own and those of all below it, ended or not."""
+    every = psutil.cpu_times(percpu=True)
+    usable = [every[core] for core in os.sched_getaffinity(0) if core < len(every)]
+    busy = sum(now.user + now.nice + now.system + now.irq + now.softirq + now.steal for now in usable)
     own = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.Error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def test_a_fault_is_not_judged_where_others_kept_the_machine_busy(reason: str, o
 
 
 def test_what_the_lab_itself_computes_is_not_the_load_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In ten seconds all programs took 8 s, the lab 4 s of them and a child of it 1 s: 0.3 cores are left for others."""
+    """In ten seconds all programs took 8 s of the one core that the lab may use, the lab 4 s of them and a child of it 1 s."""
     clock, machine, own, child = iter((100.0, 110.0)), iter((50.0, 58.0)), iter((10.0, 14.0)), iter((3.0, 4.0))
 
     def process(times: Iterator[float], *children: object) -> SimpleNamespace:
@@ -77,10 +78,14 @@ def test_what_the_lab_itself_computes_is_not_the_load_of_others(monkeypatch: pyt
 
     lab = process(own, process(child))
     spent = {"nice": 0.0, "system": 0.0, "irq": 0.0, "softirq": 0.0, "steal": 0.0}
-    fake = SimpleNamespace(
-        cpu_times=lambda: SimpleNamespace(user=next(machine), **spent), Process=lambda: lab, Error=psutil.Error
-    )
-    monkeypatch.setattr(other_load, "psutil", fake)
+    elsewhere = itertools.count(0.0, 9.0)
+
+    def cores(percpu: bool) -> list[SimpleNamespace]:
+        assert percpu
+        return [SimpleNamespace(user=next(times), **spent) for times in (elsewhere, machine)]
+
+    monkeypatch.setattr(other_load, "psutil", SimpleNamespace(cpu_times=cores, Process=lambda: lab, Error=psutil.Error))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1})
     monkeypatch.setattr(other_load, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     assert other_load.OtherLoad().cores() == pytest.approx(0.3)
 
