@@ -35,17 +35,16 @@ EVIDENCE = {
 """Reports of healthy runs that docs/evidence keeps whole; those of the other configurations are in `gate_data.FOLDER`."""
 SUBJECTS = {"gpu-multi-process": "stack-healthy1"}
 """Names under which a healthy run judged a configuration that is the same but for its name (here: the lab's copy)."""
-DEFECTIVE = {"cpu-offload": ROOT / "docs" / "evidence" / "h200-chart.json"}
+DEFECTIVE = {
+    "cpu-offload": ROOT / "docs" / "evidence" / "h200-chart.json",
+    "gpu-small": ROOT / "docs" / "evidence" / "h200-process-small.json",
+}
 """Reports of real runs of what the configuration names, which has defects of its own: docs/defects."""
 WITHOUT_A_RUN = {
-    "cpu-cluster": "needs a cluster: docs/evidence/node-chart.json is of before some of its MUSTs were judged",
     "cpu-offload": "needs a GPU: on an H200 vLLM and LMCache of the reference do not meet it (docs/evidence/h200-chart.json)",
-    "gpu-small": "needs a GPU",
+    "gpu-small": "needs a GPU: its pair gives wrong answers in process (docs/evidence/h200-process-small.json)",
     "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
-    "native-offload": "needs a GPU: docs/evidence/h200-native.json was ended early",
     "router-kv": "needs a cluster: with a list of engines its router does not notice their ends, so RTR-01 and RTR-03 are open",
-    "router-session": "no whole healthy run of it is kept",
-    "remote-in-process": "no whole healthy run of it is kept",
 }
 """Configurations of which no healthy run is kept, and why."""
 NOT_SEEDED = {
@@ -54,7 +53,7 @@ NOT_SEEDED = {
 }
 """Configurations on which no fault was seen, and why."""
 WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {
-    name: name for name in ("disk", "remote", "disk-in-process", "remote-lm")
+    name: name for name in ("disk", "disk-in-process", "remote", "remote-in-process", "remote-lm")
 }
 """The folder of the waivers of known defects with which the gate is open; the others need none."""
 
@@ -64,8 +63,8 @@ def accepted(name: str) -> Mapping[str, Waiver]:
 
 
 def claimed(name: str) -> list[str]:
-    """The profiles that the configuration claims, on local processes."""
-    return [str(one) for one in load_config(name, CONFIGS).expect.profiles if one != "chart"]
+    """The profiles that the configuration claims; those for a GPU without *chart*, as local processes."""
+    return [str(one) for one in load_config(name, CONFIGS).expect.profiles if one != "chart" or name not in GPU]
 
 
 def healthy(name: str) -> dict[str, Any] | None:
