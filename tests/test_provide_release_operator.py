@@ -266,3 +266,20 @@ def test_a_probe_that_ends_what_is_stopped_is_the_doing_of_the_test(place: Place
         place.cluster.programs.clear()  # no command can be run in a container that is being started
     assert place.stack.health.gone() == {}
     assert [one.restarts for one in place.session.release.starts() if one.role == "engine"] == [0]
+
+
+def test_a_container_whose_end_the_pod_does_not_say_yet_goes_on(place: Place) -> None:
+    later = threading.Timer(0.6, place.restart)
+    with frozen(place.stack, place.stack.engine):
+        place.cluster.programs.clear()
+        later.start()
+    later.join()
+    assert place.engine.pod is not None
+    assert place.engine.pod.restarts == 1
+    assert place.stack.health.gone() == {}
+
+
+def test_a_container_that_does_not_go_on_is_an_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_operator, "ENDS_S", 0.2)
+    with pytest.raises(StackError, match="python"), frozen(place.stack, place.stack.engine):
+        place.cluster.programs.clear()
