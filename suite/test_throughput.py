@@ -33,6 +33,8 @@ def test_more_conversations_fit_on_the_same_card(
     figures("requests per second, with offload", closed.load.requests_per_s, "1/s", better="higher")
     figures.interval("TTFT under load, with / without", found.ttft, "", better="lower")
     figures.interval("time of a conversation, with / without", found.duration, "", better="lower")
+    if found.pays:
+        figures("offload pays from a working set of at most", found.working_set_tokens, "tokens")
     found.check_decided()
     assert not found.none, (
         f"expected conversations beyond the KV pool to be faster with offload than without, got a TTFT of {found.ttft} and "

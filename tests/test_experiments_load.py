@@ -213,6 +213,7 @@ def test_offload_gains_where_both_are_lower(ttft_s: float, latency_s: float, non
     found = load.gain(FakeStack(), (one, one), baseline())  # type: ignore[arg-type]
     found.check_decided()
     assert found.none is none
+    assert found.pays is not none
 
 
 def test_a_gain_that_is_not_on_one_side_is_not_judged() -> None:
@@ -220,6 +221,7 @@ def test_a_gain_that_is_not_on_one_side_is_not_judged() -> None:
     one = replace(served(), load=times(latency_s=1.0, ttft_s=0.5).model_copy(update={"ttft_s": mixed}))
     found = load.gain(FakeStack(), (one, one), baseline())  # type: ignore[arg-type]
     assert not found.none
+    assert not found.pays
     with pytest.raises(NotJudged, match="too noisy"):
         found.check_decided()
 
