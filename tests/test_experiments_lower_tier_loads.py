@@ -162,6 +162,7 @@ def test_what_a_restart_loses_is_seen_and_what_serves_nothing_is_not_judged() ->
 def test_pairs_count_only_where_the_reload_came_from_below() -> None:
     stack = FakeStack()
     found = measure_below(stack, source())  # type: ignore[arg-type]
+    assert stack.did[0] == "emptied", "a full Redis evicts what is to be reloaded, and LMCache in process then answers 500"
     assert found.ratio.high < 0.9
     assert found.transfer_s == pytest.approx(found.loaded_tokens * (1e-9 + 1e-12))
     with pytest.raises(NotJudged, match="no repeat was loaded"):
@@ -175,6 +176,7 @@ def test_on_a_gpu_pairs_are_made_at_several_lengths(monkeypatch: pytest.MonkeyPa
         measure_lengths_below(stack, source())  # type: ignore[arg-type]
     stack.record.device = "cuda"
     found = measure_lengths_below(stack, source())  # type: ignore[arg-type]
+    assert stack.did[0] == "emptied"
     assert [one.loaded_tokens for one in found] == [4 * CHUNK, 8 * CHUNK, 16 * CHUNK, 32 * CHUNK]
     assert all(one.room and len(one.trials) >= 6 and one.moved_bytes == one.loaded_tokens for one in found)
     assert all(one.gb_per_s.median > 0 for one in found)
