@@ -162,7 +162,9 @@ def test_what_a_restart_loses_is_seen_and_what_serves_nothing_is_not_judged() ->
 def test_pairs_count_only_where_the_reload_came_from_below() -> None:
     stack = FakeStack()
     found = measure_below(stack, source())  # type: ignore[arg-type]
-    assert stack.did[0] == "emptied", "a full Redis evicts what is to be reloaded, and LMCache in process then answers 500"
+    assert stack.did[0] == "emptied", (
+        "a full Redis evicts what is to be reloaded, and LMCache in process then answers 500"
+    )
     assert found.ratio.high < 0.9
     assert found.transfer_s == pytest.approx(found.loaded_tokens * (1e-9 + 1e-12))
     with pytest.raises(NotJudged, match="no repeat was loaded"):
