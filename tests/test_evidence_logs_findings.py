@@ -47,7 +47,7 @@ START = "(EngineCore pid=9) INFO 11-25 04:37:00 [core.py:133] Initializing a V1 
     ],
 )
 def test_an_engine_that_was_told_to_stop_may_be_dead(lines: tuple[str, ...], faults: int) -> None:
-    assert len(steps(*lines).faults) == faults
+    assert len(steps(*lines).of("init", "run", "config")) == faults
 
 
 def test_the_traceback_of_a_request_that_was_answered_with_500_is_no_finding() -> None:
@@ -228,7 +228,7 @@ def test_a_prompt_that_the_engine_logs_says_nothing(prompt: str, prefix: str) ->
     assert read_log(prefix + answer) == empty
     assert read_log(record_of(f"Received request cmpl-9: prompt: {prompt!r}")) == empty
     arguments = f"{prefix}INFO 11-25 04:31:03 [utils.py:12] non-default args: {{'x': {prompt!r}}}"
-    assert read_log(arguments).faults == ()
+    assert read_log(arguments).of("init", "run", "config") == ()
 
 
 def test_no_level_below_warning_is_a_fault() -> None:

@@ -80,7 +80,7 @@ def test_engine_without_gpu_prefix_cache() -> None:
     assert (engine.computed, engine.gpu_hit, engine.loaded, engine.prompt_tokens) == (107_518, 0, 138_240, 245_758)
     assert (engine.requests_finished, engine.running, engine.waiting, engine.preemptions) == (63, 0, 0, 0)
     assert engine.gpu_prefix_hits == 0
-    assert (engine.block_size, engine.pool_blocks, engine.pool_tokens) == (16, 29_817, 477_072)
+    assert (engine.block_size, engine.pool_tokens) == (16, 477_072)
     assert engine.prefix_caching_enabled is False
     assert engine.ttft_sum == pytest.approx(12.318034)
     assert engine.ttft_count == engine.decode_count == 63
@@ -112,7 +112,7 @@ def test_several_engines_of_one_exposition() -> None:
         'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100"} 1.0\n'
         'vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="100"} 1.0\n'
     )
-    assert (engine.kv_usage, engine.pool_blocks, engine.pool_tokens, engine.pools) == (0.75, 200, 3200, 2)
+    assert (engine.kv_usage, engine.pool_tokens, engine.pools) == (0.75, 3200, 2)
 
 
 def test_delta_subtracts_counters_and_keeps_gauges() -> None:

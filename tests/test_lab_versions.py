@@ -27,7 +27,7 @@ def test_the_counters_of_every_pair_are_read(pair: str) -> None:
     engine = EngineCounters.read(Samples.parse((folder / "engine.metrics.txt").read_text()))
     assert None not in (engine.computed, engine.gpu_hit, engine.loaded, engine.prompt_tokens, engine.requests_finished)
     assert None not in (engine.running, engine.waiting, engine.kv_usage, engine.preemptions)
-    assert (engine.block_size, engine.pool_blocks, engine.prefix_caching_enabled) == (128, 256, True)
+    assert (engine.block_size, engine.pool_tokens, engine.prefix_caching_enabled) == (128, 128 * 256, True)
     cache = CacheCounters.read(Samples.parse((folder / "cache-server.metrics.txt").read_text()), 256)
     assert cache.flavour == "multi-process"
     assert None not in (cache.stored_tokens, cache.lookup_tokens, cache.hit_tokens, cache.evicted, cache.usage_ratio)
@@ -46,7 +46,7 @@ def test_the_logs_of_every_pair_are_read(pair: str) -> None:
     assert server.stored
     assert server.hits
     assert server.retrieved
-    assert server.faults == engine.faults == ()
+    assert server.of("init", "run", "config") == engine.of("init", "run", "config") == ()
 
 
 def test_the_page_is_in_step() -> None:

@@ -66,14 +66,14 @@ def test_a_stack_comes_up_whole_and_goes_whole(place: Place) -> None:
     assert stack.complete(prompt).sources.loaded == 512
 
     report = tear_down(record, place.registry)
-    assert report.killed == report.left_running == report.left_in_shared_memory == ()
+    assert report.left_running == report.left_in_shared_memory == ()
     assert report.resident_before_bytes > 0
     assert report.resident_after_bytes == 0
     assert place.left() == NOTHING
     assert not any(path.exists() for path in shared_memory_of(record))
     assert (place.folder / "run" / "record.json").exists()
     again = tear_down(record, place.registry)
-    assert (again.resident_before_bytes, again.killed, again.left_running) == (0, (), ())
+    assert (again.resident_before_bytes, again.left_running) == (0, ())
     assert again.seconds < 1
 
 
