@@ -145,7 +145,7 @@ def test_a_tier_that_is_never_used_again(fake: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_full_tier_that_takes_files_is_not_judged(fake: Any) -> None:
-    with pytest.raises(NotJudged, match="so it was not"):
+    with pytest.raises(NotJudged, match="so this state had no effect"):
         outage(fake, "full")
     assert fake.limits == [tier_disruption.LOG_ROOM_BYTES, None]
 

@@ -210,7 +210,7 @@ def test_a_stream_that_stalls_ends_at_the_deadline(server: RawServer, pauses: in
 
     server.script = script
     begin = time.monotonic()
-    with pytest.raises(NoAnswer, match=r"the answer did not end within 0\.8 s, only \d+ bytes came") as raised:
+    with pytest.raises(NoAnswer, match=r"the answer did not end within 0\.8 s, only \d+ bytes arrived") as raised:
         Client(server.url).post("/v1/completions", STREAM, deadline_s=0.8)
     assert raised.value.overdue
     assert 0.8 <= time.monotonic() - begin < 1.3, "each event must not begin the deadline anew"

@@ -45,7 +45,7 @@ def test_a_number_that_json_does_not_have_is_found(server: Server, api: Api, end
     for body in (server.plain[path], server.streams[path][1]):
         body["extra"] = [{"score": float(number)}]
     found = api.schema_violations(request(endpoint))
-    assert {f"{kind}: {number} is no number of JSON" for kind in ("plain answer", "stream")} <= set(found)
+    assert {f"{kind}: {number} is not a JSON number" for kind in ("plain answer", "stream")} <= set(found)
 
 
 def parent_of(body: Any, path: tuple[str | int, ...]) -> tuple[Any, str | int]:
@@ -229,7 +229,7 @@ def test_every_violation_is_said_once(server: Server, api: Api) -> None:
         ("created", 1764045088123, "created: expected seconds since 1970, got 1764045088123"),
         ("created", 0, "created: expected seconds since 1970, got 0"),
         ("created", -1764045088, "created: expected seconds since 1970, got -1764045088"),
-        ("id", "", "id: expected a text of its own, got an empty one"),
+        ("id", "", "id: expected a non-empty text, got an empty one"),
     ],
     ids=["another-model", "milliseconds", "zero", "before-1970", "empty-id"],
 )

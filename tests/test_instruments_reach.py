@@ -49,7 +49,7 @@ def test_an_address_of_version_six_is_served() -> None:
 def test_what_is_wrong_with_an_address_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one:
         closed = one.getsockname()[1]
-    assert fault("address", "127.0.0.1", closed) == "is not listened at (connection refused)"
+    assert fault("address", "127.0.0.1", closed) == "has no listener (connection refused)"
     assert "does not resolve" in str(fault("address", "kv-server.invalid", 1))
     assert fault("address", "127.0.0.1", "") == "names no port"
     assert fault("address", "127.0.0.1", 0) == "names no port"
@@ -89,14 +89,14 @@ def test_a_full_file_system_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    assert "has no room for another file" in str(fault("folder", tmp_path, ""))
+    assert "has no space for another file" in str(fault("folder", tmp_path, ""))
 
 
 def test_sockets(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(str(path))
-        assert "is not listened at" in str(fault("socket", path, ""))
+        assert "has no listener" in str(fault("socket", path, ""))
         one.listen()
         assert fault("socket", path, "") is None
     assert fault("socket", tmp_path / "none", "") == "does not exist"

@@ -76,7 +76,7 @@ def test_several_commands_are_sent_at_once(port: int) -> None:
 def test_a_store_with_a_password_serves_who_has_none_nothing(port: int) -> None:
     with StoreClient(HOST, port) as store:
         assert store.serves()
-        with pytest.raises(NotJudged, match="does not permit what the suite asks it: 'NOAUTH"):
+        with pytest.raises(NotJudged, match="refuses a command of the suite: 'NOAUTH"):
             store.ask("DBSIZE")
     with pytest.raises(NotJudged, match="WRONGPASS") as error:
         StoreClient(HOST, port, ("no-such-word",)).ask("PING")

@@ -77,7 +77,7 @@ def test_a_url_of_a_store_with_tls_names_its_certificate(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("store", "sentence"),
     [
-        (TLS, "serves TLS, for which openssl makes a certificate here, and it is not on PATH: install it"),
+        (TLS, "serves TLS, and openssl, which makes its certificate here, is not on PATH: install it"),
         (
             replace(STORE, argv=("redis-server", "--aclfile", "/etc/users.acl")),
             r"reads its users from a file \(--aclfile\)",

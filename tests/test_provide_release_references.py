@@ -71,7 +71,7 @@ def test_of_a_service_in_another_namespace_its_own_namespace_decides(cluster: Fa
 
 def test_a_headless_service_opens_every_port_of_its_pods(cluster: FakeCluster, kube: Kube) -> None:
     put(cluster, clusterIP="None")
-    assert why_unserved(kube, "n", "kv", 7777) == "Service kv leads to port 7777 of kv-0, where nothing listens"
+    assert why_unserved(kube, "n", "kv", 7777) == "Service kv forwards to port 7777 of kv-0, where nothing listens"
     put(cluster, clusterIP="None", ports=[{"port": 5555, "targetPort": "no-such-name"}])
     assert why_unserved(kube, "n", "kv", 5555, connected=True) is None, "its name leads to the pods, not to a port"
     assert why_unserved(kube, "n", "kv-0.kv.n.svc.cluster.local", 5555) is None, "one of its pods"
@@ -97,12 +97,13 @@ def test_pods_behind_a_service(cluster: FakeCluster, kube: Kube) -> None:
     put(cluster, ready=False, publishNotReadyAddresses=True)
     assert why_unserved(kube, "n", "kv", 80, connected=True) is None
     put(cluster)
-    assert why_unserved(kube, "n", "kv", 80) == "Service kv leads to port 8180 of kv-0, where nothing listens"
-    assert why_unserved(kube, "n", "kv", 5555) == "Service kv leads to port 5555 of kv-0, where nothing listens"
+    assert why_unserved(kube, "n", "kv", 80) == "Service kv forwards to port 8180 of kv-0, where nothing listens"
+    assert why_unserved(kube, "n", "kv", 5555) == "Service kv forwards to port 5555 of kv-0, where nothing listens"
     assert why_unserved(kube, "n", "kv", 5555, connected=True) is None
     put(cluster, ports=[{"port": 5555, "targetPort": "web"}])
     assert (
-        why_unserved(kube, "n", "kv", 5555) == "Service kv leads to the port 'web', which no container of its pods has"
+        why_unserved(kube, "n", "kv", 5555)
+        == "Service kv forwards to the port 'web', which no container of its pods has"
     )
 
 

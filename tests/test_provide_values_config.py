@@ -103,7 +103,7 @@ def test_an_unknown_name_lists_those_that_exist(folder: Path, name: str, sentenc
 
 def test_no_configuration_at_all(tmp_path: Path) -> None:
     assert available(tmp_path / "none") == ()
-    with pytest.raises(ConfigurationError, match="no configuration has a name here"):
+    with pytest.raises(ConfigurationError, match="this folder contains no configurations"):
         load_config("embedded", tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_a_folder_needs_both_files(folder: Path, missing: Any) -> None:
         ("description: a\ndevice: gpu\n", "expect.yaml: device holds the text 'gpu'; write 'cpu', 'cuda' or 'any'."),
         (
             "description: a\nmodel: {}\n",
-            "expect.yaml: model holds a mapping: exactly one of recipe and source is wanted",
+            "expect.yaml: model holds a mapping: give exactly one of recipe and source",
         ),
         (
             "description: a\nmodel: {recipe: llama}\n",

@@ -313,5 +313,5 @@ def test_a_disk_size_without_a_path_makes_no_tier_beside_a_cache_server(
         assert "expected a disk tier of 20 GiB (values: '20'), got 0 GiB" in found.different[0]
         assert "LMCACHE_LOCAL_DISK is not set" in found.different[0]
     else:
-        with pytest.raises(NotJudged, match="says nothing about the engine's own disk tier"):
+        with pytest.raises(NotJudged, match="does not report the engine's own disk tier"):
             found.check_known()

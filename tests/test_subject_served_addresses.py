@@ -121,7 +121,7 @@ def test_every_wrong_address_is_one_sentence(tmp_path: Path, port: int, closed: 
         "there, and give the server write permission"
     )
     assert store == (
-        f"kv-server: --l2-adapter (resp) names 127.0.0.1:{closed}, which is not listened at (connection refused); start "
+        f"kv-server: --l2-adapter (resp) names 127.0.0.1:{closed}, which has no listener (connection refused); start "
         "what is meant to serve it, or correct the address"
     )
     assert host.startswith("kv-server: --coordinator-url names kv-coordinator.invalid:9300, which does not resolve (")
@@ -135,13 +135,11 @@ def test_the_controller_of_an_engine(tmp_path: Path, port: int, closed: int) -> 
         "LMCACHE_CONTROLLER_REPLY_URL": f"127.0.0.1:{closed}",
     }
     (found,) = unserved(stack(tmp_path, engine(env)))
-    assert found.startswith(
-        f"engine-0: LMCACHE_CONTROLLER_REPLY_URL names 127.0.0.1:{closed}, which is not listened at"
-    )
+    assert found.startswith(f"engine-0: LMCACHE_CONTROLLER_REPLY_URL names 127.0.0.1:{closed}, which has no listener")
 
 
 def test_what_opens_a_moment_later_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    seen = iter([[{"fault": "is not listened at", "mounted": None}], [{"fault": None, "mounted": None}]])
+    seen = iter([[{"fault": "has no listener", "mounted": None}], [{"fault": None, "mounted": None}]])
     monkeypatch.setattr(reach, "probe", lambda _: next(seen))
     assert unserved(stack(tmp_path, served_by("127.0.0.1", port))) == []
 
@@ -233,7 +231,7 @@ def test_in_a_pod_the_address_comes_out_of_its_secret(tmp_path: Path, port: int,
     assert unserved(one) == []
     access.env = {"LMCACHE_REMOTE_URL": f"redis://u:se-cret-3@127.0.0.1:{closed}"}
     (found,) = unserved(one)
-    assert "which is not listened at (connection refused): there is no Service store in namespace n; start" in found
+    assert "which has no listener (connection refused): there is no Service store in namespace n; start" in found
     assert access.asked == [("n", "127.0.0.1", port, True), ("n", "127.0.0.1", closed, False)]
     assert "se-cret-3" not in redact("a text with se-cret-3"), "what was read is masked from now on"
 
