@@ -149,7 +149,7 @@ def test_a_tear_down_that_fails_does_not_cost_the_report(
 
     def fails(record: StackRecord, registry: Path) -> TearDown:
         real(record, registry)
-        return TearDown(1, 1, 0.0, (), (4711,), ())
+        return TearDown(1, 1, left_running=(4711,))
 
     monkeypatch.setattr(process_provider, "tear_down", fails)
     assert project.run(*project.subject).ret == 1
