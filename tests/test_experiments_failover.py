@@ -194,6 +194,26 @@ def test_a_request_that_had_begun_before_the_end_is_no_time_below_zero() -> None
     assert (found.lost, found.noticed_s) == (1, 0.0)
 
 
+def test_what_breaks_before_the_end_of_the_engine_is_known_is_counted() -> None:
+    """Of a container Kubernetes says it a second later, of local processes the end of the last one is waited for."""
+
+    def broken(payload: dict[str, Any]) -> Response:
+        return Response(200, {}, "", total_s=0.1, cut="it broke off", stream=stream_of(None, done=False))
+
+    class Late(FakeStack):
+        @contextlib.contextmanager
+        def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
+            with super().fails(stack, part) as found:
+                time.sleep(0.2)
+                found.acted = found.note("a is known to have failed")
+                yield found
+
+    found = run(Late(broken, notices_after=4))
+    assert found.lost >= 4
+    assert found.noticed_s == 0.0
+    found.require_broken_streams()
+
+
 def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
     found = run(FakeStack(whole))
     assert (found.lost, found.noticed_s) == (0, 0.0)
