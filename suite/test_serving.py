@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -192,6 +193,21 @@ def test_the_router_answers_as_the_engine_does(
         api.answer(request)  # from here on it is a GPU hit of the same length, whichever engine the router asks
     differences = min((router_api.differences(api, request) for api in engine_apis), key=len)
     assert not differences, f"expected the engine's own answer through the router, got {'; '.join(differences)}"
+
+
+@requirement("API-09")
+@pytest.mark.impact("asks")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_router_passes_a_stream_on_as_it_comes(
+    api: Api, router_api: Api, text_requests: TextRequests, endpoint: str
+) -> None:
+    """Through the router, too, the first token arrives before the last one is computed, unless the engine itself buffers."""
+    request = functools.partial(text_requests.request, endpoint, stream=True, max_tokens=96, ignore_eos=True)
+    late = router_api.collected(request)
+    assert not late or api.collected(request), (
+        f"expected the first of 96 tokens well before the last, got the first token after {', '.join(late)} in every stream "
+        "through the router"
+    )
 
 
 @requirement("API-09")

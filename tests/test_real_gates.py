@@ -15,9 +15,11 @@ import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
+from fixtures.instruments.text_requests import BAD_REQUESTS
 from fixtures.provide.values.config import available, load_config
 from fixtures.report import gate, verdicts, waivers
 from fixtures.report.cases import Case, Phase
+from lab.catalogue.settings import REFUSED_AS_TEXT
 from tests import gate_data
 from tests.lab_tries import faults_of
 from tests.reported_cases import cases_of
@@ -44,6 +46,7 @@ WITHOUT_A_RUN = {
     "cpu-offload": "needs a GPU: on an H200 vLLM and LMCache of the reference do not meet it (docs/evidence/h200-chart.json)",
     "gpu-small": "needs a GPU: its pair gives wrong answers in process (docs/evidence/h200-process-small.json)",
     "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
+    "router-session": "its last run saw no stream on the engine that failed, so one case of RTR-07 was not judged",
     "router-kv": "needs a cluster: with a list of engines its router does not notice their ends, so RTR-01 and RTR-03 are open",
 }
 """Configurations of which no healthy run is kept, and why."""
@@ -115,6 +118,28 @@ def test_the_gate_is_closed_by_every_real_fault(name: str) -> None:
         assert {one for one, why in unmet.items() if why.startswith("non-conformant: ")} == turned | waived, id_
         assert report is None or set(unmet) == turned | waived | (not_judged - turned), id_
         assert gate.has_failed(results)
+
+
+@pytest.mark.parametrize("id_", ["API-09", "RTR-07"])
+def test_what_is_waived_of_a_router_is_what_it_refuses_itself(id_: str) -> None:
+    """Without cases they were about every answer through a router, and a run with a fault of one ended with 0."""
+    waiver = accepted("two-engines")[id_]
+    refused = (
+        "test_an_error_of_the_router_is_an_error_object"
+        if id_ == "RTR-07"
+        else "test_the_router_refuses_as_the_engine_does"
+    )
+    covered = {one.name for one in BAD_REQUESTS if waiver.covers(f"suite/x.py::{refused}[two-engines-{one.name}]")}
+    assert covered == {*REFUSED_AS_TEXT, "unknown-model"}
+    assert waiver.covers("suite/x.py::test_without_an_engine_the_router_answers_with_an_error_object[two-engines]") == (
+        id_ == "RTR-07"
+    )
+    for other in (
+        "test_a_stream_that_breaks_off_says_so[two-engines]",
+        "test_the_router_answers_as_the_engine_does[two-engines-chat-streamed]",
+        "test_the_router_passes_a_stream_on_as_it_comes[two-engines-chat]",
+    ):
+        assert not waiver.covers(f"suite/x.py::{other}")
 
 
 @pytest.mark.parametrize("name", DEFECTIVE)

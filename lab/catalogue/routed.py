@@ -16,6 +16,7 @@ from lab.catalogue.settings import (
     ROUTED_BY_PREFIX,
     ROUTED_TWICE,
     ROUTING,
+    THROUGH_THE_ROUTER,
 )
 
 if TYPE_CHECKING:
@@ -138,11 +139,21 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "router-collects-streams",
         "serving",
-        "the router collects a stream and sends it at its end",
+        "the router sends the first event of a stream 200 ms late",
         "PS#706 (streams)",
         Proxy("hold-first-event", {"seconds": 0.2}, values=ROUTED),
         ids("RTR-05"),
         tests=("RTR-05", "RTR-01", "RTR-02"),
+    ),
+    Fault(
+        "router-buffers-streams",
+        "serving",
+        "the router collects a stream and sends it at its end",
+        "PS#706 (streams); nginx documentation, proxy_buffering",
+        Proxy("buffered", values=ROUTED),
+        ids("API-09"),
+        tests=THROUGH_THE_ROUTER,
+        without=BROKEN_BY_THE_ROUTER,
     ),
     Fault(
         "router-refuses-in-text",
