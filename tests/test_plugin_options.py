@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from fixtures import plugin
+from fixtures.__main__ import main
 from fixtures.core.deadlines import SETTABLE
 from fixtures.plugin import options
-from fixtures.plugin.option_docs import DOCUMENT, README, document, main, readme
+from fixtures.plugin.option_docs import DOCUMENT, README, document, readme
 from fixtures.plugin.option_table import TABLE
 from tests.verdict_sessions import PASSING, Run, written
 
@@ -44,7 +45,7 @@ def test_a_readme_without_a_place_for_a_table_is_refused() -> None:
 
 
 def test_the_command_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["x"]) == 2
+    assert main(["options", "x"]) == 2
     assert "takes no arguments" in capsys.readouterr().err
 
 

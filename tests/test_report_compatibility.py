@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from fixtures.__main__ import main
 from fixtures.report import compatibility
 
 from .report_examples import report
@@ -119,5 +120,5 @@ def test_what_is_beside_the_reports_is_checked(tmp_path: Path, text: str, error:
 
 
 def test_the_command_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compatibility.main(["x"]) == 2
+    assert main(["compatibility", "x"]) == 2
     assert "takes no arguments" in capsys.readouterr().err
