@@ -143,7 +143,7 @@ def test_once_the_first_engine_was_killed_the_others_are_too_and_all_come_back_t
     assert found.alone.refusal.status == 503
     assert found.alone.serves_again
     assert found.returned_s is not None
-    assert "router-0 lists no model, and answers a request: 503" in found.timeline
+    assert "router-0 lists no model of theirs, and answers a request: 503" in found.timeline
 
 
 def test_what_hangs_is_waited_for_until_one_is_overdue() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.catalogue import limits
 from fixtures.catalogue.limits import Limit
-from fixtures.core.errors import NoAnswer
+from fixtures.core.errors import NoAnswer, NotJudged
 from fixtures.experiments import no_engine as module
 from fixtures.experiments.disruption import Disruption
 from fixtures.experiments.no_engine import NoEngine, no_engine
@@ -88,7 +88,7 @@ def test_a_router_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.refusal.status == 503
     assert found.serves_again
     assert stack.alive == {"a", "b"}
-    assert "lists no model, and answers a request: 503" in stack.done.timeline
+    assert "lists no model of theirs, and answers a request: 503" in stack.done.timeline
 
 
 def test_an_error_in_place_of_a_list_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,3 +117,34 @@ def test_a_router_that_does_not_list_and_serve_again_is_reported(
     afterwards: Callable[[str], Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not run(FakeStack(afterwards, afterwards=False), monkeypatch).serves_again
+
+
+def test_the_models_of_engines_that_are_not_judged_are_listed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router in front of two models, of which one is judged: the engines of the other one run on."""
+
+    def other_model(path: str) -> Response:
+        return models("other") if path == "/v1/models" else Response(404, {}, json.dumps(ERROR), total_s=0.1)
+
+    stack = FakeStack(other_model)
+    monkeypatch.setattr(
+        stack.routers[0].client, "get", lambda _: models("other") if not stack.alive else models("m", "other")
+    )
+    found = run(stack, monkeypatch)
+    assert found.listed == frozenset()
+    assert found.serves_again
+    found.check_none_serves()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "served"),
+    [(200, '{"choices": [{"text": ""}]}', True), (200, "<html>We will be back</html>", False), (503, "{}", False)],
+)
+def test_an_engine_that_was_added_meanwhile_is_no_fault(
+    status: int, body: str, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(
+        FakeStack(lambda path: models("m") if path == "/v1/models" else Response(status, {}, body, total_s=0.1)),
+        monkeypatch,
+    )
+    with pytest.raises(NotJudged, match="one was added meanwhile") if served else contextlib.nullcontext():
+        found.check_none_serves()
