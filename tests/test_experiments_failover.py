@@ -306,6 +306,29 @@ def test_an_engine_that_is_sent_nothing_shows_nothing() -> None:
         run(FakeStack(refused, ignores_victim=True))
 
 
+@pytest.mark.parametrize("usage", [True, False], ids=["shorter", "without-usage"])
+def test_a_gateway_that_never_gives_whole_answers_says_nothing_of_an_end(usage: bool) -> None:
+    """It ignores ``ignore_eos``, or passes no usage on; API-04 judges that."""
+
+    class Short(FakeStack):
+        def post(self, path: str, payload: dict[str, Any], headers: Any = None, deadline_s: float = 0.0) -> Response:
+            super().post(path, payload, headers, deadline_s)
+            return whole(payload, tokens=3) if usage else Response(200, {}, '{"choices": [{"text": "x"}]}', total_s=0.1)
+
+    with pytest.raises(NotJudged, match="requests through the router got no whole answer although every engine serves"):
+        run(Short(refused))
+
+
+def test_an_end_that_comes_as_an_event_of_its_own_is_no_second_answer() -> None:
+    class Ends(FakeStack):
+        def post(self, path: str, payload: dict[str, Any], headers: Any = None, deadline_s: float = 0.0) -> Response:
+            found = super().post(path, payload, headers, deadline_s)
+            times = tuple(0.001 * at for at in range(payload["max_tokens"] + 1))
+            return dataclasses.replace(found, content_s=times if payload["stream"] else ())
+
+    assert run(Ends(whole)).lost == 0
+
+
 def test_one_engine_alone_has_no_other_to_take_over() -> None:
     with pytest.raises(NotApplicable, match="one engine only"):
         run(FakeStack(refused, engines=1))
