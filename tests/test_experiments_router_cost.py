@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.core.errors import NotJudged, SubjectFault
+from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
+from fixtures.experiments import router_cost as router_cost_module
 from fixtures.experiments.router_cost import BATCHES, PAIRS, RouterCost, router_cost
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
@@ -23,7 +24,9 @@ class FakeStack:
     def __init__(self, added: Callable[[int], float], load: float | None = 0.5, status: int = 200) -> None:
         self.asked: dict[str, list[Any]] = {"a": [], "b": [], "router": []}
         self.engines = [SimpleNamespace(name=name, client=self.client(name, lambda _: 0.0, status)) for name in "ab"]
-        self.routers = [SimpleNamespace(session_key="x-user-id", client=self.client("router", added, status))]
+        self.routers = [
+            SimpleNamespace(session_key="x-user-id", affinity="session", client=self.client("router", added, status))
+        ]
         self.health = SimpleNamespace(known_gone=frozenset())
         self.traffic = SimpleNamespace(idle=lambda _: None)
         self.load = load
@@ -38,6 +41,19 @@ class FakeStack:
 
     def load_per_core(self) -> float | None:
         return self.load
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the engines that the router sends a session to, in turn."""
+    names = ["a"]
+
+    def ask(stack: FakeStack, *_: Any) -> Any:
+        names.append(names.pop(0))
+        return SimpleNamespace(engine=next(one for one in stack.engines if one.name == names[-1]))
+
+    monkeypatch.setattr(router_cost_module, "ask", ask)
+    return names
 
 
 def cost(stack: FakeStack) -> RouterCost:
@@ -83,6 +99,29 @@ def test_a_median_beyond_its_limit_is_the_routers_however_late_the_engine_was(me
     else:
         with pytest.raises(NotJudged, match="not by the router"):
             found.check_decided()
+
+
+def test_a_slower_engine_is_not_taken_for_a_slow_router(home: list[str]) -> None:
+    """Two cards of different kinds: the session stays on the slow one, of which the router is no cause."""
+    home[:] = ["b"]
+    stack = FakeStack(lambda _: 0.104)
+    stack.engines[1].client = stack.client("b", lambda _: 0.1, 200)
+    assert cost(stack).small
+
+
+def test_engines_that_a_router_uses_in_turn_are_asked_straight_in_turn() -> None:
+    class InTurn(SimpleNamespace):
+        @property
+        def affinity(self) -> str:
+            raise NotApplicable("the policy roundrobin keeps nothing on one engine")
+
+    stack = FakeStack(lambda number: 0.1 * (number % 2))
+    stack.engines[1].client = stack.client("b", lambda _: 0.1, 200)
+    stack.routers = [InTurn(session_key="x-user-id", client=stack.routers[0].client)]
+    found = cost(stack)
+    assert len(stack.asked["a"]) == len(stack.asked["b"])
+    with pytest.raises(NotJudged):
+        found.check_decided()
 
 
 def test_every_batch_has_a_prompt_of_its_own() -> None:

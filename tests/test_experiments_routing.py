@@ -234,8 +234,15 @@ def test_a_policy_that_keeps_nothing_together_has_no_affinity(policy: str) -> No
 def test_a_policy_that_is_not_known_is_not_judged() -> None:
     with pytest.raises(NotJudged, match="command line of router-0 is not known"):
         Conversations(FakeStack(in_turn, ()), source())  # type: ignore[arg-type]
+    with pytest.raises(NotJudged, match=r"command line of router-0 names no policy \(--routing-logic"):
+        Conversations(FakeStack(in_turn, ("gateway", "--port", "80")), source())  # type: ignore[arg-type]
     with pytest.raises(NotJudged, match="does not know what the policy magic"):
         Conversations(FakeStack(in_turn, ("--routing-logic", "magic")), source())  # type: ignore[arg-type]
+
+
+def test_vllm_router_goes_by_the_prompt_where_no_policy_is_named() -> None:
+    router = FakeStack(in_turn, ("vllm-router", "--worker-urls", "http://a:1")).routers[0]
+    assert (router.affinity, router.excludes_after_s) == ("prefix", (60 + 5) * 3)
 
 
 @pytest.mark.parametrize("key", ["a b", "x-user:", "x\ny", "sitz-ungsgröße"])
