@@ -16,6 +16,7 @@ from fixtures.catalogue import limits
 from fixtures.catalogue.limits import Limit
 from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged
 from fixtures.evidence.metrics import EngineCounters
+from fixtures.evidence.sse import Event
 from fixtures.experiments.disruption import Disruption
 from fixtures.experiments.failover import Failover, failover
 from fixtures.instruments.response import Response
@@ -275,18 +276,20 @@ def test_an_answer_that_was_begun_twice_is_not_whole() -> None:
     assert "not answered: not as many tokens as asked for" in found.timeline
 
 
-@pytest.mark.parametrize("data", [None, '{"error": {"message": "the engine is gone"}}'])
+@pytest.mark.parametrize(
+    "data", [None, '{"error": null, "choices": []}', '{"error": {"message": "the engine is gone"}}']
+)
 def test_a_stream_that_breaks_off_without_a_word_is_unseen(data: str | None) -> None:
     def dead(payload: dict[str, Any]) -> Response:
         if not payload["stream"]:
             return refused(payload)
-        events = () if data is None else (SimpleNamespace(data=data),)
-        return Response(200, {}, "", total_s=0.1, stream=stream_of(None, done=False), events=events)  # type: ignore[arg-type]
+        events = () if data is None else (Event(data),)
+        return Response(200, {}, "", total_s=0.1, stream=stream_of(None, done=False), events=events)
 
     found = run(FakeStack(dead, notices_after=3, by_streams=True))
     found.require_broken_streams()
     assert found.broken >= 1
-    assert found.unseen == (found.broken if data is None else 0)
+    assert found.unseen == (0 if data is not None and "gone" in data else found.broken)
 
 
 def test_where_the_engine_is_not_used_again_nothing_is_known_of_what_follows() -> None:

@@ -57,7 +57,9 @@ def test_a_data_parallel_engine_is_asked_and_judged_by_its_first_rank(
     engine.page = info % 0 + info % 1
     engines = [EngineServer(name="engine-0", url=engine.url, argv=("vllm", "serve"), cache_server=server)]
     stack = Stack(record(tmp_path, engines=engines, cache_servers=[Server(name="kv", url=cache.url)]))
+    stack.record.routers.append(Server(name="router", url="http://127.0.0.1:9"))
     assert stack.engine.client.headers["X-data-parallel-rank"] == "0"
+    assert stack.router.headers["X-data-parallel-rank"] == "0", "or a repeat through it is computed by another rank"
     assert stack.pool_tokens == 1600
     assert stack.tier.pool_tokens() == evicting
 

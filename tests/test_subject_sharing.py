@@ -101,6 +101,14 @@ def test_the_log_of_the_start_comes_before_the_command_line() -> None:
     assert unlike(one, engine("b", cache_server="s")) == ""
 
 
+def test_a_log_whose_start_is_gone_does_not_make_the_data_types_differ() -> None:
+    """The kubelet rotates the log of the busier one of two replicas first."""
+    argv = ("vllm", "serve", "m")
+    whole = engine("a", cache_server="s", argv=argv, dtype="bfloat16")
+    assert unlike(whole, engine("b", cache_server="s", argv=argv)) == ""
+    assert unlike(whole, engine("b", cache_server="s")) == "data type: bfloat16 on a, float32 on b"
+
+
 def test_the_chunk_has_to_be_alike() -> None:
     one, two = engine("a", cache_server="s"), engine("b", cache_server="s")
     assert unlike(one, two, chunks={"a": 128}) == "chunk: 128 tokens on a, 256 tokens on b"
