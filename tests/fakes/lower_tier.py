@@ -125,7 +125,7 @@ def control(stack: FakeStack) -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixtures.experiments.recovery.BETWEEN_S", 0.0)
-    monkeypatch.setattr(tier_outage, "TOLD_S", 0.0)
+    monkeypatch.setattr(tier_outage, "REPORTED_S", 0.0)
     monkeypatch.setattr(tier_size, "SETTLES_S", 0.0)
     monkeypatch.setattr("fixtures.experiments.tier_disruption.STOPPED_S", 0.05)
     for module in (tier_damage, tier_outage):
