@@ -56,7 +56,7 @@ NOT_SEEDED = {
 }
 """Configurations on which no fault was seen, and why."""
 WAIVERS = dict.fromkeys(ROUTED, "two-engines") | {
-    name: name for name in ("disk", "disk-in-process", "remote", "remote-in-process", "remote-lm")
+    name: name for name in ("router-kv", "disk", "disk-in-process", "remote", "remote-in-process", "remote-lm")
 }
 """The folder of the waivers of known defects with which the gate is open; the others need none."""
 
