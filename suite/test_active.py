@@ -24,9 +24,8 @@ def test_the_offload_layer_is_up(stack: Stack) -> None:
     assert not failures, f"expected the offload layer to initialise, got in the log: {failures[0]}"
     for engine in stack.engines:
         assert stack.logs.offload_announced(engine), (
-            f"expected engine {engine.name} to announce LMCache, or a connector of vLLM's own, in its log (or in that of its "
-            "cache server), got no such line: "
-            "the engine runs without an offload layer"
+            f"expected engine {engine.name}, or its cache server, to log that LMCache or vLLM's own connector has started, "
+            "got no such line: the engine runs without an offload layer"
         )
 
 
