@@ -144,7 +144,7 @@ def test_once_the_first_engine_was_killed_the_others_are_too_and_all_come_back_t
     assert found.alone.refusal.status == 503
     assert found.alone.serves_again
     assert found.returned_s is not None
-    assert "router-0 lists no model of theirs, and answers a request: 503" in found.timeline
+    assert "router-0: listed no model of theirs; a request: 503" in found.timeline
 
 
 def test_what_hangs_is_waited_for_until_one_is_overdue() -> None:
@@ -222,6 +222,19 @@ def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
 
 def test_a_router_that_never_notices_is_reported() -> None:
     found = run(FakeStack(refused))
+    assert found.noticed_s is None
+    assert found.lost > 5
+
+
+def test_a_second_router_that_never_notices_is_found() -> None:
+    """A Service in front of two replicas sends half of the users to it."""
+    stack = FakeStack(whole)  # the first one tries again elsewhere
+    clients = SimpleNamespace(**vars(stack.routers[0]))
+    clients.client = SimpleNamespace(
+        post=lambda *given, **named: refused(None) if stack.failed else stack.post(*given, **named)
+    )
+    stack.routers.append(clients)
+    found = run(stack)
     assert found.noticed_s is None
     assert found.lost > 5
 

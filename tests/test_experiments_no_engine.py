@@ -88,7 +88,7 @@ def test_a_router_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.refusal.status == 503
     assert found.serves_again
     assert stack.alive == {"a", "b"}
-    assert "lists no model of theirs, and answers a request: 503" in stack.done.timeline
+    assert ": listed no model of theirs; a request: 503" in stack.done.timeline
 
 
 def test_an_error_in_place_of_a_list_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_request_without_an_answer_is_reported(monkeypatch: pytest.MonkeyPatch
     stack = FakeStack(hangs)
     found = run(stack, monkeypatch)
     assert found.refusal is None
-    assert "answers a request: no answer" in stack.done.timeline
+    assert "a request: no answer" in stack.done.timeline
 
 
 @pytest.mark.parametrize("afterwards", [refuses, lists_only, serves_only])
@@ -148,3 +148,12 @@ def test_an_engine_that_was_added_meanwhile_is_no_fault(
     )
     with pytest.raises(NotJudged, match="one was added meanwhile") if served else contextlib.nullcontext():
         found.check_none_serves()
+
+
+def test_every_router_replica_is_asked_what_it_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = FakeStack(refuses)
+    other = Router.__new__(Router)
+    other.name, other.server = "router-1", stack.routers[0].server
+    other.client = SimpleNamespace(get=lambda _: models("m"))  # type: ignore[assignment]
+    stack.routers.append(other)
+    assert run(stack, monkeypatch).listed == {"m"}
