@@ -36,7 +36,7 @@ def test_every_line_end(end: str) -> None:
         (": comment\n\ndata: a\n: another\n\n", [Event("a")]),
         (
             "event: error\nid: 7\nretry: 3000\ndata: a\n\ndata: b\n\n",
-            [Event("a", "error", "7"), Event("b", id="7")],
+            [Event("a"), Event("b")],
         ),
         ("event: nothing\n\n\n\n", []),
         ("data: a: b\n\n", [Event("a: b")]),
