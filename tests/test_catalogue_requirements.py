@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,15 +15,13 @@ from fixtures.catalogue.document import DOCUMENT, document
 from fixtures.catalogue.features import FEATURES, IMPACTS
 from fixtures.catalogue.profiles import AREAS, PROFILES
 from fixtures.catalogue.requirements import REQUIREMENTS
-from fixtures.catalogue.selection import judged, musts, nearest
+from fixtures.catalogue.selection import judged, musts
+from fixtures.core.errors import did_you_mean
 from fixtures.report import allure_files, gate, report_model, schema
 from fixtures.report import report as reporting
 from fixtures.report import verdicts as aggregate
 from fixtures.report.cases import Case, Figure, Outcome, Phase
 from fixtures.report.verdicts import fold
-
-if TYPE_CHECKING:
-    from fixtures.report.cases import Outcome
 
 COUNTS = {
     "CFG": 8,
@@ -91,8 +89,8 @@ def test_profiles_follow_the_section_except_where_marked() -> None:
 
 
 def test_the_nearest_name_is_offered() -> None:
-    assert nearest("acc-2", REQUIREMENTS) == " (did you mean ACC-02?)"
-    assert nearest("zzz", REQUIREMENTS) == ""
+    assert did_you_mean("acc-2", REQUIREMENTS) == " (did you mean ACC-02?)"
+    assert did_you_mean("zzz", REQUIREMENTS) == ""
 
 
 def case(id_: str, *outcomes: Outcome, name: str = "a", reason: str = "why") -> Case:

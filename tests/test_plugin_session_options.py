@@ -69,7 +69,7 @@ def test_every_option_has_a_help_text_and_an_ini_twin(project: Project) -> None:
 
 BAD: dict[str, tuple[str, str]] = {
     # what is wrong: (arguments, what is said); {p} is the project's folder
-    "unknown configuration": ("--config nope", "no configuration 'nope': .*cpu-offload, .*embedded"),
+    "unknown configuration": ("--config nope", "no configuration 'nope'; .*cpu-offload, .*embedded"),
     "misspelt configuration": ("--config embeded", "did you mean embedded"),
     "empty values": ("--config {p}/empty.yaml", "empty.yaml is empty; write"),
     "values not YAML": ("--config {p}/torn.yaml", r"torn.yaml, line \d, column \d+: .*correct"),

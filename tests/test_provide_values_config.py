@@ -90,8 +90,8 @@ def test_a_values_file_alone_has_defaults(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("mime", "there is no configuration 'mime': did you mean mine? known names: mine; or give the path"),
-        ("zzz", "there is no configuration 'zzz': known names: mine; or give the path of a values file."),
+        ("mime", "there is no configuration 'mime' (did you mean mine?); known names: mine; or give the path"),
+        ("zzz", "there is no configuration 'zzz'; known names: mine; or give the path of a values file."),
         ("no/such.yaml", "there is no configuration 'no/such.yaml'"),
     ],
 )
@@ -119,7 +119,10 @@ def test_a_folder_needs_both_files(folder: Path, missing: Any) -> None:
     [
         ("", "expect.yaml is empty"),
         ("device: cpu\n", "expect.yaml: description is missing; add it."),
-        ("description: a\ndevise: cpu\n", "expect.yaml: devise is not a known key; did you mean device?"),
+        (
+            "description: a\ndevise: cpu\n",
+            "expect.yaml: devise is not a known key (did you mean device?); correct it, or remove it.",
+        ),
         ("description: a\nzzz: cpu\n", "expect.yaml: zzz is not a known key; remove it."),
         ("description: a\ndevice: gpu\n", "expect.yaml: device holds the text 'gpu'; write 'cpu', 'cuda' or 'any'."),
         (
