@@ -15,80 +15,18 @@ import pytest
 from fixtures.catalogue import limits
 from fixtures.catalogue.limits import Limit
 from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged
-from fixtures.evidence.metrics import EngineCounters
 from fixtures.evidence.sse import Event
-from fixtures.experiments.disruption import Disruption
+from fixtures.experiments import failover as module
 from fixtures.experiments.failover import Failover, failover
 from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import TextRequests
 from tests.fakes.answers import stream_of, whole
+from tests.fakes.failing_stack import FakeStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-class FakeStack:
-    """Two engines and a router that takes turns; ``dead`` answers for the engine that failed, as a test says."""
-
-    def __init__(
-        self,
-        dead: Any,
-        *,
-        notices_after: int = 10**6,
-        by_streams: bool = False,
-        engines: int = 2,
-        ignores_victim: bool = False,
-    ) -> None:
-        self.engines = [self.fake(name) for name in "ab"[:engines]]
-        self.engine = self.engines[0]
-        self.dead, self.notices_after, self.ignores = dead, notices_after, ignores_victim
-        self.by_streams = by_streams
-        """Whether the router notices by streams alone; which requests come first is a matter of threads."""
-        self.operator = "kills"
-        self.failed, self.hits, self.lock = False, 0, threading.Lock()
-        self.turn = itertools.count()
-        self.routers = [
-            SimpleNamespace(
-                name="router-0",
-                server=SimpleNamespace(watches=True),
-                session_key="x-user-id",
-                excludes_after_s=0.5,
-                client=SimpleNamespace(post=self.post),
-                models=lambda: frozenset({"m"}),
-            )
-        ]
-        self.traffic = SimpleNamespace(idle=lambda _: None)
-        self.health = SimpleNamespace(known_gone=frozenset())
-
-    def fake(self, name: str) -> Any:
-        listed = Response(200, {}, '{"data": [{"id": "m"}]}', total_s=0.1)
-        found = SimpleNamespace(name=name, finished=0, client=SimpleNamespace(get=lambda _: listed))
-        found.counters = lambda: EngineCounters(requests_finished=found.finished, running=2)
-        return found
-
-    def post(self, path: str, payload: dict[str, Any], headers: Any = None, deadline_s: float = 0.0) -> Response:
-        assert path == "/v1/completions"
-        assert headers is None or headers["x-user-id"].startswith("session-")
-        time.sleep(0.001)
-        with self.lock:
-            engine = self.engines[next(self.turn) % len(self.engines)]
-            if self.ignores or (self.failed and engine is self.engine and self.hits >= self.notices_after):
-                engine = self.engines[1]
-            dead = self.failed and engine is self.engine
-            self.hits += dead and (payload["stream"] or not self.by_streams)
-            if not dead:
-                engine.finished += 1
-        return self.dead(payload) if dead else whole(payload)
-
-    @contextlib.contextmanager
-    def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
-        assert (stack, part) == (self, self.engine)
-        found = Disruption("a fails")
-        self.failed = True
-        found.acted = found.note("a failed")
-        yield found
-        self.failed = False
-        found.undone = found.note("a is back")
+    from fixtures.experiments.disruption import Disruption
 
 
 @pytest.fixture(autouse=True)
@@ -213,6 +151,22 @@ def test_what_breaks_before_the_end_of_the_engine_is_known_is_counted() -> None:
     assert found.lost >= 4
     assert found.noticed_s == 0.0
     found.require_broken_streams()
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_engine_fails_once_it_has_begun_answers(counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that wait for their first token when it fails are no streams that break off."""
+    monkeypatch.setattr(module, "BUSY_S", 5.0 if counted else 0.1)
+    begun: list[int] = []
+
+    class Begins(FakeStack):
+        def first_tokens(self, engine: Any) -> int | None:
+            if engine.finished and not self.failed:
+                begun.append(min(len(begun) // 5, 2))
+            return engine.finished + (begun[-1] if begun else 0) if counted else None
+
+    run(Begins(whole))
+    assert not counted or begun[-1] == 2
 
 
 def test_a_router_that_tries_again_elsewhere_loses_nothing() -> None:
