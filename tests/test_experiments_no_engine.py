@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,8 @@ class FakeStack:
         self.engines = [SimpleNamespace(name=name, client=SimpleNamespace(get=lambda _: models("m"))) for name in "ab"]
         router = Router.__new__(Router)
         router.name = "router-0"
-        router.server = SimpleNamespace(watches=True)  # type: ignore[assignment]
+        checks = ("--policy", "x", "--health-check-interval-secs", "0.2", "--health-check-timeout-secs", "0")
+        router.server = SimpleNamespace(watches=True, argv=checks)  # type: ignore[assignment]
         router.client = SimpleNamespace(get=self.answer, post=lambda path, _, **__: self.answer(path))  # type: ignore[assignment]
         self.routers = [router]
 
@@ -157,3 +159,22 @@ def test_every_router_replica_is_asked_what_it_lists(monkeypatch: pytest.MonkeyP
     other.client = SimpleNamespace(get=lambda _: models("m"))  # type: ignore[assignment]
     stack.routers.append(other)
     assert run(stack, monkeypatch).listed == {"m"}
+
+
+def test_a_router_may_ask_the_dead_engines_until_its_health_checks_had_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its list comes from an engine, so it is empty at once; a request is tried there for as long."""
+    asked = itertools.count()
+
+    def learns(path: str) -> Response:
+        if path == "/v1/models" or next(asked) > 2:
+            return refuses(path)
+        return Response(500, {}, "Request failed: error sending request", total_s=0.1)
+
+    found = run(FakeStack(learns), monkeypatch)
+    assert found.refusal is not None
+    assert found.refusal.status == 503
+    found = run(FakeStack(lambda _: Response(500, {}, "Request failed", total_s=0.1)), monkeypatch)
+    assert found.refusal is not None
+    assert found.refusal.status == 500
