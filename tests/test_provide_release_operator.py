@@ -283,3 +283,32 @@ def test_a_container_that_does_not_go_on_is_an_error(place: Place, monkeypatch: 
     monkeypatch.setattr(pod_operator, "ENDS_S", 0.2)
     with pytest.raises(StackError, match="python"), frozen(place.stack, place.stack.engine):
         place.cluster.programs.clear()
+
+
+def test_a_container_that_goes_on_and_is_ended_all_the_same_is_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on a node: three liveness probes had failed, so the kubelet ended the container after it had gone on."""
+    asked: list[str] = []
+
+    def completion(_: ClusterSession, server: EngineServer) -> None:
+        asked.append(server.name)
+        if len(asked) == 1:
+            place.restart()
+            raise StackError("ended during the run")
+
+    monkeypatch.setattr(pod_operator, "await_completion", completion)
+    with frozen(place.stack, place.stack.engine):
+        pass
+    assert asked == ["engine", "engine"]
+    assert place.stack.health.gone() == {}
+    assert [one.restarts for one in place.session.release.starts() if one.role == "engine"] == [0]
+
+
+def test_one_that_goes_on_and_does_not_serve_is_an_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def completion(*_: object) -> None:
+        raise StackError("no completion")
+
+    monkeypatch.setattr(pod_operator, "await_completion", completion)
+    with pytest.raises(StackError, match="no completion"), frozen(place.stack, place.stack.engine):
+        pass
