@@ -131,10 +131,12 @@ def test_a_known_defect_points_to_its_ready_waiver(project: Project) -> None:
     assert not shipped["API-09"].expired(datetime.date(2026, 12, 1))
     project.suite(
         """
+        import pytest
         from fixtures.plugin.markers import requirement
 
         @requirement("API-09")
-        def test_router(stack):
+        @pytest.mark.parametrize("bad", ["malformed-json"])
+        def test_router(stack, bad):
             assert stack.router is None, "expected an error object, got a text"
         """
     )
