@@ -112,10 +112,14 @@ def _caught(tries: Iterable[Try]) -> str:
     return share(sum(counted), len(counted))
 
 
+KINDS_OF_MACHINE = ((history.CPU, False), ("a GPU", True))
+"""Their names on the page, and whether the engine computes on a GPU there."""
+
+
 def _alarms(tries: Sequence[Try], runs: Sequence[healthy_runs.HealthyRun]) -> list[str]:
     variants = {one.id for one in (*HEALTHY, *GPU_HEALTHY)}
     rows = []
-    for name, on_gpu in (("a CPU", False), ("a GPU", True)):
+    for name, on_gpu in KINDS_OF_MACHINE:
         found = [one for one in tries if one.id in variants and one.on_gpu == on_gpu and one.seeded]
         last = {one.id: one for one in found}
         rows += [
@@ -126,7 +130,7 @@ def _alarms(tries: Sequence[Try], runs: Sequence[healthy_runs.HealthyRun]) -> li
                 share(sum(bool(one.fired) for one in last.values()), len(last)),
             ),
         ]
-    for name, on_gpu in (("a CPU", False), ("a GPU", True)):
+    for name, on_gpu in KINDS_OF_MACHINE:
         there = [one for one in runs if (one.on != history.CPU) == on_gpu]
         for beside in dict.fromkeys(("quiet", *healthy_runs.BESIDE)):
             mine = [one for one in there if ("quiet" if one.quiet else one.beside) == beside]
