@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import types
 import weakref
@@ -165,6 +166,36 @@ def test_a_signal_in_a_finaliser_acts_right_after_it(how: str) -> None:
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             let_go()
         assert time.monotonic() - ends[0] < 2
+    finally:
+        end.restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_signal_that_python_dropped_ends_the_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next test ends the run before the signal comes again: a second interruption broke pytest's summary of the first."""
+    monkeypatch.setattr(orderly_end, "_LATER_S", 0.2)
+    before = {number: signal.getsignal(number) for number in orderly_end.SIGNALS}
+    end = orderly_end.OrderlyEnd()
+
+    class Held:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    signal.signal(signal.SIGTERM, end.handle)
+    end.watch_for_dropped()
+    try:
+        held = Held()
+        del held
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            end.end_before_a_test()
+        assert end.came == signal.SIGTERM
+        assert not [
+            one for one in threading.enumerate() if isinstance(one, threading.Timer) and not one.finished.is_set()
+        ]
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
     finally:
         end.restore()
         for number, handler in before.items():
