@@ -129,6 +129,18 @@ def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
     assert not asked
 
 
+def test_nothing_asks_whether_there_is_an_access() -> None:
+    """Processes of this machine and pods are two implementations of one `Access`."""
+    asked = [
+        f"{name}:{node.lineno}"
+        for name, path in MODULES.items()
+        if name.startswith("fixtures/")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and re.search(r"\baccess is (not )?None$", ast.unparse(node))
+    ]
+    assert not asked
+
+
 def test_no_test_of_the_suite_calculates() -> None:
     """What is judged is a property of what was measured: a test compares it with what the requirement says."""
     calculating = {"abs", "divmod", "pow", "round", "sum"}

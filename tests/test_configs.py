@@ -144,6 +144,7 @@ class Pods:
     """Stands in for the access to a release."""
 
     release = api_key = metrics = None
+    broken_by_an_end = ()
 
     def __init__(self, record: StackRecord, folder: Path) -> None:
         self.record = record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from fixtures.core.errors import NotApplicable
 from fixtures.core.record import EngineServer, Server
 from fixtures.evidence.shape import FULL, UNKNOWN, KvShape
 from fixtures.subject.cache_server import CacheServer, shape_of_server
+from fixtures.subject.context import Context
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
 from tests.fakes.engine_server import MODEL, START, STORED_64, FakeServer, record, with_cache
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 cache = engine_server.cache
 engine = engine_server.engine
 prompts = engine_server.prompts
+
+
+def cache_server(httpserver: HTTPServer) -> CacheServer:
+    access: Any = SimpleNamespace(check=lambda _: None)
+    return CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")), access, Context())
 
 
 INITIALISED = "[2026-11-25 04:25:21,672] LMCache INFO: LMCache initialized for role KVConnectorRole.WORKER (a.py:1:b)\n"
@@ -96,7 +103,7 @@ def test_the_shape_of_a_server(contexts: list[Any], windows: list[int], ranks: i
 def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServer) -> None:
     """The port of ``prometheus_client`` answers every path with the metrics."""
     httpserver.expect_request(re.compile(".*")).respond_with_data("# HELP a b\n# TYPE a gauge\na 1.0\n")
-    server = CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
+    server = cache_server(httpserver)
     assert (server.status(), server.config(), server.contexts(), server.read_locked()) == ({}, {}, [], None)
     assert server.samples().problem is None
 
@@ -115,7 +122,7 @@ def test_a_cache_server_that_has_only_metrics_has_no_status(httpserver: HTTPServ
 )
 def test_a_status_of_another_shape_says_nothing(httpserver: HTTPServer, said: str, locked: int | None) -> None:
     httpserver.expect_request("/status").respond_with_data(said)
-    server = CacheServer(Server(name="kv", url=httpserver.url_for("").rstrip("/")))
+    server = cache_server(httpserver)
     assert server.read_locked() == locked
     assert server.contexts() == []
 

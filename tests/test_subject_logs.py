@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.core.errors import NotJudged
 from fixtures.core.record import EngineServer
+from fixtures.subject.host_access import HostAccess
 from fixtures.subject.log_file import LogFile
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
@@ -200,7 +201,7 @@ def test_what_was_logged_before_the_run_is_history(tmp_path: Path, engine: FakeS
     log = tmp_path / "engine-0.log"
     log.write_text(failed.format("old"))
     of = record(tmp_path, engines=[EngineServer(name="engine-0", url=engine.url, log=log)])
-    own, attached = Stack(of), Stack(of, attached=True)
+    own, attached = Stack(of), Stack(of, HostAccess(of, attached=True))
     assert [len(own.logs.findings("run")), len(attached.logs.findings("run"))] == [1, 0]
     assert ["old" in str(one) for one in attached.logs.earlier_findings("run")] == [True]
     with log.open("a") as file:

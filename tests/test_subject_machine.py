@@ -10,6 +10,7 @@ import pytest
 from fixtures.core.errors import NotJudged, StackError
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, RequestedConfig
+from fixtures.provide.release.pod_access import PodAccess
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
 from tests.fakes.engine_server import record
@@ -34,13 +35,13 @@ def test_the_link_is_measured_where_the_engine_runs_or_not_at_all(
             _ = Stack(elsewhere).link_bytes_per_s
 
 
-class FakeAccess:
+class FakeAccess(PodAccess):
     """The way to pods in which a script prints what is chosen here."""
 
     api_key = None
 
     def __init__(self, python: Callable[..., str]) -> None:
-        self.python = python
+        self.python = python  # type: ignore[method-assign]
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None

@@ -13,7 +13,7 @@ from fixtures.core.errors import NotJudged
 from fixtures.core.record import Baseline, EngineServer, RequestedConfig
 from fixtures.core.units import GIB
 from fixtures.instruments.host_memory import HostMemory
-from fixtures.subject.memory import process_trees
+from fixtures.subject.host_access import process_trees
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
 from tests.fakes.engine_server import CONFIGURATION, FakeServer, engine_of, record, with_cache

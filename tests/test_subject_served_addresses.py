@@ -18,6 +18,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, PodRef, Server, StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.instruments import reach
+from fixtures.provide.release.pod_access import PodAccess
 from fixtures.subject import served_addresses
 from fixtures.subject.stack import Stack
 
@@ -189,7 +190,7 @@ def test_after_a_server_has_ended_it_is_not_judged(
         unserved(one)
 
 
-class Pod:
+class Pod(PodAccess):
     """A container in which scripts run, with an environment of its own, and a cluster that explains."""
 
     api_key = None
@@ -204,10 +205,10 @@ class Pod:
         ).stdout
 
     @property
-    def release(self) -> Any:
-        return self
+    def release(self) -> Any:  # type: ignore[override]
+        return SimpleNamespace(why_unserved=self.explain)
 
-    def why_unserved(self, namespace: str, host: str, number: int, *, connected: bool) -> str | None:
+    def explain(self, namespace: str, host: str, number: int, *, connected: bool) -> str | None:
         self.asked.append((namespace, host, number, connected))
         return self.why if not connected or self.certain else None
 
@@ -253,7 +254,7 @@ def test_a_variable_of_the_pod_is_filled_in_there(tmp_path: Path, port: int) -> 
 def test_a_folder_without_a_volume_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"LMCACHE_LOCAL_DISK": str(tmp_path), "LMCACHE_MAX_LOCAL_DISK_SIZE": "1"}
     for mounted, faults in ((True, 0), (None, 0), (False, 1)):
-        monkeypatch.setattr(served_addresses, "_look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
+        monkeypatch.setattr(Pod, "look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
         found = unserved(in_pod(tmp_path, Pod(), env))
         assert len(found) == faults
     assert f"names {tmp_path}, which is in the container's own layer, because no volume is mounted there" in found[0]
