@@ -21,7 +21,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Baseline, EngineServer, PodRef, Release, Server, StackRecord
 from fixtures.plugin import locks, stack_end, stack_fixture
 from fixtures.plugin.judgement import STATE_KEY, Judgement
-from fixtures.provide.process.commands import commands_of, router_command
+from fixtures.provide.process.commands import commands_of
 from fixtures.provide.process.host_copies import stays_in_process
 from fixtures.provide.process_provider import ProcessProvider
 from fixtures.provide.release import open_sessions
@@ -133,7 +133,7 @@ def record_of(run: Run, name: str) -> StackRecord:
             own=True,
             chart="vllm-stack-0.1.12",
         )
-    if run.provider.name == "chart" or router_command(config) is not None:
+    if run.provider.name == "chart" or config.router is not None:
         record.routers = [Server(name="router", url="http://127.0.0.1:9")]
     if run.provider.name != "chart":
         record.baseline = Baseline(pool_tokens=1, prompt_tokens=1, cold_s=(1.0,))

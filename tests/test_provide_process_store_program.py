@@ -15,7 +15,7 @@ from fixtures.core.ports import free_port
 from fixtures.core.redaction.redact import redact
 from fixtures.core.waiting import poll
 from fixtures.instruments.store import StoreClient, credentials_in, tls_of
-from fixtures.provide.process import local_stores, variables
+from fixtures.provide.process import store_program, variables
 from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers
 from fixtures.provide.process.store_program import check_store
 from fixtures.provide.values.tiers import StoreCommand, stores_among
@@ -43,7 +43,7 @@ TLS = replace(
 
 @pytest.mark.skipif(shutil.which("openssl") is None or REDIS is None, reason="needs openssl and redis-server")
 def test_a_store_with_tls_has_a_certificate_of_its_own(tmp_path: Path) -> None:
-    argv, _ = local_stores._local(TLS, str(REDIS), free_port(), tmp_path, PYTHON)
+    argv, _ = store_program.local_store(TLS, str(REDIS), free_port(), tmp_path, PYTHON)
     assert "/tls/tls.crt" not in argv
     assert argv[argv.index("--port") + 1] == "0"
     port = int(argv[argv.index("--tls-port") + 1])
@@ -114,7 +114,7 @@ def test_a_password_of_a_secret_among_the_objects_is_known_and_masked(
     workload = {"kind": "Deployment", "metadata": {"name": "kv"}}
     workload["spec"] = {"template": {"spec": {"containers": [container]}}}
     (store,) = stores_among([workload, SECRET])
-    _, env = local_stores._local(store, *LOCAL, tmp_path, PYTHON)
+    _, env = store_program.local_store(store, *LOCAL, tmp_path, PYTHON)
     assert credentials_in(env) == ("held-word-1",)
     assert redact("it is held-word-1") == "it is [redacted]"
     container["env"], container["envFrom"] = [], [{"secretRef": {"name": "kv"}, "prefix": "KV_"}]
@@ -124,7 +124,7 @@ def test_a_password_of_a_secret_among_the_objects_is_known_and_masked(
     container["env"] = [{"name": "WORD", **reference}]
     (store,) = stores_among([workload])
     monkeypatch.setenv("WORD", "exported-word")
-    _, env = local_stores._local(store, *LOCAL, tmp_path, PYTHON)
+    _, env = store_program.local_store(store, *LOCAL, tmp_path, PYTHON)
     assert credentials_in(env) == ("exported-word",)
     assert redact("exported-word") == "[redacted]"
 

@@ -15,12 +15,10 @@ from fixtures.core.record import StackRecord
 from fixtures.core.redaction.redact import redact
 from fixtures.evidence.adapters import adapters_of
 from fixtures.instruments.store import StoreClient, credentials_in
-from fixtures.provide.process import local_stores
-from fixtures.provide.process.commands import commands_of, stores_of
-from fixtures.provide.process.launch import check_programs
+from fixtures.provide.process.commands import check_programs, commands_of, stores_of
 from fixtures.provide.process.local_stores import Stores, local_adapters, local_tiers
 from fixtures.provide.process.process_teardown import tear_down
-from fixtures.provide.process.store_program import program_of
+from fixtures.provide.process.store_program import local_store, program_of
 from fixtures.provide.values.config import load_config
 from fixtures.provide.values.tiers import StoreCommand, stores_among
 from fixtures.subject.supported_features import features_of
@@ -52,7 +50,7 @@ def test_a_store_is_a_container_whose_command_runs_one() -> None:
 def test_the_charts_own_cache_server_is_a_store_of_lmcache(tmp_path: Path) -> None:
     (store,) = stores_of(load_config("remote-lm", CONFIGS))
     assert (store.program, store.service, store.port) == ("lmcache_server", "vllm-cache-server-service", 65432)
-    argv, env = local_stores._local(store, "lmcache_server", 7, tmp_path, Path("/env/bin/python"))
+    argv, env = local_store(store, "lmcache_server", 7, tmp_path, Path("/env/bin/python"))
     assert (argv, env) == (("/env/bin/python", "-m", "lmcache.v1.server", "127.0.0.1", "7"), {}), "needs no program"
     check_programs(load_config("remote-lm", CONFIGS), None, "cpu")
     url = {"LMCACHE_REMOTE_URL": "lm://vllm-cache-server-service:65432"}
@@ -134,7 +132,7 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
         "--dir",
         "/data",
     )
-    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), *LOCAL, tmp_path, PYTHON)
+    argv, env = local_store(StoreCommand("s", words, STORE.env, None, 1), *LOCAL, tmp_path, PYTHON)
     assert credentials_in(env) == ("swordfish-9",)
     assert "swordfish-9" not in " ".join(argv)
     assert argv[:4] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--save", "")
@@ -142,13 +140,13 @@ def test_a_password_is_in_no_command_line(tmp_path: Path) -> None:
     assert argv[argv.index("--port") + 1] == "7"
     assert (tmp_path / "store.conf").stat().st_mode & 0o077 == 0
     assert redact("it is swordfish-9") == "it is [redacted]"
-    plain, none = local_stores._local(StoreCommand("s", ("redis-server",), (), None, 1), *LOCAL, tmp_path, PYTHON)
+    plain, none = local_store(StoreCommand("s", ("redis-server",), (), None, 1), *LOCAL, tmp_path, PYTHON)
     assert (plain[1], none) == ("--bind", {})
 
 
 def test_of_an_access_control_list_the_first_user_with_a_password_asks(tmp_path: Path) -> None:
     words = ("redis-server", "--user", "default", "off", "--user", "reader", "on", "~*", ">$(WORD)", "+@all")
-    argv, env = local_stores._local(StoreCommand("s", words, STORE.env, None, 1), *LOCAL, tmp_path, PYTHON)
+    argv, env = local_store(StoreCommand("s", words, STORE.env, None, 1), *LOCAL, tmp_path, PYTHON)
     assert credentials_in(env) == ("reader", "swordfish-9")
     assert argv[:3] == ("/bin/redis-server", str(tmp_path / "store.conf"), "--bind")
     assert '"reader" "on" "~*" ">swordfish-9"' in (tmp_path / "store.conf").read_text()
