@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         runner.close(keep_logs=options.keep_logs or not results or not all(result.good for result in results))
     minutes = (time.monotonic() - begin) / 60
-    figures = summary((history.Try.of(one, runner.versions, "") for one in results), faults, healthy)
+    figures = summary([history.Try.of(one, runner.versions, "") for one in results], faults, healthy)
     if not wanted:
         write_page(runner.tries)
     print(

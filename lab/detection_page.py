@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fixtures.catalogue.requirements import REQUIREMENTS
+from lab import history
 from lab.catalogue.model import Fault, Healthy, Process, Proxy, Values
 
 if TYPE_CHECKING:
@@ -51,13 +52,10 @@ def how(injection: Injection | None) -> str:
 
 def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[Healthy]) -> str:
     """The page: of every entry its last try, and how many were as they should be."""
-    of: dict[str, list[Try]] = {}
-    for one in tries:
-        of.setdefault(one.id, []).append(one)
-    judged = (next((one for one in reversed(found) if one.seeded), found[-1]) for found in of.values())
-    figures = summary(judged, faults, healthy)
-    entries: list[Fault | Healthy] = [*faults, *healthy]
-    shown = [one for entry in entries for one in of.get(entry.id, ())]
+    ids = {one.id for one in (*faults, *healthy)}
+    shown = [one for one in tries if one.id in ids]
+    of = {id_: [one for one in shown if one.id == id_] for id_ in ids}
+    figures = summary(shown, faults, healthy)
     on = sorted({f"vLLM {one.vllm} and LMCache {one.lmcache} on {one.on}" for one in shown})
     lines = [
         "# Detection",
@@ -66,20 +64,22 @@ def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[H
         "",
         f"**Faults caught at the last try: {figures['caught']} of {figures['seeded']} seeded "
         f"({len(faults)} are in the catalogue). False alarms: {figures['false_alarms']} in {figures['healthy']} healthy runs. "
-        f"All tries that are kept: {sum(one.good for one in shown)} of {len(shown)} as they should be.**",
+        f"All tries that are kept: {sum(one.good for one in shown)} of {len(shown)} as they should be.** "
+        f"{history.left_out(shown, {one.id for one in faults})}",
         "",
         f"Run for real: {'; '.join(on) or 'nothing'}. No part of either is imitated. "
         "Every fault is proven to have acted before its verdicts count. *Expected* requirements must turn; what is marked "
         "with a + may turn with them as a consequence; whatever else fires is unrelated and fails the lab "
         f"({figures['unrelated']} did at the last tries). A fault is tried once. If a measurement is too noisy, and the lab "
-        "measured that other programs used the machine, the fault is *not judged*: neither caught nor missed. The last "
-        "column: how many of all tries that are kept were as they should be, and the day of the last one.",
+        "measured that other programs used the machine, the fault is *not judged*: neither caught nor missed, so the try "
+        "before counts as its last one. The last column: how many of all tries that are kept were as they should be, and the "
+        "day of the last one.",
         "",
         "## Faults",
         "",
         *_table(
             ("fault", "kind", "what goes wrong", "source", "how it is seeded", "expected", "fired", "", "tries"),
-            [_fault_row(fault, of.get(fault.id, [])) for fault in faults],
+            [_fault_row(fault, of[fault.id]) for fault in faults],
         ),
         "",
         "## Healthy variants",
@@ -88,7 +88,7 @@ def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[H
         "",
         *_table(
             ("variant", "what is different", "how", "fired", "", "tries"),
-            [_healthy_row(variant, of.get(variant.id, [])) for variant in healthy],
+            [_healthy_row(variant, of[variant.id]) for variant in healthy],
         ),
         "",
         "## By requirement",
@@ -108,14 +108,13 @@ def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[H
     return "\n".join(lines)
 
 
-def summary(last: Iterable[Try], faults: Iterable[Fault], healthy: Iterable[Healthy]) -> dict[str, int]:
-    """The figures of the last try of each entry."""
-    by_id = {one.id: one for one in last}
-    seeded = [by_id[fault.id] for fault in faults if fault.id in by_id]
-    quiet = [by_id[variant.id] for variant in healthy if variant.id in by_id and by_id[variant.id].seeded]
+def summary(tries: Sequence[Try], faults: Iterable[Fault], healthy: Iterable[Healthy]) -> dict[str, int]:
+    """The figures of the last try that counts of each entry."""
+    seeded = [found[-1] for found in history.counted(tries, {one.id for one in faults}).values()]
+    quiet = [found[-1] for found in history.counted(tries, {one.id for one in healthy}).values()]
     return {
         "seeded": len(seeded),
-        "caught": sum(1 for one in seeded if one.seeded and not (one.missed or one.undecided)),
+        "caught": sum(not one.missed for one in seeded),
         "unrelated": sum(len(one.unrelated) for one in seeded),
         "healthy": len(quiet),
         "false_alarms": sum(len(one.fired) for one in quiet),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lab import json_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from lab.result import Result
@@ -68,6 +68,32 @@ class Try:
     def on_gpu(self) -> bool:
         """Whether the engine ran on a card."""
         return self.on != CPU
+
+
+def counted(tries: Iterable[Try], ids: Collection[str]) -> dict[str, list[Try]]:
+    """Of each entry with one of ``ids`` the tries that say something of the suite, the oldest first.
+
+    The others: what was to be seeded did not act, or other programs made a measurement too noisy to decide.
+    """
+    found: dict[str, list[Try]] = {}
+    for one in tries:
+        if one.id in ids and one.seeded and not one.undecided:
+            found.setdefault(one.id, []).append(one)
+    return found
+
+
+def left_out(tries: Sequence[Try], ids: Collection[str]) -> str:
+    """What `counted` leaves out, as a sentence."""
+    noisy = [one.id for one in tries if one.id in ids and one.seeded and one.undecided]
+    unseeded = [one.id for one in tries if one.id in ids and not one.seeded]
+
+    def named(found: list[str]) -> str:
+        return f"{len(found)}: {', '.join(f'`{id_}`' for id_ in sorted(set(found)))}" if found else "none"
+
+    return (
+        f"Not counted are tries in which other programs made a measurement too noisy to decide ({named(noisy)}), and tries in "
+        f"which what was to be seeded did not act ({named(unseeded)})."
+    )
 
 
 def circumstances(versions: Mapping[str, str], suite: str, seconds: float, found: Result | Verdicts) -> dict[str, Any]:

@@ -79,30 +79,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _faults(tries: Sequence[Try]) -> list[str]:
     rows = []
     for where, faults, on_gpu in (("a CPU", FAULTS, False), ("a GPU", GPU_FAULTS, True)):
-        ids = {fault.id for fault in faults}
-        of: dict[str, list[Try]] = {}
-        for one in tries:
-            if one.id in ids and one.on_gpu == on_gpu and one.seeded and not one.undecided:
-                of.setdefault(one.id, []).append(one)
+        of = history.counted((one for one in tries if one.on_gpu == on_gpu), {fault.id for fault in faults})
         every = [one for found in of.values() for one in found]
         rows += [
             (where, "first", _caught(found[0] for found in of.values())),
             (where, "last", _caught(found[-1] for found in of.values())),
             (where, "every", _caught(every)),
         ]
-    missed = sorted({one.id for one in tries if one.seeded and one.missed and one.id in {fault.id for fault in FAULTS}})
+    ids = {fault.id for fault in FAULTS}
+    missed = sorted({one.id for one in tries if one.seeded and one.missed and one.id in ids})
     return [
         "## Faults that are caught",
         "",
         "A fault is seeded into a real stack, and the suite judges once ([detection](detection.md)). Every try is kept, good "
         f"or bad, since {min((one.when for one in tries), default='never')[:10]}; what was tried before that is not counted. A "
-        "first try that is missed shows a defect of the suite or of the fault, which is then mended. Tries whose seed did not "
-        "act, or that others disturbed, are not counted.",
+        "first try that is missed shows a defect of the suite or of the fault, which is then mended. "
+        f"{history.left_out(tries, ids)}",
         "",
         *table(("engine on", "try of each fault", "caught"), rows),
         "",
         f"Missed at any try: {', '.join(f'`{id_}`' for id_ in missed) or 'none'}. Of {len(FAULTS)} faults in the catalogue, "
-        f"{len({one.id for one in tries} & {fault.id for fault in FAULTS})} were tried.",
+        f"{len({one.id for one in tries} & ids)} were tried.",
         "",
     ]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
-from lab import history
+from lab import history, quality
 from lab.catalogue import FAULTS, HEALTHY
 from lab.detection_page import detection, how
 from lab.history import Try
 from lab.quality import TRIES
 from lab.result import Result, compare
+from lab.seeding_subject import ROOT
 from lab.suite_run import Verdicts
 from tests.lab_tries import IDS, VERSIONS
 
@@ -43,6 +45,15 @@ def test_the_page_is_the_same_for_the_same_tries() -> None:
     assert f"False alarms: 0 in {len(HEALTHY)} healthy runs. All tries that are kept: {total} of {total} as" in page
     assert all(f"`{id_}`" in page for id_ in IDS)
     assert page.count("| caught | 1 of 1, 2026-01-02 |") == len(FAULTS)
+
+
+def test_both_pages_count_the_same_tries() -> None:
+    shown = (ROOT / "docs" / "detection.md").read_text()
+    last = re.search(r"\| a CPU \| last \| (\d+ of \d+)", quality.page())
+    assert last is not None
+    for page in (quality.page(), shown):
+        assert history.left_out(history.read(TRIES), {one.id for one in FAULTS}) in page
+    assert f"Faults caught at the last try: {last[1]} seeded" in shown
 
 
 def test_the_page_shows_the_last_try_and_counts_all_of_them() -> None:
