@@ -52,7 +52,7 @@ def how(injection: Injection | None) -> str:
 
 def detection(tries: Iterable[Try], faults: Sequence[Fault], healthy: Sequence[Healthy]) -> str:
     """The page: of every entry its last try, and how many were as they should be."""
-    ids = {one.id for one in (*faults, *healthy)}
+    ids = {one.id for one in faults} | {one.id for one in healthy}
     shown = [one for one in tries if one.id in ids]
     of = {id_: [one for one in shown if one.id == id_] for id_ in ids}
     figures = summary(shown, faults, healthy)
