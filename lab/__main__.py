@@ -11,6 +11,7 @@ import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.core.errors import ConfigurationError
@@ -24,8 +25,6 @@ from lab.runner import Runner
 from lab.seeding_subject import ROOT, LabError, Subject
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.result import Entry
 
 

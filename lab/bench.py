@@ -7,8 +7,10 @@ hold nothing but its start: else the verdicts of one fault would be those of the
 from __future__ import annotations
 
 import random
+import subprocess
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.core.errors import NotJudged, SubjectFault
@@ -22,9 +24,6 @@ from lab import hook_control
 from lab.changed_values import changed_config, check_values, own_router
 
 if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
     from fixtures.core.progress import Progress
     from fixtures.provide.process.environment import EngineEnv
     from lab.catalogue.model import Values

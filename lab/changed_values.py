@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,6 @@ from fixtures.provide.values.config import Model, load_config
 from lab.seeding_subject import ROOT, LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fixtures.core.record import StackRecord
     from fixtures.provide.values.config import Config
     from lab.catalogue.model import Values

@@ -6,6 +6,7 @@ It holds no paths: the same tries give the same text.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fixtures.catalogue.requirements import REQUIREMENTS
@@ -13,8 +14,6 @@ from lab import history
 from lab.catalogue.model import Fault, Healthy, Process, Proxy, Values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from lab.catalogue.model import Injection
     from lab.history import Try
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.catalogue.model import Fault, Healthy, Hook, Process, Proxy, Values, ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from lab.result import Entry
 
 COMPARED = ids("LAT-04 LAT-07 LAT-09 MEM-05 THR-01 THR-03")

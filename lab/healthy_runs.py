@@ -10,7 +10,9 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab import json_lines, process_faults
@@ -22,9 +24,6 @@ from lab.seeding_subject import ROOT, LabError
 from lab.suite_run import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
-
     from lab.runner import Runner
     from lab.suite_run import Verdicts
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lab import json_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
-
     from lab.result import Result
     from lab.suite_run import Verdicts
 

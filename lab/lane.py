@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.core.errors import StackError
@@ -18,8 +19,6 @@ from lab.seeding_subject import LabError
 from lab.suite_run import judge
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.bench import Bench
     from lab.catalogue.model import Values
     from lab.result import Entry

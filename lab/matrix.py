@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,6 @@ from fixtures.report.verdicts import VERDICTS
 from lab.versions import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fixtures.provide.process.environment import Pair
 
 PROFILES = ("core", "api")

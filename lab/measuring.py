@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from lab.power import sample_recording, simulate
 from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
-    import argparse
-
     from lab.runner import Runner
 
 

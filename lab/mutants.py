@@ -18,15 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from lab import json_lines
 from lab.seeding_subject import ROOT, LabError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 KEPT: Final = ROOT / "docs" / "evidence" / "mutants.jsonl"
 PACKAGES: Final = ("evidence", "instruments", "experiments", "report")

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,6 @@ from fixtures.subject.stack import Stack
 from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fixtures.core.processes import ProcessRef
     from lab.bench import Bench
     from lab.catalogue.model import Process

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fixtures.instruments.shares import share_interval
@@ -16,8 +17,6 @@ from lab.power import picture, simulate
 from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from lab.history import Try
     from lab.power.simulate import Curve
 

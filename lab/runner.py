@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,8 +35,6 @@ from lab.result import Result
 from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from fixtures.core.record import Baseline
     from fixtures.provide.process.environment import EngineEnv
     from lab.result import Entry

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.core.record import StackRecord
@@ -17,9 +19,6 @@ from lab.proxy.server import Proxy as FaultProxy
 from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from lab.bench import Bench
     from lab.catalogue.model import Injection
 

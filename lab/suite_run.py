@@ -9,17 +9,15 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 from fixtures.core.waiting import poll
 from fixtures.plugin.locks import FINISHED
 from lab import case_selection, forked
 from lab.catalogue.model import KEPT_S
 from lab.seeding_subject import ROOT, LabError
-
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-    from pathlib import Path
 
 RUN_DEADLINE_S = 1200.0
 """One run of the suite; what takes longer hangs. The embedded suite takes 2 min, and 10 where bfloat16 is emulated."""

@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,8 +25,6 @@ from fixtures.evidence.logs.patterns import event_of
 from fixtures.subject.metrics_pages import metrics_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     import pytest
 
     from fixtures.subject.stack import Stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +10,6 @@ import pytest
 from . import decode_cost, disturbance, limits, measure_misses, measure_together, requirement, store_cost, wins_from
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fixtures.core.record import Baseline
     from fixtures.instruments.prompts import Prompts
     from fixtures.instruments.trials import Trials

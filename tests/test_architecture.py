@@ -9,6 +9,7 @@ import ast
 import functools
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -127,6 +128,22 @@ def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
         and any(isinstance(one, ast.Constant) and one.value in kinds for one in ast.walk(node))
     ]
     assert not asked
+
+
+def test_types_of_the_standard_library_are_imported_like_the_rest_of_it() -> None:
+    """Their import costs nothing: only what is of the project, or slow to import, is left to the type checker."""
+    late = [
+        f"{name}:{node.lineno}"
+        for name, path in MODULES.items()
+        if name.startswith(("fixtures/", "suite/")) and "/scripts/" not in name
+        for block in ast.parse(path.read_text()).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        and not node.level
+        and str(node.module).partition(".")[0] in sys.stdlib_module_names
+    ]
+    assert not late
 
 
 def test_nothing_asks_whether_there_is_an_access() -> None:

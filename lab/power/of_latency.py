@@ -7,6 +7,8 @@ replaced, by times drawn from a `World`; the effect is none at distance 0 and wh
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
@@ -19,9 +21,6 @@ from lab.power.verdict import Verdict, between, compared_with, speed_known
 from suite import test_tiers, test_useful
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterator
-
     from lab.power.world import World
 
 FLOOR_SHARE: Final = 0.1

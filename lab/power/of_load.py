@@ -6,6 +6,7 @@ replaced, by times drawn from a `World`; the effect is none at distance 0 and wh
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
@@ -19,8 +20,6 @@ from lab.power.verdict import Verdict, between, compared_with, speed_known
 from suite import test_throughput
 
 if TYPE_CHECKING:
-    import random
-
     from lab.power.world import World
 
 USERS, ROUNDS = 8, 3

@@ -7,6 +7,8 @@ replaced, by times drawn from a `World`; the effect is none at distance 0 and wh
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
@@ -19,9 +21,6 @@ from lab.power.verdict import Verdict, between
 from suite import test_bounded, test_resilient, test_routed
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
-
     from lab.power.world import World
 
 SOAK_CYCLES: Final = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fixtures.core.errors import NotJudged
@@ -12,8 +13,6 @@ from fixtures.instruments.prompts import Prompts
 from lab.power.recorded_loads import cycles, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fixtures.core.record import Baseline
     from fixtures.subject.exchange import Exchange
     from fixtures.subject.stack import Stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fixtures.catalogue import limits
@@ -10,8 +11,6 @@ from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.growth import CYCLES, Growth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from fixtures.core.record import Baseline, Load
     from fixtures.instruments.prompts import Prompts
     from fixtures.subject.stack import Stack

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.provide.process import process_teardown
@@ -16,8 +17,6 @@ from lab.power.samples import KEPT, Samples
 from lab.seeding_subject import LabError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.runner import Runner
 
 THROUGHPUT = frozenset({"THR-01", "THR-03"})

@@ -7,13 +7,10 @@ healthy deployment; the simulation multiplies its scatter onto effects of known 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from lab import json_lines
 from lab.seeding_subject import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEPT = ROOT / "docs" / "evidence" / "samples.jsonl"
 

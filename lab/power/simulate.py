@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fixtures.core.errors import NotJudged
@@ -15,9 +17,6 @@ from lab.power.world import World, worlds
 from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from lab.power.verdict import Verdict
 
 VERDICTS: Final = (*of_latency.VERDICTS, *of_load.VERDICTS, *of_memory.VERDICTS)

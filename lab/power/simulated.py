@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -9,9 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from fixtures.subject.exchange import TokenSources
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
-
     from lab.power.world import World
 
 CHUNK, CHUNKS_MOST = 256, 64

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -11,9 +13,6 @@ from fixtures.core.record import Baseline
 from fixtures.experiments import store_cost
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterator
-
     from lab.power.world import World
 
 

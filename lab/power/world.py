@@ -8,7 +8,9 @@ was measured together is drawn together.
 from __future__ import annotations
 
 import math
+import random
 import statistics
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -17,9 +19,6 @@ from fixtures.instruments.growth import slope_per_cycle
 from fixtures.instruments.trials import Trial
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterable, Sequence
-
     from lab.power.samples import Samples
 
 SMOOTHING: Final = 0.3

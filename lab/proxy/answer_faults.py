@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from lab.proxy.fault import Answer, Cut, Fault, Request, as_event, data_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 class CutStream(Fault):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from lab.proxy.fault import Answer, Fault, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ForwardAs(Fault):

@@ -8,12 +8,10 @@ import hashlib
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from lab.proxy.fault import Answer, Cut, Fault, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 
 class Repeats(Fault):

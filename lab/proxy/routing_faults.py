@@ -7,12 +7,10 @@ import hashlib
 import http.client
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from lab.proxy.fault import Answer, Fault, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 class Models(Fault):
