@@ -53,24 +53,24 @@ REMOTE = {"LMCACHE_REMOTE_URL": "redis://r:1", "PYTHONHASHSEED": "0"}
 
 def test_engines_share_a_cache_server_or_a_remote_tier() -> None:
     one, two, three = (engine(name, cache_server=server) for name, server in (("a", "s"), ("b", "s"), ("c", "t")))
-    assert sharing.sharing(subject(one, two, three)) == [[one, two]]
+    assert sharing.groups(subject(one, two, three)) == [[one, two]]
     one, two = engine("a", env=REMOTE), engine("b", env=REMOTE)
-    assert sharing.sharing(subject(one, two)) == [[one, two]]
+    assert sharing.groups(subject(one, two)) == [[one, two]]
 
 
 def test_engines_with_tiers_of_their_own_share_none() -> None:
     with pytest.raises(NotApplicable, match="a tier of its own"):
-        sharing.sharing(subject(engine("a", cache_server="s"), engine("b", cache_server="t")))
+        sharing.groups(subject(engine("a", cache_server="s"), engine("b", cache_server="t")))
     with pytest.raises(NotApplicable, match="a tier of its own"):
-        sharing.sharing(subject(engine("a"), engine("b")))
+        sharing.groups(subject(engine("a"), engine("b")))
 
 
 def test_where_engines_keep_their_kv_may_not_be_known() -> None:
     with pytest.raises(NotJudged, match="one --url"):
-        sharing.sharing(subject(engine("a", argv=()), engine("b", argv=())))
+        sharing.groups(subject(engine("a", argv=()), engine("b", argv=())))
     hidden = {"LMCACHE_CONFIG_FILE": "/x"}
     with pytest.raises(NotJudged, match="not known whether"):
-        sharing.sharing(subject(engine("a", env=hidden), engine("b", env=hidden)))
+        sharing.groups(subject(engine("a", env=hidden), engine("b", env=hidden)))
 
 
 def unlike(*engines: Any, **more: Any) -> str:
