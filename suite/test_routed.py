@@ -184,7 +184,7 @@ def test_the_router_lists_nothing_when_no_engine_lives(stack: Stack, without_eng
 def test_one_failed_engine_blocks_no_request(
     stack: Stack, failed: Failed, figures: Figures, evidence: AddEvidence, failure: str
 ) -> None:
-    """If one engine ends, is drained or hangs under load, every request ends in time, and soon the others answer all."""
+    """If one engine ends, is drained or hangs under load, all requests end in time, and soon no one waits for it."""
     router = stack.routers[0]
     found = failed(failure)
     evidence(f"timeline of the failover, {failure}", found.timeline)
@@ -204,9 +204,15 @@ def test_one_failed_engine_blocks_no_request(
         f"expected all requests to be answered {found.promised_s:.0f} s after an engine failed, as the settings of the router "
         f"promise, got one that failed after {found.noticed_s:.0f} s"
     )
+    kept = found.kept
+    assert len(kept.troubled) <= limits.KEPT_REQUESTS, (
+        f"expected at most {limits.KEPT_REQUESTS:.0f} request to fail or wait once the router was to exclude the engine, after "
+        f"{found.promised_s:.0f} s by its settings, got {len(kept.troubled)} of {kept.asked}, the first: {kept.troubled[0]}"
+    )
     assert found.returned_s is not None, (
         f"expected the router to use the engine again within {limits.RETURNED_S:.0f} s after its return, got no request there"
     )
+    kept.check_known()
 
 
 @requirement("RTR-01")

@@ -23,6 +23,7 @@ from fixtures.evidence.pods.objects import (
     restarts,
     started_in_s,
     startup_budget_s,
+    unready_after_s,
 )
 from fixtures.provide.release import discover
 from tests.pod_examples import FATES
@@ -209,6 +210,22 @@ def test_the_budget_until_a_container_is_ready(readiness: dict[str, int] | None,
     probe = {"initialDelaySeconds": 5, "periodSeconds": 5, "failureThreshold": 3}
     assert ready_budget_s({"startupProbe": probe, "readinessProbe": readiness}) == expected
     assert ready_budget_s({"readinessProbe": readiness}) is None
+
+
+@pytest.mark.parametrize(
+    ("readiness", "expected"),
+    [
+        (None, None),
+        ({"initialDelaySeconds": 15, "periodSeconds": 5, "failureThreshold": 3}, 18.0),
+        ({"periodSeconds": 10, "timeoutSeconds": 4}, 42.0),
+        ({"failureThreshold": 1}, 11.0),
+    ],
+)
+def test_the_time_until_a_container_that_is_silent_is_out_of_use(
+    readiness: dict[str, int] | None, expected: float | None
+) -> None:
+    """The first is the chart's own (0.1.12); what is not given has the default of Kubernetes."""
+    assert unready_after_s({"readinessProbe": readiness}) == expected
 
 
 def test_environments_keep_doubles_and_references() -> None:

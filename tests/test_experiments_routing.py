@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.catalogue import limits
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters, Registry
@@ -243,6 +244,19 @@ def test_a_policy_that_is_not_known_is_not_judged() -> None:
 def test_vllm_router_goes_by_the_prompt_where_no_policy_is_named() -> None:
     router = FakeStack(in_turn, ("vllm-router", "--worker-urls", "http://a:1")).routers[0]
     assert (router.affinity, router.excludes_after_s) == ("prefix", (60 + 5) * 3)
+
+
+def test_the_time_until_a_failed_engine_is_excluded_is_that_of_the_health_checks() -> None:
+    def promised(*argv: str, unready_after_s: float | None = None) -> float:
+        router = FakeStack(in_turn, argv).routers[0]
+        router._engines = [SimpleNamespace(unready_after_s=unready_after_s), SimpleNamespace(unready_after_s=18.0)]  # type: ignore[list-item]
+        return router.excludes_after_s
+
+    checks = ("--static-backends", "http://a:1,http://b:1", "--static-backend-health-checks")
+    assert promised(*checks) == 60 + 10 * 2, "one after the other"
+    assert promised(*checks, "--static-backend-health-check-timeout-seconds", "3") == 60 + 3 * 2
+    assert promised("--service-discovery", "k8s") == limits.FAILOVER_S
+    assert promised("--service-discovery", "k8s", unready_after_s=66.0) == 66.0, "the readiness probe of one engine"
 
 
 @pytest.mark.parametrize("key", ["a b", "x-user:", "x\ny", "sitz-ungsgröße"])

@@ -139,3 +139,32 @@ def test_an_engine_that_hangs_is_given_up(through: Any, others: list[ThreadingHT
     behind(proxy, others)
     assert [ask(client).status for _ in range(2)] == [200, 200]
     assert len(second) < 6, "the first one is used again once it answers"
+
+
+def test_what_an_engine_that_hangs_does_not_answer_goes_to_another_one(
+    through: Any, others: list[ThreadingHTTPServer]
+) -> None:
+    client, proxy = through("gives-up", seconds=0.5, again=True)
+    _, second = behind(proxy, others)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        proxy.fault.engines = (f"http://127.0.0.1:{hung.getsockname()[1]}", proxy.fault.engines[1])
+        answers = [ask(client, prompt) for prompt in "abcd"]
+    assert [one.status for one in answers] == [200] * 4
+    assert [one["prompt"] for one in second] == list("abcd")
+    assert [one.total_s > 0.5 for one in answers] == [False, True, False, True], "it is asked again and again"
+    assert proxy.fired == 2
+
+
+def test_an_engine_that_hangs_is_excluded_until_it_is_well(through: Any, others: list[ThreadingHTTPServer]) -> None:
+    client, proxy = through("gives-up", seconds=0.5, again=True, excludes=True)
+    first, second = behind(proxy, others)
+    alive = proxy.fault.engines
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        proxy.fault.engines = (f"http://127.0.0.1:{hung.getsockname()[1]}", alive[1])
+        assert [ask(client, prompt).status for prompt in "abcd"] == [200] * 4
+    assert [one["prompt"] for one in second] == list("abcd")
+    assert proxy.fired == 1
+    proxy.fault.silent = {alive[0]}  # it has come back
+    proxy.fault.engines, proxy.fault.looked = alive, 0.0
+    assert [ask(client, prompt).status for prompt in "ef"] == [200] * 2
+    assert len(first) == 1, "it answers every second request again"

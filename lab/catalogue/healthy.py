@@ -16,6 +16,7 @@ from lab.catalogue.settings import (
     ENCRYPTED,
     EVERYTHING_BELOW,
     FAILED_LOADS_COMPUTED,
+    FROZEN_ONLY,
     IN_PROCESS_BELOW,
     KILLED_ONLY,
     LM,
@@ -242,6 +243,13 @@ HEALTHY: tuple[Healthy, ...] = (
             ),
         ),
         tests=LOOKED_AT,
+    ),
+    Healthy(
+        "router-gives-a-hung-engine-up",
+        "a router that asks the other engine where one has said nothing for 6 s, and asks that no more until it is well",
+        Proxy("gives-up", {"seconds": 6, "again": True, "excludes": True}, values=ROUTED),
+        tests=("RTR-03", "CFG-01", "CFG-06"),
+        without=FROZEN_ONLY,
     ),
     Healthy(
         "three-engines",

@@ -211,6 +211,15 @@ FAULTS: tuple[Fault, ...] = (
         Proxy("gives-up", {"seconds": 3}, values=ROUTED),
         without=FROZEN_ONLY,
     ),
+    _in_failover(
+        "router-waits-for-a-hung-engine",
+        "crash or hang",
+        "the router goes on sending every second request to an engine that hangs, and asks the other one 20 s later: all are "
+        "answered",
+        "PS#749 (a dead engine is kept)",
+        Proxy("gives-up", {"seconds": 20, "again": True}, values=ROUTED),
+        without=FROZEN_ONLY,
+    ),
     Fault(
         "router-begins-an-answer-again",
         "wrong answer",

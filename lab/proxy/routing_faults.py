@@ -148,20 +148,47 @@ class KeepsDead(Fault):
 
 
 class GivesUp(Fault):
-    """A router of its own: generating requests go to the engines in turn, and one that is silent for ``seconds`` fails."""
+    """A router of its own: generating requests go to the engines in turn, and one that is silent for ``seconds`` fails.
+
+    With ``again`` it is then sent to the next engine; with ``excludes`` an engine that was silent gets no request until it says
+    that it is well, which it is asked once a second.
+    """
 
     turns = 0
+    looked = 0.0
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.silent: set[str] = set()
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Asks an engine itself, gives it up after a while, and asks it again with its next turn."""
         if not request.generates:
             return forward(request)
+        self._look(forward)
         with self.lock:
             self.turns += 1
-            request.to = self.engines[self.turns % len(self.engines)]
+            left = [one for one in self.engines if one not in self.silent]
+            chosen = [left[(self.turns + step) % len(left)] for step in range(len(left))]
         request.within_s = self.params["seconds"]
-        try:
-            return super().exchange(request, forward)
-        except OSError:
-            self.acts()
-            return Answer(504, {"content-type": "application/json"}, b'{"error": {"message": "the engine is silent"}}')
+        for engine in chosen if self.params.get("again") else chosen[:1]:
+            request.to = engine
+            try:
+                return super().exchange(request, forward)
+            except OSError:
+                self.acts()
+                if self.params.get("excludes"):
+                    self.silent.add(engine)
+        return Answer(504, {"content-type": "application/json"}, b'{"error": {"message": "the engine is silent"}}')
+
+    def _look(self, forward: Callable[[Request], Answer]) -> None:
+        """Ask the engines that were silent whether they are well."""
+        with self.lock:
+            again = time.monotonic() - self.looked > 1.0
+            self.looked = time.monotonic() if again else self.looked
+        for engine in tuple(self.silent) if again else ():
+            try:
+                if forward(Request("GET", "/health", {}, b"", engine, 0.5)).status == 200:
+                    self.silent.discard(engine)
+            except OSError:
+                continue

@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from fixtures.experiments.failover import ANSWER_TOKENS
+from fixtures.experiments.router_load import ANSWER_TOKENS
 from fixtures.instruments.response import Response
 
 if TYPE_CHECKING:

@@ -36,6 +36,8 @@ class FakeStack:
         self.by_streams = by_streams
         """Whether the router notices by streams alone; which requests come first is a matter of threads."""
         self.operator = "kills"
+        self.answer_s: float = 0.001
+        """What the engines say that an answer takes."""
         self.failed, self.hits, self.lock = False, 0, threading.Lock()
         self.turn = itertools.count()
         self.routers = [
@@ -55,7 +57,12 @@ class FakeStack:
         listed = Response(200, {}, '{"data": [{"id": "m"}]}', total_s=0.1)
         found = SimpleNamespace(name=name, finished=0, client=SimpleNamespace(get=lambda _: listed))
         found.counters = lambda: EngineCounters(
-            requests_finished=found.finished, ttft_count=self.first_tokens(found), running=2
+            requests_finished=found.finished,
+            ttft_count=self.first_tokens(found),
+            ttft_sum=self.answer_s * found.finished,
+            decode_count=found.finished,
+            decode_sum=0.0,
+            running=2,
         )
         return found
 
