@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.evidence.connector import BOTH, LMCACHE_CONNECTORS, Connector, connector_of
-from fixtures.evidence.flags import flag_positions, flag_value
+from fixtures.evidence.flags import flag_positions, flag_value, flag_values
 from fixtures.evidence.manifest import effective, references, unresolved
 from fixtures.evidence.vllm_options import TRANSFER_FLAG
 
@@ -38,6 +38,20 @@ MP = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_producer"}
 )
 def test_the_last_flag_counts(argv: list[str], value: str | None) -> None:
     assert flag_value(argv, "--port") == value
+
+
+@pytest.mark.parametrize(
+    ("argv", "values"),
+    [
+        ([], []),
+        (["--name", "a", "b", "--port", "1"], ["a", "b"]),
+        (["--name", "a", "--name", "b", "c"], ["b", "c"]),
+        (["--name=a=b", "c"], ["a=b"]),
+        (["--name"], []),
+    ],
+)
+def test_every_value_of_a_flag_counts(argv: list[str], values: list[str]) -> None:
+    assert flag_values(argv, "--name") == values
 
 
 @pytest.mark.parametrize("word", ["--max-model-len", "--max_model_len", "--max-model_len"])

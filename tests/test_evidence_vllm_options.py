@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.evidence.connector import connector_fault, connector_of
-from fixtures.evidence.vllm_options import parallel_of, parse_options
+from fixtures.evidence.vllm_options import parallel_of, parse_options, served_names
 from tests.command_lines import FAULT, FLAG, MP, NIXL, OK, OPEN, SIZE, V1, multi, read, text, verdict
 
 COMMANDS: list[tuple[str, tuple[str, ...], str | None, str]] = [
@@ -168,3 +168,17 @@ def test_a_switch_of_a_config_file() -> None:
 )
 def test_the_value_of_a_dotted_key_is_no_option_of_its_own(words: tuple[str, ...], keys: list[str]) -> None:
     assert [key for key, _ in parse_options(("vllm", "serve", "m", *words)).pairs] == keys
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("", ["org/m"]),
+        ("--served-model-name a b", ["a", "b"]),
+        ("--served_model_name a a --port 1", ["a"]),
+        ("--served-model-name=a --lora-modules x=/x y=/y", ["a", "x", "y"]),
+        ('--lora-modules {"name":"x","path":"/x"} z', ["org/m", "x"]),
+    ],
+)
+def test_an_engine_lists_every_name_of_its_model_and_its_adapters(words: str, names: list[str]) -> None:
+    assert served_names(["vllm", "serve", "/m", *words.split()], "org/m") == names

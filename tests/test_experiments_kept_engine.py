@@ -50,7 +50,7 @@ def judge(stack: FakeStack, found: Failover) -> None:
         SimpleNamespace(routers=[router]),  # type: ignore[arg-type]
         lambda _: found,
         lambda *_, **__: None,  # type: ignore[arg-type]
-        lambda *_: None,  # type: ignore[arg-type]
+        lambda *_: None,
         "frozen",
     )
 

@@ -23,6 +23,7 @@ from fixtures.subject.router import Router
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ANSWER = '{"choices": [{"text": "x"}]}'
 ERROR = {"error": {"message": "no engine", "type": "unavailable"}}
 
 
@@ -44,7 +45,7 @@ class FakeStack:
     def answer(self, path: str) -> Response:
         if not self.alive or (self.ended and not self.afterwards):
             return self.dead(path)
-        return models("m") if path == "/v1/models" else Response(200, {}, "{}", total_s=0.1)
+        return models("m") if path == "/v1/models" else Response(200, {}, ANSWER, total_s=0.1)
 
     @contextlib.contextmanager
     def all_killed(self, _: Any, engines: Any) -> Iterator[Disruption]:
@@ -79,7 +80,11 @@ def lists_only(path: str) -> Response:
 
 
 def serves_only(path: str) -> Response:
-    return models("other") if path == "/v1/models" else Response(200, {}, "{}", total_s=0.1)
+    return models("other") if path == "/v1/models" else Response(200, {}, ANSWER, total_s=0.1)
+
+
+def shows_a_page(path: str) -> Response:
+    return models("m") if path == "/v1/models" else Response(200, {}, "<html>We will be back</html>", total_s=0.1)
 
 
 def test_a_router_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +119,7 @@ def test_a_request_without_an_answer_is_reported(monkeypatch: pytest.MonkeyPatch
     assert "a request: no answer" in stack.done.timeline
 
 
-@pytest.mark.parametrize("afterwards", [refuses, lists_only, serves_only])
+@pytest.mark.parametrize("afterwards", [refuses, lists_only, serves_only, shows_a_page])
 def test_a_router_that_does_not_list_and_serve_again_is_reported(
     afterwards: Callable[[str], Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,10 @@ from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters, Registry
 from fixtures.experiments.routing import (
     Conversations,
-    Listing,
     ask,
     assert_at_home,
     assert_reused,
     astray,
-    listing,
     models_of_engines,
     recomputed,
 )
@@ -275,21 +273,36 @@ def test_the_models_of_live_engines_are_those_that_they_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "status", "expected"),
+    ("status", "body", "fault"),
     [
-        ({"m"}, 0, Listing((), ())),
-        (set(), 0, Listing(("m",), ())),
-        ({"m", "elsewhere"}, 200, Listing((), ())),
-        ({"m", "embeds"}, 400, Listing((), ())),
-        ({"m", "gone"}, 404, Listing((), ("gone",))),
-        ({"m", "gone"}, 503, Listing((), ("gone",))),
+        (400, "{}", SubjectFault),
+        (503, "{}", SubjectFault),
+        (200, '{"choices": []}', SubjectFault),
+        (429, "{}", NotJudged),
     ],
 )
-def test_a_model_is_listed_if_and_only_if_an_engine_serves_it(listed: set[str], status: int, expected: Listing) -> None:
-    stack = FakeStack(in_turn)
-    body = json.dumps({"data": [{"id": name} for name in listed]})
-    stack.routers[0].client = SimpleNamespace(  # type: ignore[assignment]
-        get=lambda _: Response(200, {}, body, total_s=0.0),
-        post=lambda *_: Response(status, {}, "{}", total_s=0.0),
-    )
-    assert listing(stack, stack.routers[0]) == expected  # type: ignore[arg-type]
+def test_conversations_that_were_not_answered_are_at_home_nowhere(
+    status: int, body: str, fault: type[Exception]
+) -> None:
+    """Those that are begun together: an engine without a GPU copy would make the other one their home."""
+    stack = FakeStack(by_beginning, ("--policy", "cache_aware"))
+    post = stack.post
+
+    def once_refused(*given: Any, **named: Any) -> Response:
+        if stack.sent == 3:
+            stack.sent += 1
+            return Response(status, {}, body, total_s=0.1)
+        return post(*given, **named)
+
+    stack.routers[0].client = SimpleNamespace(post=once_refused)  # type: ignore[assignment]
+    with pytest.raises(fault, match=r"expected HTTP 200, got|expected choices.0|limit of the rate"):
+        conversations(stack)
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_repeat_whose_answer_is_an_error_shows_no_affinity(status: int) -> None:
+    stack = FakeStack(by_session)
+    found = conversations(stack)
+    stack.status = status
+    with pytest.raises(SubjectFault, match=f"through the router: expected HTTP 200, got {status}"):
+        found.repeat()

@@ -29,6 +29,9 @@ def test_a_list_of_models_gets_one_that_is_gone_or_loses_all(through: Any) -> No
     assert proxy.fired == 1
     client, _ = through("list-models", none=True)
     assert client.get("/v1/models").json["data"] == []
+    client, proxy = through("list-models", name="m", status=404)
+    assert [one["id"] for one in client.get("/v1/models").json["data"]] == ["m"], "it is there already"
+    assert (ask(client).status, client.post("/tokenize", {"model": "m"}).status) == (404, 404)
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from fixtures.core.units import MIB
 from fixtures.core.waiting import poll
 from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import is_ready, name_of
+from fixtures.experiments.listing import Listing, listing
 from fixtures.experiments.router_cost import router_cost
-from fixtures.experiments.routing import Conversations, Listing, astray, listing, recomputed
+from fixtures.experiments.routing import Conversations, astray, recomputed
 from fixtures.instruments.text_requests import TextRequests
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession

@@ -137,6 +137,15 @@ def test_the_command_of_production_stacks_own_router() -> None:
     assert "routing logic" not in "\n".join(substitutions(RouterCommand("session", "who", 1), OWN))
 
 
+def test_production_stacks_router_is_told_every_name_of_an_engine() -> None:
+    names = ("vllm", "serve", "m", "--served-model-name", "m", "alias", "--lora-modules", "a=/a", "--port", "1")
+    servers = [EngineServer(name=url, url=url, log=None, argv=names) for url in ENGINES]
+    command = RouterCommand("session", "who", 1)
+    words = list(router_argv(command, OWN, servers, "m", host="127.0.0.1", port=9, metrics_port=10))
+    assert words[words.index("--static-models") + 1] == "m,alias,a,m,alias,a"
+    assert words[words.index("--static-backends") + 1] == ",".join([ENGINES[0]] * 3 + [ENGINES[1]] * 3)
+
+
 def test_the_controller_is_started_before_the_engines_that_look_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +175,11 @@ def test_what_a_router_with_a_fixed_list_does_once_an_engine_ends_is_not_judged(
     if env is PYPI:
         router.check_watches()
         return
+    looks = RouterCommand("session", "x-user-id", 1, ("--static-backend-health-checks",))
+    record.routers.clear()
+    routers.Routers(looks, env).start(record, tmp_path)
+    Stack(record).routers[0].check_watches()
+    record.routers[:] = [router.server]
     with pytest.raises(
         NotJudged, match=r"fixed list of engines .*: judge a release \(--stack chart\), or omit --router-python"
     ):

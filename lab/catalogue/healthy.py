@@ -21,6 +21,7 @@ from lab.catalogue.settings import (
     KILLED_ONLY,
     LM,
     LOOKED_AT,
+    NAMES,
     NATIVE_TIER,
     NO_PREFIX_CACHE,
     ON_ONE_STORE,
@@ -37,6 +38,7 @@ from lab.catalogue.settings import (
     SIZED,
     SMALL_TIER,
     TWO_ENGINES,
+    TWO_NAMES,
     made_here,
 )
 
@@ -194,7 +196,7 @@ HEALTHY: tuple[Healthy, ...] = (
     Healthy(
         "two-served-names",
         "the model is served by two names",
-        _args("--served-model-name", "mistralai/Mistral-7B-Instruct-v0.3", "an-alias"),
+        _args(*NAMES),
     ),
     Healthy(
         "json-logs",
@@ -250,6 +252,12 @@ HEALTHY: tuple[Healthy, ...] = (
         Proxy("gives-up", {"seconds": 6, "again": True, "excludes": True}, values=ROUTED),
         tests=("RTR-03", "CFG-01", "CFG-06"),
         without=FROZEN_ONLY,
+    ),
+    Healthy(
+        "two-served-names-behind-a-router",
+        "two engines whose model has two names, behind production-stack's own router",
+        dataclasses.replace(TWO_NAMES, own_router=True),
+        tests=("RTR-01", "RTR-02", "RTR-04", "API-02", "CFG-01"),
     ),
     Healthy(
         "three-engines",

@@ -17,6 +17,7 @@ from lab.catalogue.settings import (
     ROUTED_TWICE,
     ROUTING,
     THROUGH_THE_ROUTER,
+    TWO_NAMES,
 )
 
 if TYPE_CHECKING:
@@ -247,6 +248,24 @@ FAULTS: tuple[Fault, ...] = (
         "the router lists the model of an engine that is gone",
         "PS#490 (models of removed pods)",
         Proxy("list-models", values=ROUTED),
+        ids("RTR-01"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-lists-a-model-that-it-refuses",
+        "serving",
+        "the router lists the model of an engine that is gone, and answers requests for it with 400",
+        "PS#490 (models of removed pods)",
+        Proxy("list-models", {"status": 400}, values=ROUTED),
+        ids("RTR-01"),
+        tests=ROUTING,
+    ),
+    Fault(
+        "router-knows-one-of-two-names",
+        "serving",
+        "of two names of a model, both of which it lists, the router serves the first one alone",
+        "PS#490 (models of removed pods)",
+        Proxy("list-models", {"name": "an-alias", "status": 404}, values=TWO_NAMES),
         ids("RTR-01"),
         tests=ROUTING,
     ),

@@ -100,6 +100,9 @@ NO_PREFIX_CACHE = Values({"vllmConfig.enablePrefixCaching": False}, where="comma
 TWO_ENGINES = Values({"replicaCount": 2}, where="record", shows="mistral-1")
 ROUTED = Values(configuration="two-engines", where="record", shows="router-0")
 """Two engines behind a router, and one cache server for both."""
+NAMES = ("--served-model-name", "mistralai/Mistral-7B-Instruct-v0.3", "an-alias")
+TWO_NAMES = dataclasses.replace(ROUTED, extra_args=NAMES, shows="an-alias")
+"""The same, whose model has two names."""
 NATIVE_TIER = Values(configuration="native-cpu", where="command", shows="--kv-offloading-size 1")
 """vLLM's own connector, without LMCache."""
 ROUTED_BY_PREFIX = Values(configuration="router-prefix", where="record", shows="cache_aware")

@@ -26,7 +26,7 @@ class Models(Fault):
 
 
 class ListModels(Fault):
-    """``/v1/models`` lists one more model, that of an engine that is gone.
+    """``/v1/models`` lists one more model, ``name``, that of an engine that is gone; with ``status`` requests for it get that.
 
     With ``none`` it lists nothing, with ``first`` what it listed at first, whatever became of the engines.
     """
@@ -35,6 +35,11 @@ class ListModels(Fault):
 
     def exchange(self, request: Request, forward: Callable[[Request], Answer]) -> Answer:
         """Another list."""
+        name = self.params.get("name", "gone")
+        if "status" in self.params and request.json.get("model") == name:
+            self.acts()
+            error = b'{"error": {"message": "this model is not served", "type": "invalid_request_error"}}'
+            return Answer(self.params["status"], {"content-type": "application/json"}, error)
         answer = forward(request)
         if self.params.get("first"):
             if request.path == "/v1/models":
@@ -44,11 +49,15 @@ class ListModels(Fault):
             return answer
         if request.path == "/v1/models" and answer.status == 200:
             self.acts()
-            if self.params.get("none"):
-                answer.with_json(lambda body: body | {"data": []})
-            else:
-                answer.with_json(lambda body: body | {"data": [*body["data"], body["data"][0] | {"id": "gone"}]})
+            answer.with_json(
+                lambda body: body | {"data": [] if self.params.get("none") else _with_model(body["data"], name)}
+            )
         return answer
+
+
+def _with_model(listed: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The list with a model of that name; as it is where it has one."""
+    return listed if any(one["id"] == name for one in listed) else [*listed, listed[0] | {"id": name}]
 
 
 class Astray(Fault):
