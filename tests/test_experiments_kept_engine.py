@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ from tests.fakes.answers import whole
 from tests.fakes.failing_stack import FakeStack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fixtures.experiments.disruption import Disruption
 
 WAIT_S = 0.4

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,6 @@ from fixtures.core.errors import NotJudged
 from fixtures.experiments.listing import Listing, listing
 from fixtures.instruments.response import Response
 from fixtures.subject.router import Router
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 COMPLETES, CHATS, EMBEDS, TOKENIZES = "/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize"
 
