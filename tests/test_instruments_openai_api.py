@@ -75,7 +75,7 @@ class Streams(Api):
     def __init__(self, *shares: float) -> None:
         self.shares = list(shares)
 
-    def stream_with_text(self, make: Callable[[], Request], pieces: int = 16, attempts: int = 5) -> Response:
+    def stream_with_text(self, make: Callable[[], Request], pieces: int = 16) -> Response:
         return Response(status=200, headers={}, text="", total_s=1.0, content_s=(self.shares.pop(0),))
 
 
