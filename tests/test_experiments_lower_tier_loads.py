@@ -23,7 +23,7 @@ from fixtures.experiments.lower_tier_loads import (
 from tests.fakes.lower_tier_stack import CAPACITY, CHUNK, FakeStack, control, source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def evicted(stack: Any) -> Any:
@@ -120,12 +120,12 @@ def test_the_way_below_is_cleared_or_flooded() -> None:
 @pytest.fixture
 def kills(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def killed(stack: FakeStack, part: Any) -> Iterator[Any]:
-        found = SimpleNamespace(acted=1.0, events=[], timeline="")
-        yield found
-        stack.restarted(part.name)
+    def all_killed(stack: FakeStack, parts: Sequence[Any]) -> Iterator[Any]:
+        yield SimpleNamespace(acted=1.0, events=[], timeline="")
+        for part in parts:
+            stack.restarted(part.name)
 
-    monkeypatch.setattr(lower_tier_loads, "killed", killed)
+    monkeypatch.setattr(lower_tier_loads, "all_killed", all_killed)
     monkeypatch.setattr(lower_tier_loads, "first_reload", lambda stack, _: 3.0 if stack.serves else None)
     monkeypatch.setattr(limits, "DEGRADED_S", 0.01)
 
