@@ -78,7 +78,7 @@ def test_what_an_earlier_case_has_left_is_not_sent_again_before_the_restart(
 def test_what_does_not_come_into_the_tier_was_not_sent_to_it(fake: Any) -> None:
     sized(fake, 32)
     fake.takes = lambda: False
-    with pytest.raises(NotJudged, match="nothing of 4 fresh prompts"):
+    with pytest.raises(NotJudged, match="none of 4 fresh prompts"):
         tier_size.tier_size(fake, source(), restart=False)
     fake.takes = lambda: fake.asked % 4 > 0
     fake.keeps = 26

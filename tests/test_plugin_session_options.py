@@ -201,7 +201,7 @@ def test_ini_twins_keep_attach_and_stop(project: Project, capfd: pytest.CaptureF
     attach = ("--stack=attach", f"--record={path}")
     result = project.run(*attach, "--seed=77")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*has seen the prompts of seed 77 already*leave --seed out*"])
+    result.stderr.fnmatch_lines(["*has already received the prompts of seed 77*omit --seed*"])
     assert project.run(*attach, "--seed=78").ret == 0
     assert project.run(*attach, "-n2", apart=True).ret == 0
     assert [note["pids"] for note in project.notes()] == [project.notes()[0]["pids"]] * 3

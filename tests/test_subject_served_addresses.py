@@ -269,7 +269,7 @@ def test_without_a_way_into_the_pod_the_cluster_decides(tmp_path: Path) -> None:
     env = {"LMCACHE_REMOTE_URL": "lm://store:1"}
     (found,) = unserved(in_pod(tmp_path, Closed("there is no Service store in namespace n"), env))
     assert "names store:1, and there is no Service store in namespace n; start" in found
-    with pytest.raises(NotJudged, match="cannot be seen: exec is forbidden"):
+    with pytest.raises(NotJudged, match="cannot be checked: exec is forbidden"):
         unserved(in_pod(tmp_path, Closed(), env))
 
 
