@@ -98,14 +98,14 @@ def test_a_shell_around_a_command_is_taken_off() -> None:
     assert words == ("vllm", "serve", "org/m", "--port", "9000", "--kv-transfer-config", '{"kv_connector": "X"}')
     pod = {"metadata": {}, "spec": {"containers": [container]}}
     assert discover.port_of(pod, "engine") == 9000
-    assert discover.served_model(pod) == "org/m"
+    assert discover.served_models(pod) == ["org/m"]
 
 
 def test_an_image_that_starts_vllm_by_itself_is_an_engine() -> None:
     container = {"image": "registry/vllm/vllm-openai:v0.32.0", "args": ["--model", "org/m"]}
     pod = {"metadata": {}, "spec": {"containers": [container]}}
     assert role_of(pod) == "engine"
-    assert discover.served_model(pod) == "org/m"
+    assert discover.served_models(pod) == ["org/m"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_an_image_that_starts_vllm_by_itself_is_an_engine() -> None:
 def test_images_of_others_that_start_vllm_by_themselves(image: str, args: list[str], role: str) -> None:
     pod = {"metadata": {}, "spec": {"containers": [{"image": image, "args": args}]}}
     assert role_of(pod) == role
-    assert role == "other" or discover.served_model(pod) == "org/m"
+    assert role == "other" or discover.served_models(pod) == ["org/m"]
 
 
 def test_what_eval_runs_is_read_as_a_script() -> None:
@@ -131,7 +131,7 @@ def test_what_eval_runs_is_read_as_a_script() -> None:
     )
     pod = {"metadata": {}, "spec": {"containers": [{"command": ["/bin/bash", "-c"], "args": [script]}]}}
     assert discover.port_of(pod, "engine") == 8001
-    assert discover.served_model(pod) == "org/m"
+    assert discover.served_models(pod) == ["org/m"]
 
 
 def test_variables_of_the_pod_are_filled_in() -> None:
@@ -159,9 +159,9 @@ def test_ports_and_models_of_pods() -> None:
     assert discover.port_of(pod(*module, "--prometheus-port", "9100"), "cache server") == 9100
     named = pod("x", ports=[{"name": "router-port", "containerPort": 8001}])
     assert discover.port_of(named, "router") == 8001
-    assert discover.served_model(pod("vllm", "serve", "org/m")) == "org/m"
-    assert discover.served_model(pod("vllm", "serve", "/m", "--served-model-name", "org/m")) == "org/m"
-    assert discover.served_model(pod("vllm", "serve")) is None
+    assert discover.served_models(pod("vllm", "serve", "org/m")) == ["org/m"]
+    assert discover.served_models(pod("vllm", "serve", "/m", "--served-model-name", "org/m")) == ["org/m"]
+    assert discover.served_models(pod("vllm", "serve")) == []
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_arguments_of_an_image_that_starts_vllm(args: list[str], role: str) -> N
     assert role_of(pod({"image": "vllm/vllm-openai:v0.14.0", "args": args})) == role
     assert role_of(pod({"image": "nginx", "args": args})) == "other"
     if args[0] == "org/M":
-        assert discover.served_model(pod({"image": "vllm/vllm-openai", "args": args})) == "org/M"
+        assert discover.served_models(pod({"image": "vllm/vllm-openai", "args": args})) == ["org/M"]
 
 
 @pytest.mark.parametrize(

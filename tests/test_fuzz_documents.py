@@ -196,7 +196,7 @@ def read_objects(dice: random.Random, _: Path) -> None:
         last_end(pod, name), out_of_memory(pod, name), started_in_s(pod, name)
         env_of(container), argv_of(container), startup_budget_s(container)
         discover.port_of(pod, "engine" if role == "other" else role)
-        discover.served_model(pod)
+        discover.served_models(pod)
         requests_of(pod["spec"])
 
 

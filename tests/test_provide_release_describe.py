@@ -43,7 +43,7 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
     later["status"] |= {"phase": "Pending", "conditions": []}
     other = copy.deepcopy(engine)
     other["metadata"] |= {"name": "zz-other", "uid": "other"}
-    other["spec"]["containers"][0]["command"] = ["vllm", "serve", "org/other"]
+    other["spec"]["containers"][0]["command"] = ["vllm", "serve", "/m", "--served-model-name", "org/other", "alias"]
     for one in (later, other):
         site4.cluster.put("api/v1/pods", "mine", one)
     site4.cluster.restart(engine["metadata"]["name"])
@@ -55,12 +55,14 @@ def test_engines_that_are_not_judged_are_named_and_a_cache_server_by_node_is_fou
     assert record.engines[0].cache_server == "kv-b"
     told = "\n".join(record.ignored)
     assert "engine zz-later is not judged: Pending, not Ready" in told
-    assert "engine zz-other is not judged: it serves org/other; choose it with --model org/other" in told
+    assert "engine zz-other is not judged: it serves org/other and alias; choose it with --model org/other" in told
     assert f"pod {engine['metadata']['name']} was restarted 1 times before this run, last: Error (exit code 1)" in told
-    describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="org/other")
-    assert [one.name for one in record.engines] == ["zz-other"]
+    for name in ("org/other", "alias"):
+        describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked=name)
+        assert (record.model, [one.name for one in record.engines]) == (name, ["zz-other"])
     with pytest.raises(
-        ConfigurationError, match=r"--model none: no engine of release rel serves it; they serve org/m, org/other"
+        ConfigurationError,
+        match=r"--model none: no engine of release rel serves it; they serve alias, org/m, org/other: name one",
     ):
         describe(record, site4.kube, site4.helm.values("rel", "mine"), seen, model_asked="none")
 
