@@ -34,6 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAILOVER_S", Limit("x", "at most", 0.5, "s"))
     monkeypatch.setattr(limits, "RETURNED_S", Limit("x", "at most", 0.5, "s"))
     monkeypatch.setattr(limits, "FAILOVER_REQUEST_S", Limit("x", "at most", 1, "s"))
+    monkeypatch.setattr(module, "REST_S", 0.05)
 
 
 def run(stack: FakeStack) -> Failover:
@@ -257,6 +258,25 @@ def test_a_stream_that_breaks_off_without_a_word_is_unseen(data: str | None) -> 
     found.require_broken_streams()
     assert found.broken >= 1
     assert found.unseen == (0 if data is not None and "gone" in data else found.broken)
+
+
+def test_what_a_stopped_engine_still_had_to_answer_is_no_return_of_it() -> None:
+    """It goes on with what was sent to it before, and the router sends it nothing more."""
+
+    class Forgets(FakeStack):
+        @contextlib.contextmanager
+        def fails(self, stack: Any, part: Any) -> Iterator[Disruption]:
+            with super().fails(stack, part) as found:
+                yield found
+            self.ignores = True
+            threading.Thread(target=self.go_on).start()
+
+        def go_on(self) -> None:
+            for _ in range(5):
+                time.sleep(0.02)
+                self.engine.finished += 1
+
+    assert run(Forgets(whole)).returned_s is None
 
 
 def test_where_the_engine_is_not_used_again_nothing_is_known_of_what_follows() -> None:

@@ -37,6 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, name, Limit("x", "at most", value, "s"))
     monkeypatch.setattr(router_load, "STUCK_S", 0.2)
     monkeypatch.setattr(module, "BUSY_S", 0.1)
+    monkeypatch.setattr(module, "REST_S", 0.05)
 
 
 def run(stack: FakeStack) -> Failover:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.core.errors import NotJudged, SubjectFault
+from fixtures.core.errors import NotJudged, StackError, SubjectFault
 from fixtures.experiments import upgrade as module
 from fixtures.experiments.upgrade import Upgraded, upgrade
 from fixtures.instruments.response import Response
@@ -83,6 +83,18 @@ def test_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(FakeStack(loses=True), monkeypatch)
     assert 1 <= len(found.lost) <= found.asked
     assert "HTTP 503: no engine" in found.lost[0]
+
+
+def test_a_request_of_which_nothing_is_known_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable(FakeStack):
+        def post(self, path: str, payload: dict[str, Any], headers: Any, deadline_s: float) -> Response:
+            found = super().post(path, payload, headers, deadline_s)
+            if self.upgrading:
+                raise StackError("the port-forward to the router broke")
+            return found
+
+    with pytest.raises(StackError, match="port-forward to the router broke"):
+        run(Unreachable(), monkeypatch)
 
 
 def test_an_offload_that_does_not_come_back_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ class FakeStack:
             ttft_sum=self.answer_s * found.finished,
             decode_count=found.finished,
             decode_sum=0.0,
-            running=2,
+            running=0,
         )
         return found
 
