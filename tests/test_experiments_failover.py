@@ -305,7 +305,9 @@ def test_a_gateway_that_never_gives_whole_answers_says_nothing_of_an_end(usage: 
             super().post(path, payload, headers, deadline_s)
             return whole(payload, tokens=3) if usage else Response(200, {}, '{"choices": [{"text": "x"}]}', total_s=0.1)
 
-    with pytest.raises(NotJudged, match="requests through the router got no complete answer although every engine serves"):
+    with pytest.raises(
+        NotJudged, match="requests through the router got no complete answer although every engine serves"
+    ):
         run(Short(refused))
 
 

@@ -38,7 +38,9 @@ def test_a_local_router_is_kv_aware_only_where_the_engines_can_tell_it_what_they
     assert plain is not None
     assert (plain.reported_to(engine), plain.variables_of_engine(engine.effective_env)) == (engine, {})
     assert not stays_in_process(engine)
-    with pytest.raises(ConfigurationError, match=r"LMCache is not installed beside it: install lmcache there, .*--stack chart"):
+    with pytest.raises(
+        ConfigurationError, match=r"LMCache is not installed beside it: install lmcache there, .*--stack chart"
+    ):
         routers.Routers.of(config, OWN.python, print, "cpu")
     env = dataclasses.replace(OWN, lmcache=True)
     with pytest.raises(ConfigurationError, match=r"two engines on a CPU .*replicaCount to 1, omit --router-python"):
