@@ -76,7 +76,7 @@ def test_once_the_first_engine_was_killed_the_others_are_too_and_all_come_back_t
     stack = Kills(refused, notices_after=5)
     stack.routers[0].models = lambda: frozenset(() if stack.ended else {"m"})
     found = run(stack)
-    assert found.listed == {"m"}, "while the second engine served"
+    assert found.missing == (), "while the second engine served"
     assert found.alone is not None
     assert found.alone.listed == frozenset()
     assert found.alone.refusal is not None
@@ -231,7 +231,7 @@ def test_answers_that_end_early_are_lost_and_those_that_hide_it_are_short(answer
     found = run(FakeStack(dead, notices_after=4))
     assert found.lost >= 1
     assert bool(found.short) == (answer == "short")
-    assert found.listed == {"m"}
+    assert found.missing == ()
 
 
 def test_an_answer_that_was_begun_twice_is_not_whole() -> None:
@@ -319,6 +319,13 @@ def test_an_end_that_comes_as_an_event_of_its_own_is_no_second_answer() -> None:
             return dataclasses.replace(found, content_s=times if payload["stream"] else ())
 
     assert run(Ends(whole)).lost == 0
+
+
+def test_a_name_of_the_engine_that_is_left_has_to_be_listed() -> None:
+    stack = FakeStack(whole)
+    for engine in stack.engines:
+        engine.client.get = lambda _: Response(200, {}, '{"data": [{"id": "m"}, {"id": "alias"}]}', total_s=0.1)
+    assert run(stack).missing == ("alias",)
 
 
 def test_one_engine_alone_has_no_other_to_take_over() -> None:
