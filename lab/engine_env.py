@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fixtures.instruments import cards
 from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
 from fixtures.provide.process import environment_install, probe
+from lab import history
 
 if TYPE_CHECKING:
     from fixtures.core.progress import Progress
@@ -20,3 +22,8 @@ def engine_env(progress: Progress) -> EngineEnv:
     if python:
         return probe.adopt(Path(python))
     return environment_install.ensure(Path(folder) if folder else None, report=progress.line)
+
+
+def processor(device: str) -> str:
+    """What the engines compute on here: a CPU, or the name of the first GPU."""
+    return history.CPU if device == "cpu" else cards.cards()[0].name

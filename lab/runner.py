@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING
 
 from fixtures.core.files import cache_dir
 from fixtures.core.progress import Progress
-from fixtures.instruments import cards
-from fixtures.provide.process import baseline_engine
+from fixtures.provide.process import baseline_engine, launch
 from lab import history
-from lab.engine_env import engine_env
+from lab.engine_env import engine_env, processor
 from lab.grouping import compared, in_groups, in_queues, runs_alone
 from lab.lane import Lane
 from lab.result import Result
@@ -133,22 +132,23 @@ class Runner:
     def versions(self) -> dict[str, str]:
         """Of the engine and the cache that the faults were seeded into, and what they ran on."""
         env = self.env
-        on = history.CPU if self.subject.device == "cpu" else cards.cards()[0].name
-        return {"vllm": env.vllm, "lmcache": env.lmcache, "on": on}
+        return {"vllm": env.vllm, "lmcache": env.lmcache, "on": processor(self.subject.device)}
 
     @functools.cached_property
     def compared_with(self) -> Baseline | None:
         """The engine without its connector, of the values as they are: it is the same for every fault."""
-        return baseline_engine.measure(
-            self.subject.load(),
+        config = self.subject.load()
+        made = functools.partial(
+            launch.stand_up,
+            config,
             self.env,
             folder=self.folder / "without-connector",
             cache=self.cache,
             progress=self.progress,
             device=self.subject.device,
-            seed=random.SystemRandom().randrange(2**31),
-            compared=self.compared,
         )
+        seed = random.SystemRandom().randrange(2**31)
+        return baseline_engine.measure(config.name, made, self.cache / "stacks", self.progress, seed, self.compared)
 
     # --- what is known already --------------------------------------------------------------------------------------
     @functools.cached_property
