@@ -113,6 +113,21 @@ def test_a_router_that_seldom_uses_the_engine_that_it_keeps_is_found() -> None:
     assert len(found.kept.troubled) > 1
 
 
+def test_a_second_router_that_keeps_the_engine_is_found() -> None:
+    stack = FakeStack(whole)  # the first one asks the other engine at once
+    second = SimpleNamespace(**vars(stack.routers[0]))
+    turns = itertools.count()
+
+    def post(path: str, payload: dict[str, Any], **named: Any) -> Response:
+        return elsewhere(payload) if stack.failed and next(turns) % 2 else stack.post(path, payload, **named)
+
+    second.client = SimpleNamespace(post=post)
+    stack.routers.append(second)
+    found = run(stack)
+    assert found.kept.asked >= 24
+    assert len(found.kept.troubled) > 1
+
+
 def test_engines_that_need_as_long_for_their_answers_explain_a_wait() -> None:
     stack = FakeStack(elsewhere)
     stack.answer_s = 0.1
