@@ -46,7 +46,6 @@ WITHOUT_A_RUN = {
     "cpu-offload": "needs a GPU: on an H200 vLLM and LMCache of the reference do not meet it (docs/evidence/h200-chart.json)",
     "gpu-small": "needs a GPU: its pair gives wrong answers in process (docs/evidence/h200-process-small.json)",
     "gpu-two-engines": "needs two GPUs: docs/evidence/h200-two-engines.json is a run of 40 requirements",
-    "router-session": "its last run saw no stream on the engine that failed, so one case of RTR-07 was not judged",
     "router-kv": "needs a cluster: with a list of engines its router does not notice their ends, so RTR-01 and RTR-03 are open",
 }
 """Configurations of which no healthy run is kept, and why."""
