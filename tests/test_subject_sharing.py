@@ -86,14 +86,39 @@ def test_engines_that_are_alike_differ_in_nothing() -> None:
     ("other", "said"),
     [
         ({"root": "/other"}, "model: /model on a, /other on b"),
-        ({"argv": (*PLAIN, "--revision", "main")}, "model revision: (not set) on a, main on b"),
+        ({"argv": (*PLAIN, "--revision", "v2")}, "model revision: (not set) on a, v2 on b"),
         ({"argv": (*PLAIN, "--kv-cache-dtype", "fp8")}, "KV data type: auto on a, fp8 on b"),
+        ({"argv": (*PLAIN, "--kv-cache-dtype", "float16")}, "KV data type: float32 on a, float16 on b"),
         ({"argv": ("vllm", "serve", "m")}, "data type: float32 on a, auto on b"),
         ({"dtype": "bfloat16"}, "data type: float32 on a, bfloat16 on b"),
     ],
 )
 def test_what_differs_is_named_with_both_values(other: dict[str, Any], said: str) -> None:
     assert unlike(engine("a", cache_server="s"), engine("b", cache_server="s", **other)) == said
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--revision main", ""),
+        ("--dtype half", "--dtype float16"),
+        ("--dtype bfloat16 --kv-cache-dtype bfloat16", "--dtype bfloat16"),
+        ("--dtype bfloat16 --kv-cache-dtype bfloat16", "--dtype bfloat16 --kv-cache-dtype auto"),
+        ("--kv-cache-dtype fp8", "--kv-cache-dtype fp8_e4m3"),
+    ],
+)
+def test_two_names_of_one_setting_are_alike(one: str, other: str) -> None:
+    both = [
+        engine(name, cache_server="s", argv=("vllm", "serve", "m", *words.split()))
+        for name, words in (("a", one), ("b", other))
+    ]
+    assert unlike(*both) == unlike(*reversed(both)) == ""
+
+
+def test_what_auto_is_may_not_be_known() -> None:
+    auto = engine("a", cache_server="s", argv=("vllm", "serve", "m"))
+    asked = engine("b", cache_server="s", argv=("vllm", "serve", "m", "--kv-cache-dtype", "bfloat16"))
+    assert unlike(auto, asked) == ""
 
 
 def test_the_log_of_the_start_comes_before_the_command_line() -> None:
