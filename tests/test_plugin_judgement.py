@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from fixtures.catalogue.selection import musts
 from tests.verdict_sessions import ADVISORY, PASSING, UNJUDGED, Run, all_of, entries, written
 
 pytest_plugins = ("pytester", "tests.verdict_sessions")
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -71,3 +76,24 @@ def test_the_users_own_folders_win(run: Run, project: pytest.Pytester) -> None:
 def test_without_allure_the_report_is_the_same(run: Run, project: pytest.Pytester) -> None:
     assert run(PASSING, "-p", "no:allure_pytest").ret == 0
     assert entries(project)["API-01"]["verdict"] == "conformant"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 4), (("--collect-only",), 0)])
+def test_a_python_that_drops_assertions_judges_nothing(arguments: tuple[str, ...], code: int) -> None:
+    """pytest keeps the assertions of tests and plugins, but not those of what they call."""
+    command = [
+        sys.executable,
+        "-O",
+        "-m",
+        "pytest",
+        "suite",
+        "-q",
+        "-k",
+        "CFG-01",
+        "-p",
+        "no:cacheprovider",
+        *arguments,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout
+    assert ("ERROR: Python drops assertions (python -O, PYTHONOPTIMIZE), so faults" in done.stderr) is (code == 4)
