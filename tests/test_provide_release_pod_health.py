@@ -95,7 +95,7 @@ def test_a_drained_node_is_told_by_the_pod_and_by_the_one_in_its_place(site: Sit
     pod["metadata"]["deletionTimestamp"] = "2026-11-29T02:24:16Z"
     evicted = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting"}
     pod["status"]["conditions"].append(evicted)
-    with pytest.raises(NotJudged, match=rf"pod {name} is being deleted \(Eviction API: evicting\); do not scale down"):
+    with pytest.raises(NotJudged, match=rf"pod {name} is being deleted \(Eviction API: evicting\); do not scale, roll"):
         access.check(engine(access))
     site.cluster._drop("api/v1/pods", "mine", name)
     waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 fit"}
