@@ -108,6 +108,12 @@ def test_the_state_of_the_pods_is_part_of_a_difference() -> None:
     assert found == "status: expected 200, got 503; pod engine: Running, not ready"
 
 
+def test_a_limit_of_the_rate_is_no_difference() -> None:
+    engine, gateway = (Api(Canned({}, status=status), "m", lambda: 1) for status in (200, 429))  # type: ignore[arg-type]
+    with pytest.raises(NotJudged, match="limit of the rate"):
+        gateway.differences(engine, Request("completions", {"prompt": "x"}))
+
+
 def test_an_engine_that_differs_from_itself_says_nothing_of_its_router() -> None:
     answers = [Canned({"choices": [text]}).answer for text in ("a", "b")]
     engine = Canned({})
