@@ -97,7 +97,7 @@ def test_a_median_beyond_its_limit_is_the_routers_however_late_the_engine_was(me
     if judged:
         found.check_decided()
     else:
-        with pytest.raises(NotJudged, match="not by the router"):
+        with pytest.raises(NotJudged, match="the router is not the cause"):
             found.check_decided()
 
 
@@ -160,7 +160,7 @@ def test_a_router_near_its_limit_is_not_judged() -> None:
 
 def test_a_machine_that_is_late_on_either_way_says_nothing_of_the_router() -> None:
     added = [0.06 * ((number % 5 == 0) - (number % 7 == 3)) for number in range(2 * PAIRS)]
-    with pytest.raises(NotJudged, match=r"straight to the engine was as late: not by the router"):
+    with pytest.raises(NotJudged, match=r"straight to the engine was as late: the router is not the cause"):
         RouterCost(tuple(added), 0.5).check_decided()
 
 
