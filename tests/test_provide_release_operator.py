@@ -167,10 +167,10 @@ def test_an_engine_that_hangs_is_ended(place: Place, httpserver: HTTPServer) -> 
 def test_one_that_cannot_be_ended_is_not_judged(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_operator, "ENDS_S", 0.2)
     place.does("kill", "{}")
-    with pytest.raises(NotJudged, match="engine cannot be ended from inside of its pod; judge the same"):
+    with pytest.raises(NotJudged, match="engine cannot be ended from inside its pod; judge the same"):
         place.operator.kill(place.engine)
     place.cluster.programs.clear()
-    with pytest.raises(NotJudged, match=r"cannot be ended from inside of its pod \(python3 in pod .*not found"):
+    with pytest.raises(NotJudged, match=r"cannot be ended from inside its pod \(python3 in pod .*not found"):
         place.operator.kill(place.engine)
     place.session.check(place.engine)
 
@@ -256,7 +256,7 @@ def test_the_first_process_of_a_container_may_not_be_stopped(place: Place) -> No
 
 def test_a_container_without_python_is_not_stopped(place: Place) -> None:
     place.cluster.programs.clear()
-    with pytest.raises(NotJudged, match=r"cannot be stopped from inside of its pod \(python"):
+    with pytest.raises(NotJudged, match=r"cannot be stopped from inside its pod \(python"):
         place.operator.freeze(place.engine)
 
 
