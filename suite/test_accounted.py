@@ -169,6 +169,8 @@ def test_every_turn_of_a_conversation_loads_the_earlier_ones(stack: Stack, text_
 def test_a_prompt_around_one_chunk(stack: Stack, prompts: Prompts, offset: int) -> None:
     """Below one chunk, nothing is stored or loaded; from one chunk on, that chunk is. Every prompt is answered."""
     for engine in stack.engines:
+        if offset < 0:
+            engine.check_one_connector()
         prompt = prompts.unique(chunks=1, extra=offset)
         cold = stack.complete(prompt, engine=engine)
         assert cold.sources.computed == prompt.tokens, f"expected {prompt.tokens} computed tokens, got {cold.sources}"

@@ -88,3 +88,22 @@ def test_where_the_cache_server_is(argv: tuple[str, ...], address: tuple[str, in
     found = connector_of(argv)
     assert found is not None
     assert found.cache_server == address
+
+
+@pytest.mark.parametrize(
+    ("argv", "further"),
+    [
+        ((FLAG, MP), ()),
+        ((FLAG, NIXL), ()),
+        ((FLAG, text("VendorConnector")), ()),
+        ((FLAG, multi(MP, NIXL)), ()),
+        ((FLAG, multi(V1, text("OffloadingConnector"))), ("OffloadingConnector",)),
+        ((FLAG, multi(text("OffloadingConnector"), V1)), ("LMCacheConnectorV1",)),
+        ((FLAG, multi(multi(MP, MP), NIXL)), ("LMCacheMPConnector",)),
+        ((FLAG, multi(V1, text("VendorConnector"))), ("VendorConnector",)),
+    ],
+)
+def test_which_other_members_keep_kv(argv: tuple[str, ...], further: tuple[str, ...]) -> None:
+    found = connector_of(argv)
+    assert found is not None
+    assert tuple(one.name for one in found.further) == further

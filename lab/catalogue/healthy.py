@@ -222,6 +222,21 @@ HEALTHY: tuple[Healthy, ...] = (
             shows="MultiConnector",
         ),
     ),
+    Healthy(
+        "multi-connector-with-a-second-tier",
+        "LMCache's connector and vLLM's own inside a MultiConnector",
+        Values(
+            OWN_CONNECTOR,
+            extra_args=(
+                "--kv-transfer-config",
+                '{"kv_connector":"MultiConnector","kv_role":"kv_both","kv_connector_extra_config":{"connectors":'
+                '[{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"},{"kv_connector":"OffloadingConnector",'
+                '"kv_role":"kv_both","kv_connector_extra_config":{"cpu_bytes_to_use":1073741824}}]}}',
+            ),
+            where="command",
+            shows="OffloadingConnector",
+        ),
+    ),
     Healthy("native-offload", "vLLM's own connector, without LMCache", NATIVE_TIER),
     Healthy(
         "native-chunks-of-two-blocks",
