@@ -190,6 +190,10 @@ def test_one_failed_engine_blocks_no_request(
     found = failed(failure)
     evidence(f"timeline of the failover, {failure}", found.timeline)
     figures(f"requests without an answer, {failure}", found.lost, "", n=found.asked, better="lower")
+    kept = found.kept
+    if kept.asked:
+        what = f"requests that fail or wait once the engine is to be excluded, {failure}"
+        figures(what, len(kept.troubled), "", n=kept.asked, better="lower")
     assert not found.late, (
         f"expected every request to end, got {len(found.late)} that did not, the first {found.late[0]}"
     )
@@ -205,7 +209,6 @@ def test_one_failed_engine_blocks_no_request(
         f"expected all requests to be answered {found.promised_s:.0f} s after an engine failed, as the settings of the router "
         f"promise, got one that failed after {found.noticed_s:.0f} s"
     )
-    kept = found.kept
     assert len(kept.troubled) <= limits.KEPT_REQUESTS, (
         f"expected at most {limits.KEPT_REQUESTS:.0f} request to fail or wait once the router was to exclude the engine, after "
         f"{found.promised_s:.0f} s by its settings, got {len(kept.troubled)} of {kept.asked}, the first: {kept.troubled[0]}"
