@@ -99,6 +99,25 @@ def test_a_kept_stack_is_not_judged_by_its_tear_down(project: Project) -> None:
     assert process_teardown.tear_down(record, project.path / "cache" / "stacks").left_running == ()
 
 
+def test_a_test_that_ends_before_the_stack_begins_has_ended(project: Project) -> None:
+    """Where the first tests need a GPU, MEM-06 was not judged: "other tests are still using the stack"."""
+    project.suite(
+        """
+        @requirement("MEM-01")
+        def test_on_a_gpu(stack):
+            pass
+
+        @requirement("MEM-06")
+        @pytest.mark.run_last
+        def test_last(teardown_report):
+            assert teardown_report.left_running == ()
+        """
+    )
+    project.run(*project.subject)
+    verdicts = {entry["id"]: entry["verdict"] for entry in project.report()["requirements"]}
+    assert verdicts == {"MEM-01": "not applicable", "MEM-06": "conformant"}
+
+
 @pytest.mark.long
 def test_two_runs_take_turns_where_a_test_needs_the_machine(project: Project) -> None:
     project.suite(
