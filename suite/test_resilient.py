@@ -177,7 +177,7 @@ def test_offload_works_again_after_an_engine_restart(
     )
     figures("time until the first reload", found.reload_s, "s", better="lower")
     assert found.again.sources.loaded in found.loaded_counts, (
-        f"expected {max(found.loaded_counts)} tokens loaded that the engine had stored before it ended, got "
+        f"expected {found.kept.whole_chunk_tokens} tokens loaded that the engine had stored before it ended, got "
         f"{found.again.sources}: its tier is in a process of its own, which has not ended"
     )
     control.assert_near_anew(found.again, prompts, found.kept, ANSWER_TOKENS)

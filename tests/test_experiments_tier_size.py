@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.catalogue import limits
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged
 from fixtures.experiments import tier_size
@@ -35,7 +36,7 @@ def test_a_tier_that_stays_within_its_size(fake: Any) -> None:
 def test_what_has_arrived_is_not_waited_for(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sized(fake, 32)
     fake.keeps = 26
-    monkeypatch.setattr(tier_size, "SETTLES_S", 10.0)
+    monkeypatch.setattr(limits, "TIER_SETTLES_S", 10.0)
     begin = time.monotonic()
     tier_size.tier_size(fake, source(), restart=False)
     assert time.monotonic() - begin < 10.0

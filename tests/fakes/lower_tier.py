@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.catalogue import limits
 from fixtures.core.deadlines import Deadlines
 from fixtures.evidence.adapters import Adapter
 from fixtures.evidence.prometheus import Samples
@@ -125,8 +126,8 @@ def control(stack: FakeStack) -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixtures.experiments.recovery.BETWEEN_S", 0.0)
-    monkeypatch.setattr(tier_outage, "REPORTED_S", 0.0)
-    monkeypatch.setattr(tier_size, "SETTLES_S", 0.0)
+    monkeypatch.setattr(limits, "TIER_REPORTED_S", 0.0)
+    monkeypatch.setattr(limits, "TIER_SETTLES_S", 0.0)
     monkeypatch.setattr("fixtures.experiments.tier_disruption.STOPPED_S", 0.05)
     for module in (tier_damage, tier_outage):
         monkeypatch.setattr(module, "renew", lambda *_: True)
