@@ -23,6 +23,13 @@ def connector(name: str, *, module: str | None = None, **extra: Any) -> dict[str
     return found | ({"kv_connector_module_path": module} if module else {})
 
 
+def inside_multi(name: str, beside: str | None) -> dict[str, Any]:
+    if beside is None:
+        return connector(name)
+    members = {"connectors": [connector(name), connector(beside)]}
+    return connector("MultiConnector") | {"kv_connector_extra_config": members}
+
+
 def native(spec: str) -> dict[str, Any]:
     return connector("OffloadingConnector") | {"kv_connector_extra_config": {"spec_name": spec}}
 
@@ -208,10 +215,11 @@ FS, RESP = '{"type":"fs","base_path":"/d"}', '{"type":"resp","host":"h","port":6
         (("--l2-adapter", "{"), "", ""),
     ],
 )
+@pytest.mark.parametrize("beside", [None, "OffloadingConnector", "NixlConnector"])
 def test_the_tiers_of_a_cache_server_are_those_of_its_command(
-    argv: tuple[str, ...], supported: str, unsupported: str
+    argv: tuple[str, ...], supported: str, unsupported: str, beside: str | None
 ) -> None:
-    found = record(cache_server="kv", connector=connector("LMCacheMPConnector"))
+    found = record(cache_server="kv", connector=inside_multi("LMCacheMPConnector", beside))
     found.cache_servers[0].argv = ("/env/bin/lmcache", "server", *argv)
     tiers = {"disk-tier", "remote-tier", "lower-tier", "persistent-tier"}
     assert tiers & set(features_of(found).supported) == set(supported.split())
