@@ -51,7 +51,7 @@ def test_an_upgrade_to_the_same_values_changes_nothing(stack: Stack) -> None:
 @requirement("REL-05")
 @pytest.mark.run_replacing
 def test_an_upgrade_keeps_the_service_running(stack: Stack, upgraded: Upgraded, figures: Figures) -> None:
-    """While ``helm upgrade`` replaces the engines, no request of one a second is lost; afterwards KV is stored and loaded."""
+    """While ``helm upgrade`` replaces the engines, none of one request a second is lost; afterwards KV is stored and loaded."""
     assert stack.release, "expected a release"
     figures("time until every engine was replaced", upgraded.took_s, "s", better="lower")
     figures("requests lost during an upgrade", len(upgraded.lost), "", n=upgraded.asked, better="lower")
@@ -67,7 +67,7 @@ def test_an_upgrade_keeps_the_service_running(stack: Stack, upgraded: Upgraded, 
 @requirement("REL-03")
 @pytest.mark.run_last
 def test_uninstalling_leaves_nothing(stack: Stack, teardown_report: TearDown) -> None:
-    """After ``helm uninstall``, only the objects that the chart declares that it keeps remain."""
+    """After ``helm uninstall``, only objects that the chart marks as kept remain."""
     assert stack.release, "expected a release"
     assert not teardown_report.left_running, (
         f"expected no remaining pod, got {', '.join(map(str, teardown_report.left_running))}"

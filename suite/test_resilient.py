@@ -157,7 +157,7 @@ def test_a_load_that_fails_gives_no_wrong_answer(
     figures("loads that failed", found.failed, "", n=found.loads)
     figures("requests answered", found.answered, "", n=found.loads)
     assert not found.ended, f"expected loads that fail to be recomputed or refused, got {'; '.join(found.ended)}"
-    assert not found.strangers, f"expected every answer to be its own, {found.strangers[0]}"
+    assert not found.strangers, f"expected every answer to be that to its own prompt, {found.strangers[0]}"
     for one in found.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
     found.check_failed()

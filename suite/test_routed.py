@@ -41,8 +41,10 @@ def test_the_router_lists_the_models_of_the_live_engines(stack: Stack) -> None:
     """Every router lists the models that the engines serve, and no model that no engine serves."""
     for router in stack.routers:
         found = listing(stack, router)
-        assert not found.missing, f"expected {router.name} to list {', '.join(found.missing)}, got a list without"
-        assert not found.dead, f"expected {router.name} to list only what is served, got also {', '.join(found.dead)}"
+        assert not found.missing, f"expected {router.name} to list {', '.join(found.missing)}, got a list without them"
+        assert not found.dead, (
+            f"expected {router.name} to list only models that are served, got also {', '.join(found.dead)}"
+        )
 
 
 @requirement("RTR-02")
@@ -141,8 +143,8 @@ def test_the_router_adds_little_latency(stack: Stack, text_requests: TextRequest
     cost.check_decided()
     assert not cost.large, (
         f"expected the router to add at most {limits.ROUTER_MEDIAN_S} s to the TTFT in the median, and more than "
-        f"{limits.ROUTER_MOST_S} s in at most {limits.ROUTER_LATE_SHARE:.0%} of the pairs, got "
-        f"{cost.median.ms.text('ms')}, and {cost.late} of {len(cost.added_s)} pairs beyond"
+        f"{limits.ROUTER_MOST_S} s in at most {limits.ROUTER_LATE_SHARE:.0%} of the pairs, got a median of "
+        f"{cost.median.ms.text('ms')}, and {cost.late} of {len(cost.added_s)} pairs with more"
     )
 
 
@@ -226,7 +228,7 @@ def test_the_router_lists_the_models_of_the_engines_that_are_left(stack: Stack, 
     assert stack.routers, "expected a router"
     missing = failed("killed").missing
     assert not missing, (
-        f"expected every router to list {', '.join(missing)}, which the other engines serve, got a list without"
+        f"expected every router to list {', '.join(missing)}, which the other engines serve, got a list without them"
     )
 
 
@@ -245,12 +247,12 @@ def test_conversations_stay_once_an_engine_has_come_back(
 @requirement("RTR-07")
 @pytest.mark.run_disruptive
 def test_a_stream_that_breaks_off_says_so(stack: Stack, failed: Failed) -> None:
-    """A stream whose engine ends has an error at its end, or its connection breaks: it never looks complete."""
+    """If the engine of a stream ends, the stream ends with an error, or its connection breaks: it never looks complete."""
     assert stack.routers, "expected a router"
     found = failed("killed")
     found.require_broken_streams()
     assert not found.unseen, (
-        f"expected every stream that breaks off to say so, got {found.unseen} of {found.broken} that ended as if complete"
+        f"expected every interrupted stream to end with an error, {found.unseen} of {found.broken} ended as if complete"
     )
 
 

@@ -57,7 +57,7 @@ def test_a_pool_that_is_too_large_is_not_judged() -> None:
     ("preemptions", "share", "why"),
     [
         (0, 0.0, "nothing was preempted"),
-        (4, 0.5, "brought back 50%"),
+        (4, 0.5, "the tier loaded 50%"),
         (4, 1.0, ""),
         (4, float(limits.REPLAYED_SHARE), ""),
     ],

@@ -204,7 +204,8 @@ def test_a_card_that_holds_more_than_the_budget_before_any_load_is_shared(used: 
         contextlib.nullcontext()
         if alone
         else pytest.raises(
-            NotJudged, match=f"{used} MiB of GPU 0 were in use before any load, and the engine's budget is 25000 MiB"
+            NotJudged,
+            match=f"{used} MiB of GPU 0 were in use before any load, more than the engine's budget of 25000 MiB",
         )
     ):
         memory.check_alone(lambda: 25_000 * MIB)

