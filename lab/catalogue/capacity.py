@@ -49,7 +49,7 @@ FAULTS: tuple[Fault, ...] = (
         "use-not-noted",
         "memory",
         "a tier that evicts by LRU does not note that chunks were used: it evicts by age",
-        "LM 0.5.6 lookup.py, end_session (source: chunks of a lower tier are not touched)",
+        "LM 0.5.6 lookup.py, end_session (source: offloaded chunks are not touched)",
         Hook("forget-use", values=SMALL_TIER),
         ids("CAP-03"),
         tests=CAPACITY,
