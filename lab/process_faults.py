@@ -1,4 +1,4 @@
-"""Faults outside the engine's own code: processes that end or stop, clients that hang up or crowd, a busy machine.
+"""Faults outside the engine's own code: processes that end or stop, clients that disconnect or crowd, a busy machine.
 
 Each proves that it happened, or raises `LabError`.
 """
@@ -112,17 +112,19 @@ def _gone(reference: Any, name: str) -> str:
     raise LabError(f"{name} still runs")
 
 
-def hang_up(bench: Bench, clients: int = 40) -> str:
-    """Clients that ask and hang up, some at once and some within the answer; returns the proof."""
+def disconnect(bench: Bench, clients: int = 40) -> str:
+    """Clients that abort their requests, some at once and some within the answer; returns the proof."""
     stack = Stack(bench.record)
-    source = Prompts(random.SystemRandom().randrange(2**31), "hang-ups", stack.chunk_tokens, stack.max_model_len - 300)
-    abandoned = 0
+    source = Prompts(
+        random.SystemRandom().randrange(2**31), "disconnects", stack.chunk_tokens, stack.max_model_len - 300
+    )
+    aborted = 0
     for _ in range(clients // 10):
-        abandoned += abort_requests(stack, [source.unique(chunks=4) for _ in range(10)])
+        aborted += abort_requests(stack, [source.unique(chunks=4) for _ in range(10)])
     stack.traffic.wait_until_idle()
-    if not abandoned:
-        raise LabError("no client hung up before its answer")
-    return f"{abandoned} of {clients} clients hung up"
+    if not aborted:
+        raise LabError("no client disconnected before its answer")
+    return f"{aborted} of {clients} clients disconnected"
 
 
 def kill_store(bench: Bench) -> None:

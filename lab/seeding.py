@@ -32,7 +32,7 @@ DURING: dict[str, Callable[[Bench, Process], contextlib.AbstractContextManager[N
 """What lasts as long as the suite runs, by action."""
 BEFORE: dict[str, Callable[[Bench], object]] = {
     "kill-store": process_faults.kill_store,
-    "hang-ups": process_faults.hang_up,
+    "disconnects": process_faults.disconnect,
 }
 """What happens before the suite runs. Every other action happens once the first test is over."""
 

@@ -79,8 +79,8 @@ def test_the_kv_pool_drains(stack: Stack, prompts: Prompts, figures: Figures) ->
     """After load and after aborted requests, no request is running or waiting, and no KV block is held."""
     asked = [prompts.unique(chunks=4) for _ in range(12)]
     stack.complete_concurrently(asked, at_once=12)
-    abandoned = abort_requests(stack, [*asked[:6], *(prompts.unique(chunks=8) for _ in range(6))], at_least=1)
-    figures("requests abandoned", abandoned, "")
+    aborted = abort_requests(stack, [*asked[:6], *(prompts.unique(chunks=8) for _ in range(6))], at_least=1)
+    figures("requests aborted", aborted, "")
     assert_idle(stack.traffic.wait_until_idle(), "after load and aborts")
     longest = prompts.of_length(prompts.max_tokens)
     whole = stack.complete(longest)

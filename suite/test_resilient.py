@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import (
-    Storm,
+    DisconnectingClients,
     answers_afterwards,
     assert_idle,
     crowd,
@@ -31,7 +31,7 @@ from . import (
 
 if TYPE_CHECKING:
     from fixtures.experiments.control import Control
-    from fixtures.experiments.hang_ups import Phase
+    from fixtures.experiments.disconnects import Phase
     from fixtures.experiments.outage import Outage
     from fixtures.instruments.detour import Detour
     from fixtures.instruments.host_memory import HostMemory
@@ -63,7 +63,7 @@ def test_every_request_ends(stack: Stack, prompts: Prompts, figures: Figures) ->
     """Requests of many kinds at once end within their deadline while other clients disconnect, and nothing waits afterwards."""
     found = send_everything(stack, prompts)
     figures("requests", found.sent, "")
-    figures("requests abandoned meanwhile", found.abandoned, "")
+    figures("requests aborted meanwhile", found.aborted, "")
     figures("longest request", found.longest_s, "s", better="lower")
     figures("most requests waiting", found.most_waiting, "")
     assert not found.overdue, (
@@ -128,8 +128,8 @@ def test_clients_that_disconnect_do_not_affect_others(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures, phase: Phase
 ) -> None:
     """While clients disconnect in one phase of their requests, others are answered correctly, and nothing stays behind."""
-    storm = Storm(stack, prompts, control)
-    found = storm.hang_up(phase)
+    clients = DisconnectingClients(stack, prompts, control)
+    found = clients.disconnect(phase)
     figures(f"clients that disconnected in mid-{phase}", found.in_phase, "", n=found.clients)
     assert not found.lost, (
         f"expected every request of others to be answered while clients disconnected in mid-{phase}, {len(found.lost)} of "
@@ -138,7 +138,7 @@ def test_clients_that_disconnect_do_not_affect_others(
     assert_idle(found.rest, "after the clients disconnected")
     assert not found.pinned, f"expected no object to stay pinned afterwards, got {found.pinned}"
     found.check_hit()
-    for prompt, own in storm.known.items():
+    for prompt, own in clients.known.items():
         control.assert_same(control.complete(prompt, ANSWER_TOKENS), prompt, own, ANSWER_TOKENS)
         stack.clear_prefix_cache()
         again = control.complete(prompt, ANSWER_TOKENS)
@@ -157,7 +157,7 @@ def test_a_load_that_fails_gives_no_wrong_answer(
     figures("loads that failed", found.failed, "", n=found.loads)
     figures("requests answered", found.answered, "", n=found.loads)
     assert not found.ended, f"expected loads that fail to be recomputed or refused, got {'; '.join(found.ended)}"
-    assert not found.strangers, f"expected every answer to be that to its own prompt, {found.strangers[0]}"
+    assert not found.wrong_answers, f"expected every answer to be that to its own prompt, {found.wrong_answers[0]}"
     for one in found.compared:
         control.assert_own(one.answer, one.prompt, one.expected, one.other)
     found.check_failed()

@@ -27,14 +27,12 @@ def test_hanging_up_counts_those_that_were_left_without_an_answer(
     tmp_path: Path, engine: FakeServer, prompts: Prompts
 ) -> None:
     engine.on_post = lambda _: time.sleep(0.5)
-    abandoned = abort_requests(
-        Stack(record(tmp_path, engine.url)), [prompts.of_length(20) for _ in range(4)], at_least=4
-    )
-    assert abandoned == 4
+    aborted = abort_requests(Stack(record(tmp_path, engine.url)), [prompts.of_length(20) for _ in range(4)], at_least=4)
+    assert aborted == 4
     assert {payload["stream"] for payload in engine.posts} == {False, True}
 
 
-def test_clients_that_are_refused_have_abandoned_nothing(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+def test_clients_that_are_refused_have_aborted_nothing(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     stack = Stack(record(tmp_path, engine.url))
     engine.answer = (400, {"error": {"message": "no"}})
     asked = [prompts.of_length(20) for _ in range(4)]

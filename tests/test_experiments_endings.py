@@ -18,7 +18,7 @@ def test_every_request_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endings, "abort_requests", lambda _, prompts: len(prompts))
     found = endings.send_everything(FakeStack(), source())  # type: ignore[arg-type]
     assert found.sent == endings.ROUNDS * 3 * endings.KIND
-    assert found.abandoned == endings.ROUNDS * endings.KIND
+    assert found.aborted == endings.ROUNDS * endings.KIND
     assert (found.overdue, found.failed, found.longest_s) == ((), (), 1.0)
 
 

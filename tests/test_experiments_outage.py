@@ -203,7 +203,7 @@ def test_loads_that_are_interrupted_are_counted() -> None:
     found = lost(FakeStack(away=lambda number: SubjectFault("HTTP 500") if 1 < number <= 4 else None, hits=5))
     assert (found.loads, found.answered, len(found.refused), found.failed) == (losing.LOADS, 5, 3, 5)
     assert len(found.compared) == losing.LOADS
-    assert not found.strangers
+    assert not found.wrong_answers
     found.check_failed()
 
 
@@ -216,8 +216,8 @@ def test_an_engine_that_ends_over_it_is_reported() -> None:
 
 
 def test_the_answer_to_another_prompt_is_reported() -> None:
-    stranger = SimpleNamespace(**vars(CONTROL) | {"closest_answer": lambda _, known: known[0]})
-    assert len(lost(FakeStack(), stranger).strangers) == losing.LOADS - 1
+    mixed_up = SimpleNamespace(**vars(CONTROL) | {"closest_answer": lambda _, known: known[0]})
+    assert len(lost(FakeStack(), mixed_up).wrong_answers) == losing.LOADS - 1
 
 
 def test_without_a_load_nothing_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

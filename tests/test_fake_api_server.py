@@ -105,5 +105,5 @@ def test_a_follower_ends_with_its_client(cluster: FakeCluster) -> None:
         assert cluster.open_connections == 1
     deadline = time.monotonic() + 5
     while cluster.open_connections:
-        assert time.monotonic() < deadline, "the log is still followed 5 s after its client hung up"
+        assert time.monotonic() < deadline, "the log is still followed 5 s after its client disconnected"
         time.sleep(0.01)

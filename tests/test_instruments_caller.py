@@ -79,7 +79,7 @@ def test_it_disconnects_in_mid_stream_and_the_server_sees_it(server: Server) -> 
     caller = call(server, max_tokens=9)
     assert poll(lambda: caller.events, lambda found: found == 2, 5.0) == 2, "a role is not a token"
     assert not caller.over
-    assert caller.hang_up()
+    assert caller.disconnect()
     assert server.client_left.wait(5.0)
     assert caller.over
     path, body, key = server.asked[0]
@@ -90,17 +90,17 @@ def test_it_disconnects_in_mid_stream_and_the_server_sees_it(server: Server) -> 
 def test_before_the_first_token_too(server: Server) -> None:
     caller = call(server)
     assert poll(lambda: server.asked, bool, 5.0)
-    assert caller.hang_up()
+    assert caller.disconnect()
     assert caller.events == 0
     assert server.client_left.wait(5.0)
 
 
-def test_an_answer_that_is_complete_was_not_abandoned(server: Server) -> None:
+def test_an_answer_that_is_complete_was_not_aborted(server: Server) -> None:
     server.events, server.ends = [TOKEN], True
     caller = call(server)
     assert poll(lambda: caller.over, bool, 5.0)
     assert caller.complete
-    assert not caller.hang_up()
+    assert not caller.disconnect()
 
 
 def test_a_stream_that_breaks_off_is_not_complete(server: Server) -> None:
@@ -115,7 +115,7 @@ def test_a_request_that_is_refused_is_a_fault(server: Server) -> None:
     caller = call(server)
     assert poll(lambda: caller.over, bool, 5.0)
     with pytest.raises(SubjectFault, match="expected HTTP 200, got 400"):
-        caller.hang_up()
+        caller.disconnect()
 
 
 def test_no_connection_is_no_answer() -> None:

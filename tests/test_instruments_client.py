@@ -17,7 +17,7 @@ from tests.fakes.raw_server import CHUNKED, RawServer, chunk, completion, plain
 server = raw_server.server
 
 
-def test_a_request_that_is_refused_is_not_abandoned(server: RawServer) -> None:
+def test_a_request_that_is_refused_is_not_aborted(server: RawServer) -> None:
     server.script = lambda connection: connection.sendall(plain(b'{"error": {}}', "400 Bad Request"))
     with pytest.raises(SubjectFault, match="expected HTTP 200, got 400"):
         Client(server.url).abort_after("/v1/completions", {}, 0.2)
@@ -27,7 +27,7 @@ def test_a_request_that_is_refused_is_not_abandoned(server: RawServer) -> None:
 
 
 def test_no_answer_is_a_fault_at_the_deadline(server: RawServer) -> None:
-    server.script = server.wait_for_the_hang_up
+    server.script = server.wait_for_the_disconnect
     begin = time.monotonic()
     with pytest.raises(SubjectFault, match=f"GET {server.url}/health: no answer within"):
         Client(server.url).get("/health", deadline_s=0.3)
@@ -146,7 +146,7 @@ def test_hanging_up_closes_the_connection_early(server: RawServer, streams: bool
         except OSError:
             server.hung_up_after.append(time.monotonic() - begin)
 
-    server.script = trickle if streams else server.wait_for_the_hang_up
+    server.script = trickle if streams else server.wait_for_the_disconnect
     assert Client(server.url).abort_after("/v1/completions", {"stream": streams}, 0.15)
     until = time.monotonic() + 2
     while not server.hung_up_after and time.monotonic() < until:
@@ -155,12 +155,12 @@ def test_hanging_up_closes_the_connection_early(server: RawServer, streams: bool
     assert 0.1 <= after < 2.0
 
 
-def test_an_answer_in_time_is_no_hang_up(server: RawServer) -> None:
+def test_an_answer_in_time_is_no_disconnect(server: RawServer) -> None:
     assert not Client(server.url).abort_after("/v1/completions", {"stream": False}, 1.0)
 
 
 def test_hanging_up_at_once_does_not_wait_at_all(server: RawServer) -> None:
-    server.script = server.wait_for_the_hang_up
+    server.script = server.wait_for_the_disconnect
     begin = time.monotonic()
     assert Client(server.url).abort_after("/v1/completions", {}, 0.0)
     assert time.monotonic() - begin < 2.0

@@ -206,7 +206,7 @@ def test_a_stream_that_stalls_ends_at_the_deadline(server: RawServer, pauses: in
         for _ in range(pauses):
             time.sleep(0.2)
             connection.sendall(chunk(completion("a")))
-        server.wait_for_the_hang_up(connection)
+        server.wait_for_the_disconnect(connection)
 
     server.script = script
     begin = time.monotonic()
@@ -217,7 +217,7 @@ def test_a_stream_that_stalls_ends_at_the_deadline(server: RawServer, pauses: in
 
 
 def test_what_a_request_waits_for_is_looked_at_while_it_waits(server: RawServer) -> None:
-    server.script = server.wait_for_the_hang_up
+    server.script = server.wait_for_the_disconnect
     client = Client(server.url)
 
     def look() -> str:
@@ -233,7 +233,7 @@ def test_what_a_request_waits_for_is_looked_at_while_it_waits(server: RawServer)
 
 
 def test_the_deadline_grows_with_the_payload(server: RawServer) -> None:
-    server.script = server.wait_for_the_hang_up
+    server.script = server.wait_for_the_disconnect
     client = Client(server.url)
     told: list[float] = []
     client.deadline_of = lambda payload: payload["n"] / 10

@@ -254,7 +254,7 @@ def test_a_variable_of_the_pod_is_filled_in_there(tmp_path: Path, port: int) -> 
 def test_a_folder_without_a_volume_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"LMCACHE_LOCAL_DISK": str(tmp_path), "LMCACHE_MAX_LOCAL_DISK_SIZE": "1"}
     for mounted, faults in ((True, 0), (None, 0), (False, 1)):
-        monkeypatch.setattr(Pod, "look", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
+        monkeypatch.setattr(Pod, "probe_addresses", lambda *_, m=mounted: [{"fault": None, "mounted": m}])
         found = unserved(in_pod(tmp_path, Pod(), env))
         assert len(found) == faults
     assert f"names {tmp_path}, which is in the container's own layer, because no volume is mounted there" in found[0]

@@ -94,7 +94,7 @@ def test_a_busy_engine_is_not_judged(tmp_path: Path, engine: FakeServer, prompts
     assert engine.posts == []
 
 
-def test_requests_that_this_suite_abandoned_are_its_own(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
+def test_requests_that_this_suite_aborted_are_its_own(tmp_path: Path, engine: FakeServer, prompts: Prompts) -> None:
     stack = Stack(record(tmp_path, engine.url), deadlines=Deadlines(idle_s=0.2, drained_s=0.1))
     engine.on_post = lambda _: setattr(engine, "running", 1)
     abort_requests(stack, [prompts.of_length(50)])

@@ -9,7 +9,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "hang-up-during-a-load",
         "crash or hang",
-        "a client hangs up while its KV is loaded: vLLM 0.32 ends the engine for all clients (nothing is seeded)",
+        "a client disconnects while its KV is loaded: vLLM 0.32 ends the engine for all clients (nothing is seeded)",
         "V PR#48821: assert req_id in self.requests",
         NO_PREFIX_CACHE,
         ids("MEM-03"),

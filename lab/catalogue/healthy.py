@@ -107,7 +107,7 @@ HEALTHY: tuple[Healthy, ...] = (
     Healthy("busy-machine", "another program computes on one core", Process("cpu-load"), slow=True),
     Healthy("overloaded-machine", "thirty other programs compute", Process("cpu-load", count=30)),
     Healthy("other-clients", "another client asks once a second", Process("other-clients")),
-    Healthy("after-hang-ups", "forty clients have hung up before", Process("hang-ups")),
+    Healthy("after-hang-ups", "forty clients have disconnected before", Process("disconnects")),
     Healthy(
         "gpu-prefix-cache-off",
         "enablePrefixCaching: false",

@@ -92,7 +92,7 @@ class Process:
         "freeze-cache-server",
         "kill-engine",
         "freeze-engine",
-        "hang-ups",
+        "disconnects",
         "cpu-load",
         "other-clients",
         "kill-store",

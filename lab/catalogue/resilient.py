@@ -9,7 +9,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "hang-up-while-loading",
         "crash or hang",
-        "clients hang up while their KV is loaded from the tier: vLLM 0.32 ends the engine for all others (nothing is seeded)",
+        "clients disconnect while their KV is loaded from the tier: vLLM 0.32 ends the engine for all (nothing is seeded)",
         "V PR#48821: assert req_id in self.requests",
         Values({}, where="command", shows="--enable-prefix-caching"),
         ids("RES-01"),
@@ -88,7 +88,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "aborted-blocks-kept",
         "memory",
-        "the KV blocks of a request whose client hung up are never given back to the pool",
+        "the KV blocks of a request whose client disconnected are never given back to the pool",
         "V#46502, V PR#48821 (blocks of aborted requests)",
         Hook("keep-aborted"),
         ids("RES-01"),

@@ -1,4 +1,4 @@
-"""The proxy itself: it listens, passes on, and hangs up at the engine when its client hangs up."""
+"""The proxy itself: it listens, passes on, and disconnects from the engine when its client disconnects."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # clients that come together; the default of 5 resets some of them
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that hangs up is not an event."""
+        """Nothing: a client that disconnects is not an event."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _forward(upstream: str, request: Request, client: socket.socket) -> Answer:
-    """Ask the engine; hang up on it when the client has hung up."""
+    """Ask the engine; disconnect from it when the client has disconnected."""
     parts = urlsplit(request.to or upstream)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=request.within_s)
     headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
@@ -137,7 +137,7 @@ def _forward(upstream: str, request: Request, client: socket.socket) -> Answer:
 def _events(
     response: http.client.HTTPResponse, connection: http.client.HTTPConnection, client: socket.socket
 ) -> Iterator[bytes]:
-    """The events of a stream as they come, each with its blank line; the engine is hung up on when its client is gone."""
+    """The events of a stream as they come, each with its blank line; it disconnects from the engine when its client has."""
     waiting = b""
     with contextlib.closing(connection):
         while piece := response.read1(65536):

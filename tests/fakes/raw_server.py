@@ -49,7 +49,7 @@ class RawServer:
             else:
                 self.script(connection)
 
-    def wait_for_the_hang_up(self, connection: socket.socket) -> None:
+    def wait_for_the_disconnect(self, connection: socket.socket) -> None:
         """Note how long it takes until the other side closes the connection."""
         begin = time.monotonic()
         connection.settimeout(5)

@@ -13,17 +13,17 @@ import pytest
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
 from fixtures.evidence.metrics import CacheCounters, EngineCounters
-from fixtures.experiments import hang_ups
-from fixtures.experiments.hang_ups import CLIENTS, OTHERS, STREAMED_EVENTS, Storm
+from fixtures.experiments import disconnects
+from fixtures.experiments.disconnects import CLIENTS, OTHERS, STREAMED_EVENTS, DisconnectingClients
 from fixtures.instruments.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fixtures.experiments.hang_ups import Phase
+    from fixtures.experiments.disconnects import Phase
 
 CHUNK = 16
-OTHER_TOKENS = hang_ups.OTHER_CHUNKS * CHUNK + 1
+OTHER_TOKENS = disconnects.OTHER_CHUNKS * CHUNK + 1
 
 
 @dataclass
@@ -34,7 +34,7 @@ class FakeCaller:
     complete: bool = False
     over: bool = False
 
-    def hang_up(self) -> bool:
+    def disconnect(self) -> bool:
         return not self.complete
 
 
@@ -65,7 +65,7 @@ class FakeStack:
         self.tier = SimpleNamespace(sent=self.sent)
         self.traffic = SimpleNamespace(
             idle=lambda _: EngineCounters(prompt_tokens=0, loaded=0, requests_finished=0),
-            abandoned=set(),
+            aborted=set(),
             wait_until_idle=self.rest,
         )
         self.cache = SimpleNamespace(
@@ -102,25 +102,27 @@ class FakeStack:
 
 
 @pytest.fixture
-def hang_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., hang_ups.HangUps]:
-    def run(stack: FakeStack, phase: Phase, **caller: Any) -> hang_ups.HangUps:
-        monkeypatch.setattr(hang_ups, "Caller", lambda *_: FakeCaller(**caller))
+def disconnect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., disconnects.Disconnects]:
+    def run(stack: FakeStack, phase: Phase, **caller: Any) -> disconnects.Disconnects:
+        monkeypatch.setattr(disconnects, "Caller", lambda *_: FakeCaller(**caller))
         control: Any = SimpleNamespace(answer=lambda *_: None)
-        return Storm(stack, Prompts(1, "x", CHUNK, 4000), control).hang_up(phase)  # type: ignore[arg-type]
+        return DisconnectingClients(stack, Prompts(1, "x", CHUNK, 4000), control).disconnect(phase)  # type: ignore[arg-type]
 
     return run
 
 
-@pytest.mark.parametrize(("chunks", "sent"), [(7.0, 7), (7.9, 7), (0.5, hang_ups.FEWEST_CHUNKS), (1e6, 3995 // CHUNK)])
+@pytest.mark.parametrize(
+    ("chunks", "sent"), [(7.0, 7), (7.9, 7), (0.5, disconnects.FEWEST_CHUNKS), (1e6, 3995 // CHUNK)]
+)
 def test_what_is_loaded_is_as_long_as_the_engine_computes_in_three_seconds(
-    hang_up: Callable[..., hang_ups.HangUps], chunks: float, sent: int
+    disconnect: Callable[..., disconnects.Disconnects], chunks: float, sent: int
 ) -> None:
     stack = FakeStack(found=1)
-    rate = chunks * CHUNK * CLIENTS / hang_ups.STORED_WITHIN_S
+    rate = chunks * CHUNK * CLIENTS / disconnects.STORED_WITHIN_S
     stack.context = SimpleNamespace(
         **vars(FakeStack.context) | {"deadlines": Deadlines(death_s=0.01, tokens_per_s=rate)}
     )
-    hang_up(stack, "load")
+    disconnect(stack, "load")
     assert {prompt.tokens for prompt in stack.stored} == {sent * CHUNK + 1}
 
 
@@ -142,16 +144,16 @@ def test_what_is_loaded_is_as_long_as_the_engine_computes_in_three_seconds(
     ],
 )
 def test_a_client_counts_only_in_the_phase_that_the_counters_show(
-    hang_up: Callable[..., hang_ups.HangUps],
+    disconnect: Callable[..., disconnects.Disconnects],
     phase: Phase,
     fake: FakeStack,
     caller: dict[str, Any],
     in_phase: int,
 ) -> None:
     stack = dataclasses.replace(fake, stored=[])
-    found = hang_up(stack, phase, **caller)
+    found = disconnect(stack, phase, **caller)
     assert found.in_phase == in_phase
-    assert stack.attempts == (1 if in_phase else hang_ups.ATTEMPTS), "it is tried again"
+    assert stack.attempts == (1 if in_phase else disconnects.ATTEMPTS), "it is tried again"
     assert bool(stack.stored) == (phase == "load"), "only what is stored can be loaded"
     assert not found.lost
     assert found.pinned == 0
@@ -162,28 +164,32 @@ def test_a_client_counts_only_in_the_phase_that_the_counters_show(
             found.check_hit()
 
 
-def test_requests_of_others_that_fail_are_told_with_what_ended(hang_up: Callable[..., hang_ups.HangUps]) -> None:
-    found = hang_up(FakeStack(fault=NoAnswer("POST /v1/completions: connection reset"), dies="it ended"), "stream")
+def test_requests_of_others_that_fail_are_told_with_what_ended(
+    disconnect: Callable[..., disconnects.Disconnects],
+) -> None:
+    found = disconnect(FakeStack(fault=NoAnswer("POST /v1/completions: connection reset"), dies="it ended"), "stream")
     assert found.lost == ("POST /v1/completions: connection reset; it ended",) * OTHERS
 
 
-def test_requests_of_others_that_are_refused_are_lost_too(hang_up: Callable[..., hang_ups.HangUps]) -> None:
-    assert len(hang_up(FakeStack(fault=SubjectFault("expected HTTP 200, got 429")), "prefill").lost) == OTHERS
+def test_requests_of_others_that_are_refused_are_lost_too(disconnect: Callable[..., disconnects.Disconnects]) -> None:
+    assert len(disconnect(FakeStack(fault=SubjectFault("expected HTTP 200, got 429")), "prefill").lost) == OTHERS
 
 
-def test_what_is_no_fault_of_the_subject_is_raised(hang_up: Callable[..., hang_ups.HangUps]) -> None:
+def test_what_is_no_fault_of_the_subject_is_raised(disconnect: Callable[..., disconnects.Disconnects]) -> None:
     with pytest.raises(ZeroDivisionError):
-        hang_up(FakeStack(fault=ZeroDivisionError()), "prefill")
+        disconnect(FakeStack(fault=ZeroDivisionError()), "prefill")
 
 
-def test_other_clients_make_it_not_judged(hang_up: Callable[..., hang_ups.HangUps]) -> None:
+def test_other_clients_make_it_not_judged(disconnect: Callable[..., disconnects.Disconnects]) -> None:
     with pytest.raises(NotJudged, match="it has other clients"):
-        hang_up(FakeStack(finished=OTHERS + CLIENTS + 1), "prefill")
+        disconnect(FakeStack(finished=OTHERS + CLIENTS + 1), "prefill")
 
 
 @pytest.mark.parametrize(("after", "pinned"), [(5, 2), (3, 0), (2, 0)], ids=["more", "as-many", "fewer"])
-def test_pins_that_are_left_are_counted(hang_up: Callable[..., hang_ups.HangUps], after: int, pinned: int) -> None:
-    assert hang_up(FakeStack(pinned_after=after), "prefill").pinned == pinned
+def test_pins_that_are_left_are_counted(
+    disconnect: Callable[..., disconnects.Disconnects], after: int, pinned: int
+) -> None:
+    assert disconnect(FakeStack(pinned_after=after), "prefill").pinned == pinned
 
 
 @pytest.mark.parametrize(
@@ -206,6 +212,6 @@ def test_clients_disconnect_as_soon_as_they_are_in_the_phase(phase: Phase, calle
 
     stack.engine.counters = counters
     stack.context = SimpleNamespace(**vars(FakeStack.context) | {"deadlines": Deadlines(idle_s=5.0)})
-    storm = Storm(stack, Prompts(1, "x", CHUNK, 4000), SimpleNamespace(answer=lambda *_: None))  # type: ignore[arg-type]
-    storm._await(phase, [caller, caller])  # type: ignore[list-item]
+    clients = DisconnectingClients(stack, Prompts(1, "x", CHUNK, 4000), SimpleNamespace(answer=lambda *_: None))  # type: ignore[arg-type]
+    clients._await(phase, [caller, caller])  # type: ignore[list-item]
     assert len(looked) == looks

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.core.signals import defer_signals
+from fixtures.core.deferred_signals import defer_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
