@@ -38,6 +38,13 @@ FEWEST_WORDS = 8
 """Of the explanation of a marker."""
 FRONTS = {"fixtures.testing", "lab.catalogue"}
 """A list of what suite/ imports, and one of all faults; nothing else."""
+KNOW_WHERE_A_SERVER_RUNS = {
+    "fixtures/evidence/logs/reader.py",
+    "fixtures/subject/host_access.py",
+    "fixtures/subject/identity.py",
+    "fixtures/subject/supported_features.py",
+}
+"""An implementation of `Access`, what describes a record that nothing reaches, and a reader of lines, which name a process."""
 WIDE = {
     "lab.power.of_load",
     "lab.power.samples",
@@ -117,7 +124,10 @@ def test_names_of_files_stand_once() -> None:
 
 
 def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
-    """Everything else asks a provider, or looks up a word; it never compares with one of their names."""
+    """Everything else asks a provider or an `Access`, or looks up a word; it never compares with one of their names.
+
+    Nor does it ask whether a server has a process or a pod.
+    """
     kinds = {"process", "chart", "attach"}
     asked = [
         f"{name}:{node.lineno}"
@@ -125,7 +135,13 @@ def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
         if name.startswith(("fixtures/", "suite/")) and not name.startswith("fixtures/provide/")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Compare | ast.MatchValue)
-        and any(isinstance(one, ast.Constant) and one.value in kinds for one in ast.walk(node))
+        and (
+            any(isinstance(one, ast.Constant) and one.value in kinds for one in ast.walk(node))
+            or (
+                name not in KNOW_WHERE_A_SERVER_RUNS
+                and re.search(r"\.(process|pod) is (not )?None$", ast.unparse(node))
+            )
+        )
     ]
     assert not asked
 

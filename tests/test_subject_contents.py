@@ -16,6 +16,7 @@ from fixtures.core.record import Server
 from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments.store import PASSWORD
 from fixtures.subject.contents import Contents, Folder, Keys, LowerTier, below
+from fixtures.subject.host_access import HostAccess
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ def subject(*adapters: dict[str, Any], stores: tuple[Server, ...] = (), process:
     server = Server(name="kv", url="http://x", argv=tuple(argv))
     server.process = ProcessRef(pid=1, started=0.0) if process else None
     part = SimpleNamespace(name="kv", server=server)
-    return SimpleNamespace(engine=SimpleNamespace(cache_server=part), record=SimpleNamespace(stores=list(stores)))
+    return of_engine(SimpleNamespace(cache_server=part), *stores)
+
+
+def of_engine(engine: Any, *stores: Server) -> Any:
+    record: Any = SimpleNamespace(stores=list(stores), servers=[])
+    return SimpleNamespace(engine=engine, record=record, access=HostAccess(record))
 
 
 FS = {"type": "fs", "base_path": "/x/below-0"}
@@ -83,15 +89,15 @@ def test_in_process_the_tiers_are_those_of_the_engine() -> None:
     server = Server(name="e", url="http://x", env={"LMCACHE_REMOTE_URL": f"redis://:pass-word@{HOST}:7001"})
     server.process = ProcessRef(pid=1, started=0.0)
     engine: Any = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
-    found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[STORE])))  # type: ignore[arg-type]
+    found = below(of_engine(engine, STORE))
     assert (found.contents, found.server) == (Keys(HOST, 7001, ("pass-word",), "kv_bytes"), engine)
     server.env = {"LMCACHE_LOCAL_DISK": "file:///d/", "LMCACHE_MAX_LOCAL_DISK_SIZE": "0.5"}
-    found = below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[])))  # type: ignore[arg-type]
+    found = below(of_engine(engine))
     assert found.contents == Folder(Path("/d/"), "*.pt")
     assert found.adapter.capacity_bytes == 2**29
     server.env["LMCACHE_MAX_LOCAL_DISK_SIZE"] = "0"
     with pytest.raises(NotApplicable, match="no tier below"):
-        below(SimpleNamespace(engine=engine, record=SimpleNamespace(stores=[])))  # type: ignore[arg-type]
+        below(of_engine(engine))
 
 
 def test_what_a_tier_holds(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fixtures.instruments import disk
 from fixtures.instruments.store import PASSWORD, StoreClient
 from fixtures.subject.contents import Keys, below
 from fixtures.subject.exchange import TokenSources
+from fixtures.subject.host_access import HostAccess
 from fixtures.subject.lower_tiers import LowerTiers
 
 CONNECTOR = json.dumps({"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"})
@@ -59,6 +60,7 @@ def tiers(
     left = list(counters)
     subject = SimpleNamespace(
         record=record,
+        access=HostAccess(record),
         engine=SimpleNamespace(
             server=engine,
             cache_server=SimpleNamespace(server=own) if server else None,

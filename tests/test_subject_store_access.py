@@ -12,6 +12,7 @@ from fixtures.core.deadlines import Deadlines
 from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Server
 from fixtures.evidence.adapters import Adapter
+from fixtures.subject.host_access import HostAccess
 from fixtures.subject.store_access import access_in_process, client_of
 
 
@@ -49,6 +50,7 @@ def test_a_cache_server_asks_by_its_adapter_before_its_variables() -> None:
     subject: Any = SimpleNamespace(
         engine=SimpleNamespace(cache_server=SimpleNamespace(server=server)),
         record=SimpleNamespace(stores=[]),
+        access=HostAccess(SimpleNamespace(servers=[])),  # type: ignore[arg-type]
         context=SimpleNamespace(deadlines=Deadlines()),
     )
     for host, expected in (("a", ("variable",)), ("b", ("lm", "own"))):
