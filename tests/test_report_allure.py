@@ -16,13 +16,7 @@ from fixtures.report.verdicts import fold
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOCAL = {
-    "config": "disk",
-    "stack": "process",
-    "host": {"cores": 2},
-    "device": "cpu",
-    "tiers_below": ["fs /kv", "resp r:6379"],
-}
+LOCAL = {"config": "disk", "stack": "process", "device": "cpu", "tiers_below": ["fs /kv", "resp r:6379"]}
 CLUSTER = {
     "config": "remote",
     "stack": "chart",

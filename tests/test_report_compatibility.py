@@ -39,7 +39,6 @@ def subject(**facts: Any) -> dict[str, Any]:
         "model": {"name": "m", "KV bytes/token": 4096},
         "gpu": ["NVIDIA H200, 140 GiB"],
         "kubernetes": None,
-        "host": {"cores": 2},
         **facts,
     }
 
@@ -55,7 +54,7 @@ def subject(**facts: Any) -> dict[str, Any]:
         ({"parallel": None, "command": "vllm serve m --tensor-parallel-size 2 -pp=3 -tpx 4"}, 3, "TP 2, PP 3"),
         ({"parallel": None, "command": "vllm serve m --tensor_parallel_size 1"}, 3, "-"),
         ({}, 4, "NVIDIA H200; local processes"),
-        ({"stack": "attach", "gpu": [], "device": "cpu", "host": None}, 4, "CPU"),
+        ({"stack": "attach", "gpu": [], "device": "cpu"}, 4, "CPU"),
         ({"stack": "chart", "chart": "c-1", "kubernetes": "v1"}, 4, "NVIDIA H200; c-1 on Kubernetes v1"),
         ({}, 5, "m: 4096 bytes of KV per token"),
         ({"model": {"name": "m", "random weights": "tiny-x", "architecture": "X"}}, 5, "tiny-x (random weights): X"),
