@@ -34,7 +34,7 @@ from lab.result import Result
 from lab.seeding_subject import ROOT
 
 if TYPE_CHECKING:
-    from fixtures.core.record import Baseline
+    from fixtures.core.baseline_record import Baseline
     from fixtures.provide.process.environment import EngineEnv
     from lab.result import Entry
     from lab.seeding_subject import Subject

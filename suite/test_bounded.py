@@ -9,7 +9,7 @@ import pytest
 from . import Growth, abort_requests, assert_idle, fill_tier, gib, limits, mib, requirement
 
 if TYPE_CHECKING:
-    from fixtures.core.record import Baseline
+    from fixtures.core.baseline_record import Baseline
     from fixtures.instruments.host_memory import HostMemory
     from fixtures.instruments.prompts import Prompts
     from fixtures.plugin.recording import Figures

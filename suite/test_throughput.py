@@ -9,7 +9,7 @@ import pytest
 from . import assert_idle, cost_beyond_tier, gain, load_cost, requirement
 
 if TYPE_CHECKING:
-    from fixtures.core.record import Baseline
+    from fixtures.core.baseline_record import Baseline
     from fixtures.experiments.load import Served
     from fixtures.instruments.prompts import Prompts
     from fixtures.plugin.recording import AddEvidence, Figures

@@ -10,7 +10,7 @@ import pytest
 from . import decode_cost, disturbance, limits, measure_misses, measure_together, requirement, store_cost, wins_from
 
 if TYPE_CHECKING:
-    from fixtures.core.record import Baseline
+    from fixtures.core.baseline_record import Baseline
     from fixtures.instruments.prompts import Prompts
     from fixtures.instruments.trials import Trials
     from fixtures.plugin.recording import Figures

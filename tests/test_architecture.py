@@ -10,6 +10,7 @@ import functools
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
@@ -27,6 +28,8 @@ AT_THE_ROOT = {
     *(".dockerignore", ".gitignore", ".pre-commit-config.yaml", "conftest.py", "pyproject.toml", "tox.ini"),
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
 }
+KINDS = {"process", "chart", "attach"}
+OF_A_KIND = r"\b(Process|Release|Attach)Provider\b|\b(Host|Pod)Access\b|\bReleaseUnderTest\b"
 MOST_LINES = 350
 NAMED_AFTER_ANOTHER = ("tests/fakes/", "lab/catalogue/", "lab/hooks/seeded/")
 """A fake, or a fault, is in a file with the name of what it fakes, or of what is wrong in it."""
@@ -38,13 +41,8 @@ FEWEST_WORDS = 8
 """Of the explanation of a marker."""
 FRONTS = {"fixtures.testing", "lab.catalogue"}
 """A list of what suite/ imports, and one of all faults; nothing else."""
-KNOW_WHERE_A_SERVER_RUNS = {
-    "fixtures/evidence/logs/reader.py",
-    "fixtures/subject/host_access.py",
-    "fixtures/subject/identity.py",
-    "fixtures/subject/supported_features.py",
-}
-"""An implementation of `Access`, what describes a record that nothing reaches, and a reader of lines, which name a process."""
+KNOW_THE_KIND = ("fixtures/provide/", "fixtures/core/record.py", "fixtures/subject/host_access.py")
+"""The providers, the record that they write, and the implementation of `Access` that is not theirs."""
 WIDE = {
     "lab.power.of_load",
     "lab.power.samples",
@@ -124,26 +122,53 @@ def test_names_of_files_stand_once() -> None:
 
 
 def test_only_the_providers_know_which_kind_of_stack_it_is() -> None:
-    """Everything else asks a provider or an `Access`, or looks up a word; it never compares with one of their names.
-
-    Nor does it ask whether a server has a process or a pod.
-    """
-    kinds = {"process", "chart", "attach"}
+    """Everything else asks a provider, an `Access` or a property of the record, or looks up a word for the report."""
     asked = [
-        f"{name}:{node.lineno}"
+        f"{name}:{line}: {text}"
         for name, path in MODULES.items()
-        if name.startswith(("fixtures/", "suite/")) and not name.startswith("fixtures/provide/")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Compare | ast.MatchValue)
-        and (
-            any(isinstance(one, ast.Constant) and one.value in kinds for one in ast.walk(node))
-            or (
-                name not in KNOW_WHERE_A_SERVER_RUNS
-                and re.search(r"\.(process|pod) is (not )?None$", ast.unparse(node))
-            )
-        )
+        if name.startswith(("fixtures/", "suite/")) and not name.startswith(KNOW_THE_KIND)
+        for line, text in questions_of_kind(path.read_text(), of_log_lines=name.startswith("fixtures/evidence/logs/"))
     ]
     assert not asked
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        'record.kind == "process"',
+        'record.kind in ("chart", "attach")',
+        "server.process is None",
+        "self.server.pod",
+        "stack.record.release is not None",
+        "bool(record.release)",
+        "isinstance(run.provider, AttachProvider)",
+        "isinstance(stack.access, PodAccess)",
+        "type(provider) is ReleaseProvider",
+        "words[record.kind]",
+    ],
+)
+def test_a_question_about_the_kind_of_stack_is_noticed(question: str) -> None:
+    assert list(questions_of_kind(question))
+
+
+def questions_of_kind(source: str, *, of_log_lines: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, text) of what depends on the kind of stack; ``of_log_lines``: a line of a log names a process, too."""
+    tree = ast.parse(source)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        text = ast.unparse(node) if isinstance(node, ast.Compare | ast.MatchValue | ast.Attribute | ast.Call) else ""
+        found = False
+        match node:
+            case ast.Compare() | ast.MatchValue():
+                found = any(isinstance(one, ast.Constant) and one.value in KINDS for one in ast.walk(node))
+                found |= re.search(r"\btype\(", text) is not None and re.search(OF_A_KIND, text) is not None
+            case ast.Attribute() if id(node) not in called:
+                found = node.attr in {"process", "pod"} and not of_log_lines
+                found |= re.search(r"\brecord\.(kind|release)$", text) is not None
+            case ast.Call(func=ast.Name(id="isinstance")):
+                found = re.search(OF_A_KIND, text) is not None
+        if found and isinstance(node, ast.expr | ast.pattern):
+            yield node.lineno, text
 
 
 def test_types_of_the_standard_library_are_imported_like_the_rest_of_it() -> None:

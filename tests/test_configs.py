@@ -17,8 +17,9 @@ import pytest
 
 from fixtures.catalogue.requirements import REQUIREMENTS
 from fixtures.catalogue.selection import musts
+from fixtures.core.baseline_record import Baseline
 from fixtures.core.processes import ProcessRef
-from fixtures.core.record import Baseline, EngineServer, PodRef, Release, Server, StackRecord
+from fixtures.core.record import EngineServer, PodRef, Release, Server, StackRecord
 from fixtures.plugin import locks, stack_end, stack_fixture
 from fixtures.plugin.judgement import STATE_KEY, Judgement
 from fixtures.provide.process.commands import commands_of

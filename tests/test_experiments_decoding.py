@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.core.baseline_record import Baseline
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotJudged
-from fixtures.core.record import Baseline
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments import decoding
 from fixtures.experiments.store_cost import Pace

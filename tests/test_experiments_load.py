@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.core.baseline_record import Baseline, Load
 from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NoAnswer, NotJudged, SubjectFault
-from fixtures.core.record import Baseline, Load
 from fixtures.evidence.metrics import EngineCounters
 from fixtures.experiments import load, load_cost
 from fixtures.experiments.store_cost import Pace

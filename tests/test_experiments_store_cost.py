@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.core.baseline_record import Baseline
 from fixtures.core.errors import NotJudged
-from fixtures.core.record import Baseline
 from fixtures.experiments import store_cost
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.trials import Interval

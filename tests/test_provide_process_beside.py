@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.core.record import Baseline
+from fixtures.core.baseline_record import Baseline
 from fixtures.provide import without_connector
 from tests import process_project
 

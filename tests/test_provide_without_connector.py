@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fixtures.core.baseline_record import Baseline
 from fixtures.core.errors import NotJudged, StackError
-from fixtures.core.record import Baseline
 from fixtures.provide import without_connector
 from fixtures.provide.kube.helm import Layers
 from fixtures.provide.release import plan

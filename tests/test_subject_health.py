@@ -86,4 +86,6 @@ def test_an_engine_that_lives_is_not_called_dead(
     stack = Stack(record(tmp_path, engines=[engine_of(process, engine.url, None)]))
     with pytest.raises(SubjectFault, match="got 503"):
         stack.complete(prompts.of_length(50))
-    assert stack.engine.pid == process.pid
+    reference = stack.engine.server.process
+    assert reference is not None
+    assert reference.pid == process.pid

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fixtures.core.baseline_record import Baseline
 from fixtures.core.errors import NotJudged
-from fixtures.core.record import Baseline, EngineServer, RequestedConfig
+from fixtures.core.record import EngineServer, RequestedConfig
 from fixtures.core.units import GIB
 from fixtures.instruments.host_memory import HostMemory
 from fixtures.subject.host_access import process_trees

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from unittest import mock
 
 from fixtures.catalogue import limits
-from fixtures.core.record import Load
+from fixtures.core.baseline_record import Load
 from fixtures.experiments import load_cost
 from fixtures.experiments.load import Served
 from fixtures.subject.exchange import TokenSources

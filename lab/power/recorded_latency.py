@@ -13,7 +13,7 @@ from fixtures.instruments.prompts import Prompts
 from lab.power.recorded_loads import cycles, loads
 
 if TYPE_CHECKING:
-    from fixtures.core.record import Baseline
+    from fixtures.core.baseline_record import Baseline
     from fixtures.subject.exchange import Exchange
     from fixtures.subject.stack import Stack
 

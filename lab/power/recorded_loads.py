@@ -11,7 +11,7 @@ from fixtures.experiments.filling import fill_tier
 from fixtures.instruments.growth import CYCLES, Growth
 
 if TYPE_CHECKING:
-    from fixtures.core.record import Baseline, Load
+    from fixtures.core.baseline_record import Baseline, Load
     from fixtures.instruments.prompts import Prompts
     from fixtures.subject.stack import Stack
 

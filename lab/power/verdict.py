@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from fixtures.core.record import Baseline
+from fixtures.core.baseline_record import Baseline
 from fixtures.experiments import store_cost
 
 if TYPE_CHECKING:
