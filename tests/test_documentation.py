@@ -1,38 +1,15 @@
-"""What the documentation quotes is what the suite says; its links, its index and its commands are right."""
+"""What the documentation quotes is what the suite says; its links and its index are right."""
 
 from __future__ import annotations
 
-import configparser
-import importlib.util
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fixtures.__main__ import COMMANDS
 from fixtures.catalogue.profiles import ON_REQUEST
 from fixtures.catalogue.requirements import REQUIREMENTS
-
-ROOT = Path(__file__).parents[1]
-EMBEDDED = "configs/embedded/values.yaml"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-BY_A_RUN = re.compile(r"# KV-cache offload conformance\n\n(Gate on .*\n\n)?(\*\*|> \*\*Interrupted)")
-REPORTS = {path for path in PAGES if BY_A_RUN.match(path.read_text())}
-"""Written by runs, as they were."""
-WHERE_RUN = {
-    "docs/ci.md": "## Where this was run",
-    "docs/clusters.md": "## Where this was run",
-    "docs/defects/dashboard-cache-hit-rate.md": "The engine was a stand-in",
-    "docs/defects/in-process-cache-salt.md": "This form was not run",
-    "docs/evidence/node.md": "Seen on 2026-11-28",
-    "docs/reading-a-report.md": "Both commands were run with Node.js 20",
-}
-"""Pages with commands of other programs, and the words with which each says where those were run."""
-OWN_PROGRAMS = re.compile(r"^(\S*/)?(pytest|tox|python3?|pip)\s")
-"""Those of the README are run by CI, pip's by the test of the wheel."""
+from tests.pages import PAGES, REPORTS, ROOT
 
 
 def test_the_words_are_those_of_the_field() -> None:
@@ -112,89 +89,3 @@ def test_the_readme_counts_the_requirements_of_a_default_run() -> None:
         "the line `conformance: ...` of README.md adds up to something else"
     )
     assert f"judges {len(by_default) - int(told[1].split()[-1])} requirements" in text, "README.md, above that sample"
-
-
-def commands(page: Path) -> list[str]:
-    """The command lines of a page: of its shell blocks, without comments, and pytest's in tables."""
-    text = page.read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    lines += re.findall(r"`((?:pytest|python -m|tox -e) [^`]+)`", text)
-    split = [one.strip() for line in lines for one in re.split(r" && | *\|\| *|(?:^|\s)#.*$", line)]
-    return [one for one in split if one]
-
-
-def problem(command: str, known_options: set[str]) -> str | None:
-    """What is wrong with a command line of this project; None: nothing, or another program's."""
-    if not OWN_PROGRAMS.match(re.sub(r"^([A-Z_]+=\S* )*", "", command)):
-        return None
-    words = shlex.split(command.replace("[", "").replace("]", ""))
-    words = [word for word in words if not re.match(r"^[A-Z_]+=", word)]
-    program = Path(words[0]).name if words else ""
-    if program == "pytest":
-        options = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
-        return f"no such option: {sorted(options - known_options)}" if options - known_options else None
-    if program == "tox" and "-e" in words:
-        tox = configparser.ConfigParser()
-        tox.read(ROOT / "tox.ini")
-        environment = words[words.index("-e") + 1]
-        return None if f"testenv:{environment}" in tox else f"no such environment: {environment}"
-    if program.startswith("python") and words[1:2] == ["-m"]:
-        module = words[2]
-        if module in ("fixtures", "kv_offload_conformance"):
-            return None if len(words) < 4 or words[3] in COMMANDS | {"COMMAND": ()} else f"no such command: {words[3]}"
-        return None if module == "venv" or importlib.util.find_spec(module) else f"no such module: {module}"
-    return None
-
-
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page not in REPORTS], ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_commands_of_the_pages_exist(page: Path, pytestconfig: pytest.Config) -> None:
-    """Every command of this project is one; those of other programs are on pages that say where they were run."""
-    known = {name for option in pytestconfig._parser._anonymous.options for name in option.names()}
-    known |= {name for group in pytestconfig._parser._groups for option in group.options for name in option.names()}
-    found = commands(page)
-    assert [f"{one}: {wrong}" for one in found if (wrong := problem(one, known))] == []
-    foreign = [one for one in found if not OWN_PROGRAMS.match(re.sub(r"^([A-Z_]+=\S* )*", "", one))]
-    said = WHERE_RUN.get(str(page.relative_to(ROOT)))
-    assert not foreign or (said is not None and said in page.read_text()), f"say where these were run: {foreign}"
-
-
-DASHBOARD = "tests/data/dashboard.json"
-EXAMPLES = {
-    "NS": "ns",
-    "R": "r",
-    "values.yaml": EMBEDDED,
-    "path/to/values.yaml": EMBEDDED,
-    "FILE": DASHBOARD,
-    "helm/dashboards/vllm-dashboard.json": DASHBOARD,
-}
-"""What stands for a word that the reader replaces; commands with ``...`` are left out."""
-SUITE_COMMANDS = sorted(
-    {one for page in PAGES if page not in REPORTS for one in commands(page) if one.startswith("pytest suite ")}
-)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("command", [one for one in SUITE_COMMANDS if "..." not in one])
-def test_a_command_of_the_pages_selects_tests(command: str) -> None:
-    words = [EXAMPLES.get(word, word) for word in shlex.split(command)]
-    call = [sys.executable, "-m", *words, "--collect-only", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-500:] + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("command", "wrong"),
-    [
-        ("pytest suite --gpu --no-such", "--no-such"),
-        ("tox -e no-such", "no-such"),
-        ("python -m fixtures no-such", "no-such"),
-        ("python -m no_such", "no_such"),
-        (".venv/bin/tox -e lab -- --list", None),
-    ],
-)
-def test_a_wrong_command_is_found(command: str, wrong: str | None) -> None:
-    assert wrong is None or wrong in (problem(command, {"--gpu"}) or "")
-    assert wrong is not None or problem(command, set()) is None
