@@ -10,7 +10,7 @@ from . import (
     BAD_REQUESTS,
     UNAVAILABLE,
     Below,
-    Conversations,
+    RoutedConversations,
     assert_at_home,
     assert_reused,
     bad_request,
@@ -52,7 +52,7 @@ def test_a_repeat_goes_to_the_engine_that_holds_its_kv(
     stack: Stack, text_requests: TextRequests, figures: Figures
 ) -> None:
     """Each of several conversations, asked again in another order, is answered by the engine that computed it, from its KV."""
-    conversations = Conversations(stack, text_requests)
+    conversations = RoutedConversations(stack, text_requests)
     conversations.begin()
     figures("engines that hold KV of a conversation", conversations.engines, "engines", better="higher")
     repeats = conversations.repeat()
@@ -64,7 +64,7 @@ def test_a_repeat_goes_to_the_engine_that_holds_its_kv(
 @pytest.mark.impact("asks")
 def test_a_conversation_that_goes_on_stays_where_its_kv_is(stack: Stack, text_requests: TextRequests) -> None:
     """Conversations that have become longer are answered by the engine that computed their beginnings, from its KV."""
-    conversations = Conversations(stack, text_requests)
+    conversations = RoutedConversations(stack, text_requests)
     conversations.begin()
     repeats = conversations.repeat(longer=True)
     assert_at_home(repeats, "longer conversations")
@@ -75,7 +75,7 @@ def test_a_conversation_that_goes_on_stays_where_its_kv_is(stack: Stack, text_re
 @pytest.mark.impact("evicts")
 def test_conversations_stay_when_the_gpu_copies_are_gone(stack: Stack, text_requests: TextRequests) -> None:
     """Repeats go to the same engine also if no engine has a GPU copy of them any more."""
-    conversations = Conversations(stack, text_requests)
+    conversations = RoutedConversations(stack, text_requests)
     conversations.begin()
     for engine in stack.engines:
         stack.clear_prefix_cache(engine=engine)
@@ -86,7 +86,7 @@ def test_conversations_stay_when_the_gpu_copies_are_gone(stack: Stack, text_requ
 @pytest.mark.impact("asks")
 def test_every_router_replica_keeps_conversations_on_the_same_engine(stack: Stack, text_requests: TextRequests) -> None:
     """Conversations that began through one router replica are continued through each other one on the same engine."""
-    conversations = Conversations(stack, text_requests)
+    conversations = RoutedConversations(stack, text_requests)
     conversations.require_replicas()
     conversations.begin()
     for number, router in enumerate(stack.routers[1:], start=1):
@@ -239,7 +239,7 @@ def test_conversations_stay_once_an_engine_has_come_back(
 ) -> None:
     """After an engine has ended and the router uses it again, repeats go to the engine that holds their KV, as before."""
     failed("killed").require_return()
-    conversations = Conversations(stack, text_requests)
+    conversations = RoutedConversations(stack, text_requests)
     conversations.begin()
     assert_at_home(conversations.repeat(), "every repeat")
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from fixtures.core.yaml_limits import LOADER, TooLargeError, measure
+from fixtures.core.yaml_limits import LOADER, TooLargeError, check_size
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -39,20 +39,20 @@ def test_what_is_too_large_is_told_at_once(what: str) -> None:
     text, problem = TOO_LARGE[what]
     began = time.process_time()
     with pytest.raises(TooLargeError) as error:
-        measure(text, values=1000, levels=20)
+        check_size(text, values=1000, levels=20)
     assert str(error.value).startswith(problem)
     assert time.process_time() - began < 2
 
 
 def test_what_is_within_the_limits_passes() -> None:
-    measure("[" * 20 + "]" * 20, values=1000, levels=20)
-    measure("".join(f"key{n}: 1\n" for n in range(499)), values=1000, levels=20)
-    measure("a: &a {b: 1}\nc: [*a, *a]\n--- {a: 1}\n", values=20, levels=3)
-    measure("a: *nowhere", values=20, levels=3)  # the loader says what is wrong
+    check_size("[" * 20 + "]" * 20, values=1000, levels=20)
+    check_size("".join(f"key{n}: 1\n" for n in range(499)), values=1000, levels=20)
+    check_size("a: &a {b: 1}\nc: [*a, *a]\n--- {a: 1}\n", values=20, levels=3)
+    check_size("a: *nowhere", values=20, levels=3)  # the loader says what is wrong
     with pytest.raises(TooLargeError, match=r"contains the alias \*a, and aliases are not supported here"):
-        measure("a: &a 1\nb: *a", values=20, levels=3, aliases=False)
+        check_size("a: &a 1\nb: *a", values=20, levels=3, aliases=False)
     with pytest.raises(yaml.YAMLError):
-        measure("a: b: c", values=20, levels=3)
+        check_size("a: b: c", values=20, levels=3)
 
 
 def test_values_and_levels_are_those_of_what_is_loaded() -> None:
@@ -85,9 +85,9 @@ def test_values_and_levels_are_those_of_what_is_loaded() -> None:
     for _ in range(300):
         document = text(4, [])
         values, levels = size(json.loads(json.dumps(yaml.load(document, Loader=LOADER))))
-        measure(document, values=values, levels=levels)
+        check_size(document, values=values, levels=levels)
         if values > 1:
             with pytest.raises(TooLargeError, match="contains more than"):
-                measure(document, values=values - 1, levels=levels)
+                check_size(document, values=values - 1, levels=levels)
             with pytest.raises(TooLargeError, match="is nested"):
-                measure(document, values=values, levels=levels - 1)
+                check_size(document, values=values, levels=levels - 1)

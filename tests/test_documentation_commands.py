@@ -150,7 +150,7 @@ class Parsers:
         except pytest.UsageError as error:
             return str(error)
         places = [] if options.pyargs else [one.partition("::")[0] for one in options.file_or_dir]
-        absent = [one for one in places if not (ROOT / one).exists()]
+        absent = [one for one in places if not [*ROOT.glob(one)]]
         return f"unknown options {unknown}, no such files {absent}" if unknown or absent else None
 
     def _python(self, module: str, words: Sequence[str]) -> str | None:

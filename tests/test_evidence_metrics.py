@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fixtures.evidence.metrics import CacheCounters, CounterReset, EngineCounters, Registry, TierSize
+from fixtures.evidence.metrics import CacheCounters, CounterReset, EngineCounters, Registry, TierTokens
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.watched import EXPECTED_METRICS, missing_metrics
 from tests.recorded_metrics import COLD, DATA, IN_PROCESS, RELOADED, exposition, recorded
@@ -166,7 +166,7 @@ TEXT = st.lists(
 
 def test_in_process_what_is_sent_to_a_remote_store_is_counted_in_bytes() -> None:
     samples = Samples.parse("lmcache:num_stored_tokens_total 512\nlmcache:num_remote_write_bytes_total 4194304\n")
-    assert CacheCounters.read(samples, 256, tier=TierSize(8192)).below_stored_tokens == 512
+    assert CacheCounters.read(samples, 256, tier=TierTokens(8192)).below_stored_tokens == 512
     assert CacheCounters.read(samples, 256).below_stored_tokens is None, "the bytes of a token are not known"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixtures.evidence.metrics import CacheCounters, EngineCounters, TierSize
+from fixtures.evidence.metrics import CacheCounters, EngineCounters, TierTokens
 from fixtures.evidence.prometheus import Samples
 from fixtures.evidence.watched import missing_metrics
 from tests.recorded_metrics import recorded
@@ -11,7 +11,7 @@ NATIVE = "native-vllm0.32.0.metrics.txt"
 """OffloadingConnector on a CPU (``host_tier``) after 6 prompts, each cold, repeated, and reloaded; 8 KiB of KV a token."""
 
 
-SIZE = TierSize(bytes_per_token=8192, tokens=131072)
+SIZE = TierTokens(bytes_per_token=8192, tokens=131072)
 
 
 def test_native_counters_are_bytes_over_all_ranks() -> None:
@@ -27,7 +27,7 @@ def test_native_counters_are_bytes_over_all_ranks() -> None:
 def test_native_counters_of_a_gpu() -> None:
     """OffloadingConnector on an H200 with a tier of 32 GiB, in the midst of a load; 128 KiB of KV a token, blocks of 16."""
     samples = recorded("native-h200-vllm0.32.0.metrics.txt")
-    found = CacheCounters.read(samples, 16, tier=TierSize(bytes_per_token=131072, tokens=262144))
+    found = CacheCounters.read(samples, 16, tier=TierTokens(bytes_per_token=131072, tokens=262144))
     engine = EngineCounters.read(samples)
     assert (found.flavour, found.stored_tokens, found.loaded_tokens) == ("native", 632112, 199280)
     assert (found.loaded_tokens, found.hit_tokens, found.lookup_tokens) == (engine.loaded, 199280, 833036)

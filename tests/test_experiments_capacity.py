@@ -13,7 +13,7 @@ from fixtures.core.errors import NoAnswer, NotApplicable, NotJudged
 from fixtures.core.record import EngineServer, StackRecord
 from fixtures.experiments import overfilling
 from fixtures.experiments.capacity import Capacity, Order
-from fixtures.experiments.overfilling import Sent
+from fixtures.experiments.overfilling import StoredPrompt
 from fixtures.instruments.prompts import Prompts
 from fixtures.subject.context import Context
 from tests.fakes.tier_of_a_size import CHUNK, SIZE, FakeStack, FakeTier
@@ -229,14 +229,14 @@ def test_where_nothing_is_gone_no_order_is_seen() -> None:
 
 
 def test_where_everything_is_gone_no_order_is_seen() -> None:
-    sent = Sent(Prompts(1, "x", CHUNK, 4000).unique(1), 1)
+    sent = StoredPrompt(Prompts(1, "x", CHUNK, 4000).unique(1), 1)
     with pytest.raises(NotJudged, match="all of the 1 prompts"):
         Order((), (sent,)).check_decided()
 
 
 def test_prompts_of_one_batch_have_no_order() -> None:
     source = Prompts(1, "x", CHUNK, 4000)
-    first, second, third = (Sent(source.unique(1), step) for step in (1, 1, 2))
+    first, second, third = (StoredPrompt(source.unique(1), step) for step in (1, 1, 2))
     assert Order(kept=(second,), gone=(first,)).reversals == []
     assert Order(kept=(first, second), gone=(third,)).reversals == [(third, first)]
 

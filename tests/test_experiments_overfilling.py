@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.experiments import overfilling
-from fixtures.experiments.overfilling import Overfilling, Sent, evenly
+from fixtures.experiments.overfilling import Overfilling, StoredPrompt, evenly
 from fixtures.instruments.prompts import Prompts
 from tests.fakes.tier_of_a_size import CHUNK, FakeStack, FakeTier, Key
 
@@ -48,7 +48,7 @@ def test_a_tier_that_evicts_in_the_background_is_given_time(monkeypatch: pytest.
 @pytest.mark.parametrize(("count", "expected"), [(2, [0, 1]), (6, [0, 1, 2, 3, 4, 5]), (11, [0, 2, 4, 6, 8, 10])])
 def test_what_is_read_is_spread_over_all_ages(count: int, expected: list[int]) -> None:
     source = Prompts(1, "x", CHUNK, 4000)
-    sent = [Sent(source.unique(1), step) for step in range(count)]
+    sent = [StoredPrompt(source.unique(1), step) for step in range(count)]
     assert [one.last_used for one in evenly(sent, 6)] == expected
 
 

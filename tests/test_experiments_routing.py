@@ -16,7 +16,7 @@ from fixtures.core.deadlines import Deadlines
 from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters, Registry
 from fixtures.experiments.routing import (
-    Conversations,
+    RoutedConversations,
     ask,
     assert_at_home,
     assert_reused,
@@ -96,8 +96,8 @@ def source() -> TextRequests:
     return TextRequests("m", 1, "test")
 
 
-def conversations(stack: FakeStack) -> Conversations:
-    found = Conversations(stack, source())  # type: ignore[arg-type]
+def conversations(stack: FakeStack) -> RoutedConversations:
+    found = RoutedConversations(stack, source())  # type: ignore[arg-type]
     found.begin()
     return found
 
@@ -227,16 +227,16 @@ def test_what_is_not_answered_or_not_known_is_reported() -> None:
 @pytest.mark.parametrize("policy", sorted(name for name, keeps in AFFINITY_OF.items() if keeps is None))
 def test_a_policy_that_keeps_nothing_together_has_no_affinity(policy: str) -> None:
     with pytest.raises(NotApplicable, match="keeps nothing on one engine"):
-        Conversations(FakeStack(in_turn, ("--policy", policy)), source())  # type: ignore[arg-type]
+        RoutedConversations(FakeStack(in_turn, ("--policy", policy)), source())  # type: ignore[arg-type]
 
 
 def test_a_policy_that_is_not_known_is_not_judged() -> None:
     with pytest.raises(NotJudged, match="command line of router-0 is not known"):
-        Conversations(FakeStack(in_turn, ()), source())  # type: ignore[arg-type]
+        RoutedConversations(FakeStack(in_turn, ()), source())  # type: ignore[arg-type]
     with pytest.raises(NotJudged, match=r"command line of router-0 names no policy \(--routing-logic"):
-        Conversations(FakeStack(in_turn, ("gateway", "--port", "80")), source())  # type: ignore[arg-type]
+        RoutedConversations(FakeStack(in_turn, ("gateway", "--port", "80")), source())  # type: ignore[arg-type]
     with pytest.raises(NotJudged, match="does not know what the policy magic"):
-        Conversations(FakeStack(in_turn, ("--routing-logic", "magic")), source())  # type: ignore[arg-type]
+        RoutedConversations(FakeStack(in_turn, ("--routing-logic", "magic")), source())  # type: ignore[arg-type]
 
 
 def test_vllm_router_goes_by_the_prompt_where_no_policy_is_named() -> None:
@@ -261,7 +261,7 @@ def test_the_time_until_a_failed_engine_is_excluded_is_that_of_the_health_checks
 def test_a_session_key_that_no_header_can_have_is_not_judged(key: str) -> None:
     stack = FakeStack(in_turn, ("--routing-logic", "session", "--session-key", key))
     with pytest.raises(NotJudged, match=r"no header can have that name .*routerSpec.sessionKey"):
-        Conversations(stack, source()).begin()  # type: ignore[arg-type]
+        RoutedConversations(stack, source()).begin()  # type: ignore[arg-type]
 
 
 def test_the_models_of_live_engines_are_those_that_they_list() -> None:

@@ -17,7 +17,7 @@ from fixtures.core.waiting import poll
 from fixtures.evidence.prometheus import Samples
 from fixtures.experiments import recovery, tier_disruption, tier_outage, tier_size
 from fixtures.experiments.tier_disruption import disrupted
-from fixtures.subject.contents import Keys
+from fixtures.subject.contents import RedisKeys
 from fixtures.subject.engine import Engine
 from tests.fakes import lower_tier
 from tests.fakes.lower_tier import ENTRY, control, source, tier_of
@@ -241,13 +241,13 @@ def test_a_slow_folder_that_is_not_read_was_not_slow(fake: Any, state: tier_disr
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Iterator[Keys]:
+def keys(tmp_path: Path) -> Iterator[RedisKeys]:
     with redis_server(tmp_path, "--maxmemory", "1gb") as port:
-        yield Keys(HOST, port)
+        yield RedisKeys(HOST, port)
 
 
 @pytest.mark.parametrize("state", ["full", "read-only"])
-def test_a_store_refuses_writes_and_takes_them_again(fake: Any, keys: Keys, state: tier_disruption.State) -> None:
+def test_a_store_refuses_writes_and_takes_them_again(fake: Any, keys: RedisKeys, state: tier_disruption.State) -> None:
     tier = tier_of("resp", fake.server, keys)
     keys.write("kept", b"content")
     with disrupted(fake, tier, state, ()) as done:
@@ -264,7 +264,7 @@ def test_what_happens_to_the_process_of_a_store(fake: Any) -> None:
     fake.operator = SimpleNamespace(
         **{name: lambda _, name=name: done.append(name) for name in ("kill", "start", "freeze", "resume")}
     )
-    tier = tier_of("resp", fake.server, Keys(HOST, 1), SimpleNamespace(name="kv-store"))
+    tier = tier_of("resp", fake.server, RedisKeys(HOST, 1), SimpleNamespace(name="kv-store"))
     for state in ("gone", "frozen"):
         with disrupted(fake, tier, state, ()):
             done.append("|")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.core.errors import StackError
-from fixtures.instruments.resources import COUNT_SCRIPT, KINDS, counts, counts_here
+from fixtures.instruments.resources import COUNT_SCRIPT, KINDS, counts_here, parse_counts
 
 
 def more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
@@ -55,10 +55,10 @@ def test_no_processes_hold_nothing() -> None:
 
 def test_in_a_container_all_that_are_seen_are_counted() -> None:
     done = subprocess.run([sys.executable, "-c", COUNT_SCRIPT], capture_output=True, text=True, check=True)
-    assert counts(done.stdout)["processes"] >= 1
+    assert parse_counts(done.stdout)["processes"] >= 1
 
 
 @pytest.mark.parametrize("printed", ["", "[1, 2]", "sh: python: not found", "null", '["a", 1, 1, 1, 1]'])
 def test_what_no_count_is_has_one_sentence(printed: str) -> None:
     with pytest.raises(StackError, match="cannot be counted"):
-        counts(printed)
+        parse_counts(printed)

@@ -26,7 +26,7 @@ from fixtures.evidence.pods.containers import role_of
 from fixtures.evidence.pods.objects import is_ready, name_of
 from fixtures.experiments.listing import Listing, listing
 from fixtures.experiments.router_cost import router_cost
-from fixtures.experiments.routing import Conversations, astray, recomputed
+from fixtures.experiments.routing import RoutedConversations, astray, recomputed
 from fixtures.instruments.text_requests import TextRequests
 from fixtures.provide.release.adopt import adopt
 from fixtures.provide.release.cluster_session import ClusterSession
@@ -239,7 +239,7 @@ def test_engines_that_come_and_go_during_a_run_are_not_blamed(
         ClusterSession(found.record, tmp_path / "many") as access,
     ):
         stack = Stack(access.record, access)
-        conversations = Conversations(stack, TextRequests("org/m", 0, "before"))
+        conversations = RoutedConversations(stack, TextRequests("org/m", 0, "before"))
         conversations.begin()
         change(found)
         with pytest.raises(NotJudged, match=words):
@@ -251,7 +251,7 @@ def round_of_the_profile(stack: Stack, number: int) -> None:
     """What the tests of the profile router ask that neither stop an engine nor evict."""
     assert listing(stack, stack.routers[0]) == Listing((), ())
     for longer in (False, True):
-        conversations = Conversations(stack, TextRequests("org/m", number, f"many-{longer}"))
+        conversations = RoutedConversations(stack, TextRequests("org/m", number, f"many-{longer}"))
         conversations.begin()
         assert conversations.engines > 1
         repeats = conversations.repeat(longer=longer)

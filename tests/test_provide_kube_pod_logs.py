@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.core.waiting import poll
-from fixtures.provide.kube.pod_logs import Logs
+from fixtures.provide.kube.pod_logs import PodLogs
 from tests import kube_cluster
 from tests.kube_cluster import put
 
@@ -31,7 +31,7 @@ def text_of(path: Path, words: str) -> str:
 
 def test_logs_are_followed_from_the_first_line(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
     (pod,) = put(cluster)
-    logs = Logs(kube, tmp_path / "logs")
+    logs = PodLogs(kube, tmp_path / "logs")
     path = logs.follow("default", pod, "uid", "vllm")
     assert logs.follow("default", pod, "uid", "vllm") == path
     assert text_of(path, "starting") == "INFO starting\n"
@@ -42,7 +42,7 @@ def test_logs_are_followed_from_the_first_line(cluster: FakeCluster, kube: Kube,
 
 def test_a_restart_loses_no_line_and_doubles_none(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
     (pod,) = put(cluster)
-    logs = Logs(kube, tmp_path / "logs")
+    logs = PodLogs(kube, tmp_path / "logs")
     path = logs.follow("default", pod, "uid", "vllm")
     text_of(path, "starting")
     with cluster.away():  # what is said meanwhile is in the previous log only
@@ -61,7 +61,7 @@ def test_what_the_kubelet_says_itself_is_no_line(cluster: FakeCluster, kube: Kub
     cluster.restart(pod)
     cluster.previous[pod] = [("unable", "to retrieve container logs for containerd://0")]  # with HTTP 200
     cluster.say(pod, "second life")
-    logs = Logs(kube, tmp_path / "logs")
+    logs = PodLogs(kube, tmp_path / "logs")
     path = logs.follow("default", pod, "uid", "vllm")
     assert text_of(path, "second life") == "second life\n"
     logs.close()
@@ -69,7 +69,7 @@ def test_what_the_kubelet_says_itself_is_no_line(cluster: FakeCluster, kube: Kub
 
 def test_sixty_four_pods_take_one_connection_each(cluster: FakeCluster, kube: Kube, tmp_path: Path) -> None:
     names = put(cluster, replicas=64)
-    logs = Logs(kube, tmp_path / "logs")
+    logs = PodLogs(kube, tmp_path / "logs")
     paths = [logs.follow("default", name, name, "vllm") for name in names]
     for path in paths:
         assert "starting" in text_of(path, "starting")

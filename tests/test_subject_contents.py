@@ -15,7 +15,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.record import Server
 from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments.store import PASSWORD
-from fixtures.subject.contents import Contents, Folder, Keys, LowerTier, below
+from fixtures.subject.contents import Contents, Folder, LowerTier, RedisKeys, below
 from fixtures.subject.host_access import HostAccess
 from tests.redis_server import redis_server
 
@@ -30,7 +30,7 @@ def contents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Content
         yield Folder(tmp_path)
         return
     with redis_server(tmp_path, "--requirepass", "pass-word") as port:
-        yield Keys(HOST, port, ("pass-word",))
+        yield RedisKeys(HOST, port, ("pass-word",))
 
 
 def test_entries_are_listed_read_changed_and_removed(contents: Contents) -> None:
@@ -66,7 +66,7 @@ STORE = Server(name="kv-store", url=f"redis://{HOST}:7001", env={PASSWORD: "pass
 def test_a_folder_and_a_store_of_the_stack_are_found() -> None:
     assert below(subject(FS)).contents == Folder(Path("/x/below-0"))
     found = below(subject(RESP, stores=(STORE,)))
-    assert (found.contents, found.store) == (Keys(HOST, 7001, ("pass-word",)), STORE)
+    assert (found.contents, found.store) == (RedisKeys(HOST, 7001, ("pass-word",)), STORE)
     assert str(found) == "resp tier"
 
 
@@ -90,7 +90,7 @@ def test_in_process_the_tiers_are_those_of_the_engine() -> None:
     server.process = ProcessRef(pid=1, started=0.0)
     engine: Any = SimpleNamespace(name="e", server=server, cache_server=None, options=lambda: parse_options(()))
     found = below(of_engine(engine, STORE))
-    assert (found.contents, found.server) == (Keys(HOST, 7001, ("pass-word",), "kv_bytes"), engine)
+    assert (found.contents, found.server) == (RedisKeys(HOST, 7001, ("pass-word",), "kv_bytes"), engine)
     server.env = {"LMCACHE_LOCAL_DISK": "file:///d/", "LMCACHE_MAX_LOCAL_DISK_SIZE": "0.5"}
     found = below(of_engine(engine))
     assert found.contents == Folder(Path("/d/"), "*.pt")

@@ -18,7 +18,7 @@ from fixtures.evidence.metrics import CacheCounters
 from fixtures.evidence.vllm_options import parse_options
 from fixtures.instruments import disk
 from fixtures.instruments.store import PASSWORD, StoreClient
-from fixtures.subject.contents import Keys, below
+from fixtures.subject.contents import RedisKeys, below
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.host_access import HostAccess
 from fixtures.subject.lower_tiers import LowerTiers
@@ -184,7 +184,7 @@ def test_of_a_store_that_lmcache_compresses_for_bytes_say_nothing(monkeypatch: p
     subject.kv_shape = lambda _: SimpleNamespace(keys_per_chunk=2)
     subject.context = SimpleNamespace(deadlines=Deadlines(stored_s=0.0, tokens_per_s=1e9))
     names = [f"{at}kv_bytes" for at in range(4)]
-    monkeypatch.setattr(Keys, "sizes", lambda _: dict.fromkeys(["old", *names], 3))
+    monkeypatch.setattr(RedisKeys, "sizes", lambda _: dict.fromkeys(["old", *names], 3))
     assert found.await_stored(512, frozenset({"old"})) == 512
     subject.engine.server.env["LMCACHE_REMOTE_SERDE"] = "naive"
     assert found.await_stored(512, frozenset({"old"})) == 1

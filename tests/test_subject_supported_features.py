@@ -13,7 +13,7 @@ from fixtures.core.processes import ProcessRef
 from fixtures.core.record import EngineServer, PodRef, Release, SecretRef, Server, StackRecord
 from fixtures.provide.process.recipes import RECIPES
 from fixtures.report.page import identity
-from fixtures.subject.identity import describe
+from fixtures.subject.identity import identity_of
 from fixtures.subject.supported_features import features_of, tier_outlives
 
 
@@ -230,9 +230,9 @@ def test_the_tiers_of_a_cache_server_are_those_of_its_command(
 
 def test_the_report_names_the_tiers_below_without_their_place() -> None:
     found = record(cache_server="kv", connector=connector("LMCacheMPConnector"))
-    assert "tiers_below" not in describe(found, features_of(found))
+    assert "tiers_below" not in identity_of(found, features_of(found))
     found.cache_servers[0].argv = ("lmcache", "server", "--l2-adapter", FS, "--l2-adapter", RESP)
-    told = describe(found, features_of(found))
+    told = identity_of(found, features_of(found))
     assert told["tiers_below"] == ["fs (disk)", "resp (remote)"]
     subject = dict.fromkeys(("stack", "config", "chart", "values_digest", "driver", "kubernetes", "host")) | {
         "device": "cpu",
@@ -280,13 +280,13 @@ def test_whether_the_next_run_may_find_what_this_one_stores(found: StackRecord, 
 def test_the_model_of_a_folder_by_its_architecture_and_recipe(tmp_path: Path) -> None:
     recipe = RECIPES["tiny-deepseek"]
     served = record(model_folder=tmp_path)
-    assert describe(served, features_of(served))["model"] == {"name": "m", "KV bytes/token": None}
+    assert identity_of(served, features_of(served))["model"] == {"name": "m", "KV bytes/token": None}
     (tmp_path / "config.json").write_text(json.dumps(recipe.config))
     (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"name": recipe.name}}))
-    known = describe(served, features_of(served))["model"]
+    known = identity_of(served, features_of(served))["model"]
     assert known["random weights"] == "tiny-deepseek"
     assert (known["architecture"], known["latent"]) == ("DeepseekV2ForCausalLM", 576)
     (tmp_path / "config.json").write_text(json.dumps(RECIPES["tiny-granite-hybrid"].config))
-    hybrid = describe(served, features_of(served))["model"]
+    hybrid = identity_of(served, features_of(served))["model"]
     assert hybrid["architecture"] == "GraniteMoeHybridForCausalLM"
     assert "layers" not in hybrid

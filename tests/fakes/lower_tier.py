@@ -17,7 +17,7 @@ from fixtures.evidence.prometheus import Samples
 from fixtures.experiments import tier_damage, tier_outage, tier_size
 from fixtures.instruments.prompts import Prompt, Prompts
 from fixtures.instruments.response import Response
-from fixtures.subject.contents import Folder, Keys, LowerTier
+from fixtures.subject.contents import Folder, LowerTier, RedisKeys
 from fixtures.subject.exchange import Exchange, TokenSources
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ CHUNK, ENTRY = 256, 400 * 1024
 
 
 def tier_of(
-    kind: str, server: Any, contents: Folder | Keys, store: Any = None, capacity_bytes: int | None = None
+    kind: str, server: Any, contents: Folder | RedisKeys, store: Any = None, capacity_bytes: int | None = None
 ) -> LowerTier:
     return LowerTier(Adapter(kind, None, capacity_bytes=capacity_bytes), server, contents, store)
 
