@@ -43,7 +43,9 @@ pytestmark = pytest.mark.run_disruptive
 
 ANSWER_TOKENS = 4
 WAITS = "lmcache.mp.mq_timeout in kv_connector_extra_config is how long LMCache's connector waits (300 s by default)"
-OUTAGES = {"killed": killed, "restarted": restarted, "frozen": frozen}
+OUTAGES = {"killed": killed, "frozen": frozen, "restarted": restarted}
+"""An engine that waits for a frozen server goes on with it; one that waits for a server that has just restarted has to be
+started again, as it has to for RES-07 anyway."""
 
 
 @requirement("RES-02")
