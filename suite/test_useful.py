@@ -21,7 +21,7 @@ pytestmark = pytest.mark.exclusive_host
 
 @requirement("LAT-01")
 def test_a_reload_reaches_the_first_token_sooner(latency: Trials, figures: Figures) -> None:
-    """Over verified pairs of requests, the whole 95 % interval of reload / cold is below 0.9."""
+    """Over verified pairs of requests, the whole interval of reload / cold is below the limit."""
     ratio, cold, reload = latency.ratio, latency.cold.ms, latency.reload.ms
     figures("prompt", latency.prompt_tokens, "tokens")
     figures.interval("TTFT cold", cold, "ms", better="lower")
@@ -29,7 +29,7 @@ def test_a_reload_reaches_the_first_token_sooner(latency: Trials, figures: Figur
     figures.interval("reload / cold", ratio, "", better="lower")
     latency.check_decided(limits.RELOAD_OVER_COLD)
     assert ratio.high < limits.RELOAD_OVER_COLD, (
-        f"expected reload / cold below {limits.RELOAD_OVER_COLD} with 95 % confidence, got {ratio} "
+        f"expected reload / cold below {limits.RELOAD_OVER_COLD} with {limits.CONFIDENCE:.0%} confidence, got {ratio} "
         f"(cold {cold.median:.0f} ms, reload {reload.median:.0f} ms)"
     )
 
@@ -61,7 +61,7 @@ def test_half_of_the_possible_saving_is_realised(latency: Trials, figures: Figur
 
 @requirement("LAT-04")
 def test_misses_stay_cheap(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
-    """Storing KV slows a cold prompt by at most 25 % + 50 ms, compared with the same engine without a connector."""
+    """Storing KV hardly slows a cold prompt, compared with the same engine without a connector."""
     cost = store_cost(stack, prompts, baseline)
     stored, without = cost.with_store.ms, cost.without.ms
     figures("prompt", baseline.prompt_tokens, "tokens")
@@ -97,7 +97,7 @@ def test_a_miss_never_waits_on_the_cache(stack: Stack, prompts: Prompts, figures
 
 @requirement("LAT-08")
 def test_a_reload_wins_at_every_length_with_room(latency_curve: Sequence[Trials], figures: Figures) -> None:
-    """At every length with a floor of at most half the cold time, the interval of reload / cold is below 0.9."""
+    """At every length whose floor leaves room, the interval of reload / cold is below the limit."""
     with_room = [one for one in latency_curve if one.room]
     for one in with_room:
         figures.interval(f"TTFT cold, {one.prompt_tokens} tokens", one.cold.ms, "ms")
@@ -114,7 +114,7 @@ def test_a_reload_wins_at_every_length_with_room(latency_curve: Sequence[Trials]
 
 @requirement("LAT-09")
 def test_offload_does_not_slow_decoding(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
-    """Decoding is at least 0.95 times as fast as on the same engine without a connector, 0.25 times on a CPU."""
+    """Decoding is hardly slower than on the same engine without a connector."""
     cost = decode_cost(stack, prompts, baseline)
     figures.interval("decoding, without offload", cost.without, "tokens/s")
     figures.interval("decoding, with offload", cost.with_connector, "tokens/s", better="higher")
@@ -127,7 +127,7 @@ def test_offload_does_not_slow_decoding(stack: Stack, prompts: Prompts, baseline
 
 @requirement("LAT-07")
 def test_running_answers_are_not_held_up(stack: Stack, prompts: Prompts, baseline: Baseline, figures: Figures) -> None:
-    """While others store and load, gaps between the tokens of running answers grow by at most half + 20 ms."""
+    """While others store and load, gaps between the tokens of running answers hardly grow."""
     cost = disturbance(stack, prompts, baseline)
     figures.interval("95 of 100 gaps, without offload", cost.without.ms, "ms")
     figures.interval("95 of 100 gaps, with offload", cost.with_connector.ms, "ms", better="lower")
