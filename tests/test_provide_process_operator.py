@@ -183,14 +183,35 @@ def test_a_cache_server_is_moved_behind_a_network_and_back(place: Operated, monk
 def test_an_engine_that_hangs_is_started_again_behind_the_network(
     place: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = place.record.engines[0].process
+    first, server = place.record.engines[0].process, place.stack.cache_servers[0]
+    own = server.server.argv
     place.stack.health._hung["fake-0"] = "POST /v1/completions: no answer within 30 s"
-    with detoured(place.stack, place.stack.cache_servers[0]):
-        (said,) = place.stack.revive()  # although it answers: it has not noticed that its cache server was moved
+    with detoured(place.stack, server):
+        of_server, of_engine = place.stack.revive()  # although it answers: it has not noticed that its server was moved
+        assert server.server.argv != own
+        assert server.config(), "it answers"
         monkeypatch.setattr(limits, "DEGRADED_S", 0.1)
-    assert "fake-0 was started again" in said
+    assert "its engine has to be started again, too" in of_server
+    assert "fake-0 was started again" in of_engine
     assert place.record.engines[0].process != first
+    assert server.server.argv == own
     assert place.stack.revive() == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_where_an_engine_hangs_at_the_end_its_server_is_left_ended_unless_the_stack_is_kept(
+    place: Operated, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr(limits, "DEGRADED_S", 0.1)
+    server = place.stack.cache_servers[0]
+    with detoured(place.stack, server, kept=kept):
+        place.stack.health._hung["fake-0"] = "POST /v1/completions: no answer within 30 s"
+    process = server.server.process
+    assert process is not None
+    assert process.alive is kept
+    assert len(place.stack.revive()) == (1 if kept else 2)
+    assert server.config(), "it answers"
+    assert place.stack.health.gone() == {}
 
 
 def test_nothing_is_done_where_it_is_not_allowed(place: Operated) -> None:

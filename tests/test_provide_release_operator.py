@@ -218,9 +218,7 @@ def test_start_waits_until_the_pod_is_ready(place: Place) -> None:
     assert not back.is_alive()
 
 
-def test_a_pod_has_the_command_of_its_release(place: Place) -> None:
-    with pytest.raises(NotApplicable, match="only a server on this machine can be moved"):
-        place.operator.start(place.engine, ("vllm", "serve"))
+def test_a_pod_is_not_moved_behind_a_network(place: Place) -> None:
     server = CacheServer(place.engine, place.session, place.stack.context)
     with pytest.raises(NotApplicable, match="not a process of this machine"), detoured(place.stack, server):
         raise AssertionError
