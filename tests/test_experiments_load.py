@@ -122,11 +122,17 @@ def test_a_closed_loop_keeps_so_many_in_flight_and_no_user_asks_twice_at_once() 
     assert all(by_user.count(ids) == found.rounds for ids in by_user)
 
 
-def test_users_who_do_not_return_ask_once() -> None:
-    stack = FakeStack()
-    found = load.serve(stack, prompts(), shape(), returning=2)  # type: ignore[arg-type]
-    assert len(stack.sent) == len(found.load.latency_s) == shape().users + 2 * (shape().rounds - 1)
-    assert found.prompt_tokens == sum(prompt.tokens for _, prompt, _ in stack.sent)
+def test_prompts_in_between_come_after_all_first_turns() -> None:
+    stack, source = FakeStack(failing=lambda prompt: NoAnswer("cut") if prompt.tokens == CHUNK + 1 else None), prompts()
+    between = [source.unique(chunks=1) for _ in range(5)]
+    found = load.serve(stack, source, shape(), between=between)  # type: ignore[arg-type]
+    users, rounds = shape().users, shape().rounds
+    sent = [prompt for _, prompt, _ in stack.sent]
+    assert all(sent.index(one) >= users - load.AT_ONCE for one in between)
+    assert all(sent.index(one) < users + 5 + load.AT_ONCE for one in between)
+    assert found.load.latency_s == (0.2,) * users * rounds + (None,) * 5, "their times come last"
+    assert len(found.failures) == 5
+    assert found.prompt_tokens == sum(prompt.tokens for prompt in sent)
 
 
 def test_an_open_loop_sends_when_requests_arrive() -> None:
@@ -281,9 +287,8 @@ def test_a_machine_that_is_slower_now_is_not_the_cost_of_offload(monkeypatch: py
 def beyond(monkeypatch: pytest.MonkeyPatch, stack: FakeStack, **changes: Any) -> tuple[Any, str, list[Any]]:
     sent: list[Any] = []
 
-    def serve(_: Any, __: Any, shape: Conversation, *, returning: int) -> load.Served:
-        sent.append(shape)
-        assert returning == baseline().beyond_pool[0].users  # type: ignore[index]
+    def serve(_: Any, __: Any, shape: Conversation, *, between: list[Prompt]) -> load.Served:
+        sent.append((shape, between))
         return served(latency_s=2.2, users=shape.users, **changes)
 
     monkeypatch.setattr(load_cost, "serve", serve)
@@ -292,10 +297,19 @@ def beyond(monkeypatch: pytest.MonkeyPatch, stack: FakeStack, **changes: Any) ->
 
 def test_conversations_beyond_the_tier_are_compared_user_by_user(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = FakeStack(tier_tokens=POOL * 2)
-    found, said, (shape,) = beyond(monkeypatch, stack)
-    assert shape.users * shape.prompt_tokens(0) > stack.tier_tokens, "the first turns alone exceed the tier"
+    found, said, ((shape, between),) = beyond(monkeypatch, stack)
+    assert shape.rounds == 2
+    first = shape.users * shape.prompt_tokens(0) + sum(one.tokens for one in between)
+    assert first >= 1.1 * stack.tier_tokens, "the first turns and what follows them exceed the tier"
+    assert {one.tokens for one in between} == {load_cost.BETWEEN_TOKENS + 1}
     assert (round(found.median, 3), found.n) == (1.1, 8)
-    assert f"{shape.users} conversations" in said
+    assert f"{shape.users} conversations of two turns, and {len(between)} prompts in between" in said
+
+
+def test_a_tier_that_first_turns_exceed_is_not_filled_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, ((_, between),) = beyond(monkeypatch, FakeStack(tier_tokens=POOL // 8))
+    assert found is not None
+    assert not between
 
 
 def test_beyond_the_tier_the_first_two_turns_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
