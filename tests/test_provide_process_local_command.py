@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ def to_local(command: EngineCommand, **changes: Any) -> local.LocalCommand:
 
 def test_on_a_cpu_the_multi_process_connector_takes_over(render: Render) -> None:
     done = to_local(render(lmcache(cpuOffloadingBufferSize="1", kvRole="kv_both")))
-    head = "/env/bin/python -m vllm.entrypoints.openai.api_server --model /m --served-model-name x/y"
+    head = f"/env/bin/python {local.SERVE} --model /m --served-model-name x/y"
     assert done.argv[:-1] == tuple(
         f"{head} --host 127.0.0.1 --port 8100 --no-enable-prefix-caching --max-model-len 16384 "
         "--kv-transfer-config".split()
@@ -63,6 +65,20 @@ def test_on_a_cpu_the_multi_process_connector_takes_over(render: Render) -> None
         "env HF_HOME", "env POD_IP", "env PROMETHEUS_MULTIPROC_DIR", "env LMCACHE_LMCACHE_INSTANCE_ID",
         "env VLLM_SERVER_DEV_MODE",
     }  # fmt: skip
+
+
+def test_the_server_is_not_imported_once_more_by_what_it_spawns(tmp_path: Path) -> None:
+    """A stand-in for vLLM's server, which starts a process as vLLM starts its engine core on a CPU."""
+    server = tmp_path / "vllm/entrypoints/openai/api_server.py"
+    server.parent.mkdir(parents=True)
+    (tmp_path / "core.py").write_text("import sys\n\ndef run(): print('vllm' in sys.modules)\n")
+    server.write_text(
+        "import multiprocessing, sys\nimport core\nif __name__ == '__main__':\n    print(sys.argv[1:], flush=True)\n"
+        "    one = multiprocessing.get_context('spawn').Process(target=core.run)\n    one.start()\n    one.join()\n"
+    )
+    command = [sys.executable, local.SERVE, "--port", "1"]
+    done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["['--port', '1']", "False"]
 
 
 def test_a_model_made_here_brings_the_options_that_it_needs(render: Render) -> None:
@@ -193,7 +209,7 @@ def test_a_multi_process_connector_without_a_server_is_refused() -> None:
 def test_without_a_connector_that_parses_nothing_is_substituted(render: Render, model: Any) -> None:
     command = render(model)
     assert not host_copies.needs_local_cache_server(command)
-    assert to_local(command, cache_server=None).argv[11:] == command.argv[7:]
+    assert to_local(command, cache_server=None).argv[10:] == command.argv[7:]
 
 
 def test_references_are_resolved_or_left_out_and_declared(render: Render) -> None:
@@ -229,7 +245,7 @@ def test_the_charts_own_templates_are_left_out_and_its_cache_server_is_kept(rend
 
 def test_the_values_own_model_and_name_are_kept(render: Render) -> None:
     done = to_local(render("vllmConfig: {extraArgs: [--served-model-name=mine, --port, '1']}"), model_dir=None)
-    assert done.argv[3:5] == ("--model", "x/y")
+    assert done.argv[2:4] == ("--model", "x/y")
     assert [word for word in done.argv if "served-model-name" in word] == ["--served-model-name=mine"]
     assert flag_value(done.argv, "--port") == "8100"
 
