@@ -47,7 +47,8 @@ def test_a_repeat_is_loaded_from_the_cpu_tier(stack: Stack, prompts: Prompts, ch
     )
     for engine in stack.engines:
         prompt = prompts.unique(chunks=chunks)
-        stack.complete(prompt, engine=engine)
+        stored = stack.complete(prompt, engine=engine)
+        stack.accounting.expect_stores(stored)
         for nth in ("first", "second"):
             stack.clear_prefix_cache(engine=engine)
             again = stack.complete(prompt, engine=engine)

@@ -166,6 +166,19 @@ def test_conversations_wait_until_the_registry_is_in_step() -> None:
     assert shown == [Registry(2, 9, 0, 2)]
 
 
+def test_a_run_waits_for_as_many_workers_as_there_are_engines() -> None:
+    router = FakeStack(in_turn, ("--routing-logic", "kvaware")).routers[0]
+    shown = [Registry(0, 0, 0, 0), Registry(1, 0, 0, 1), Registry(2, 0, 1, 1), Registry(2, 0, 0, 2)]
+    router.registry = lambda: shown.pop(0) if len(shown) > 1 else shown[0]  # type: ignore[method-assign]
+    router.wait_until_in_step(2)
+    assert shown == [Registry(2, 0, 0, 2)]
+    asked: list[int] = []
+    by_session = FakeStack(in_turn, ("--routing-logic", "session")).routers[0]
+    by_session.registry = lambda: asked.append(1) or Registry(0, 0)  # type: ignore[method-assign]
+    by_session.wait_until_in_step(2)
+    assert not asked
+
+
 def test_a_router_that_is_told_what_engines_hold_finds_what_it_never_sent() -> None:
     stack = FakeStack(in_turn, ("--policy", "kv_aware"))
     stack.choose = lambda _, __, prompt: next(at for at, one in enumerate(stack.engines) if prompt in one.known)

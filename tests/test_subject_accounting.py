@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,3 +166,16 @@ def test_a_load_that_the_log_contradicts_is_not_timed(tmp_path: Path, left_out: 
 
 def test_without_a_log_there_is_nothing_to_contradict() -> None:
     accounting().expect_retrieved(exchange())
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_lmcache_did_not_store_for_a_time_cannot_be_loaded(tmp_path: Path, on: bool) -> None:
+    log = LogFile(tmp_path / "x.log")
+    line = f"StorageManager freeze mode set to {on} (storage_manager.py:872:x)"
+    log.path.write_text(f"[2026-11-30 11:32:23,675] LMCache INFO: {line}\n")
+    found, end = accounting(log=log), log.path.stat().st_size
+    with pytest.raises(NotJudged, match="LMCache stored nothing for a time"):
+        found.expect_stores(exchange(log_marks={"engine-0": 0}))
+    with pytest.raises(NotJudged, match="LMCache stored nothing for a time") if on else contextlib.nullcontext():
+        found.expect_stores(exchange(log_marks={"engine-0": end}))
+    found.expect_stores(exchange())  # without its position in a log nothing says so

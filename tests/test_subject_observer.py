@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,9 @@ from fixtures.core.record import EngineServer
 from fixtures.instruments import client
 from fixtures.instruments.openai_api import Api
 from fixtures.instruments.prompts import Prompts
+from fixtures.instruments.response import Response
 from fixtures.instruments.text_requests import BAD_REQUESTS
+from fixtures.subject.context import Context
 from fixtures.subject.exchange import TokenSources
 from fixtures.subject.stack import Stack
 from tests.fakes import engine_server
@@ -301,6 +304,24 @@ def test_a_server_error_is_a_fault(tmp_path: Path, engine: FakeServer, prompts: 
     engine.answer = (500, {"error": {"message": "boom"}})
     with pytest.raises(SubjectFault, match=r"POST /v1/completions: expected HTTP 200, got 500: .*boom"):
         Stack(record(tmp_path, engine.url)).complete(prompts.of_length(50))
+
+
+def test_a_page_of_metrics_that_fails_once_is_asked_for_again() -> None:
+    """prometheus_client does so while a process of a starting engine makes its file."""
+    empty = "unpack_from requires a buffer of at least 4 bytes"
+    pages = [Response(500, {}, empty, 0.0), Response(200, {}, "vllm:prompt_tokens_total 3\n", 0.0)]
+    context = Context()
+    client = SimpleNamespace(get=lambda *_, **__: pages.pop(0))
+    assert context.samples(client, "engine a").value("vllm:prompt_tokens_total") == 3  # type: ignore[arg-type]
+    assert not pages
+    asked: list[int] = []
+    client.get = lambda *_, **__: asked.append(1) or Response(500, {}, empty, 0.0)
+    for _ in range(2):
+        with pytest.raises(NotJudged, match="expected metrics, got HTTP 500: 'unpack_from"):
+            context.samples(client, "engine a")  # type: ignore[arg-type]
+        asked.append(0)
+    assert asked.index(0) > 2, "the first time it is waited for"
+    assert asked[asked.index(0) + 1 :] == [1, 0], "and not after that"
 
 
 def test_metrics_that_fail_name_their_server(tmp_path: Path, engine: FakeServer, cache: FakeServer) -> None:
