@@ -247,6 +247,12 @@ def test_the_report_names_the_tiers_below_without_their_place() -> None:
     assert dict(identity(subject | told))["tiers below the CPU tier"] == "fs (disk), resp (remote)"
 
 
+@pytest.mark.parametrize(("simple", "name"), [("0", "OffloadingConnector"), ("1", "SimpleCPUOffloadConnector")])
+def test_the_report_names_the_connector_that_the_environment_chooses(simple: str, name: str) -> None:
+    found = record(argv=("vllm", "--kv-offloading-size", "8"), env={"VLLM_USE_SIMPLE_KV_OFFLOAD": simple})
+    assert identity_of(found, features_of(found))["connector"]["name"] == name
+
+
 def test_a_disk_in_process_is_forgotten_at_a_restart() -> None:
     found = features_of(record(env={"LMCACHE_LOCAL_DISK": "file:///d"}))
     assert "disk-tier" in found.supported
