@@ -155,6 +155,23 @@ def test_no_test_of_the_suite_has_a_threshold() -> None:
     assert not found
 
 
+def test_no_module_keeps_state() -> None:
+    """A container that is empty at first, or a ``global``, is filled by what runs; caches of functions are not state."""
+    empty = {"{}", "[]", "set()", "dict()", "list()"}
+    found = [
+        f"{name}: {ast.unparse(node)}"
+        for name, path in MODULES.items()
+        if name.startswith("fixtures/")
+        for tree in [ast.parse(path.read_text())]
+        for node in (*tree.body, *(one for one in ast.walk(tree) if isinstance(one, ast.Global)))
+        if isinstance(node, ast.Global)
+        or (
+            isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and ast.unparse(node.value) in empty
+        )
+    ]
+    assert found == ["fixtures/core/redaction/known.py: KNOWN: Final[set[str]] = set()"]
+
+
 def test_evidence_reads_and_writes_no_file() -> None:
     """It is given what was read; which modules it may not import is a contract of import-linter."""
     reading = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "iterdir", "glob", "print", "sleep"}
