@@ -132,6 +132,7 @@ def test_prompts_in_between_come_after_all_first_turns() -> None:
     assert all(sent.index(one) < users + 5 + load.AT_ONCE for one in between)
     assert found.load.latency_s == (0.2,) * users * rounds + (None,) * 5, "their times come last"
     assert len(found.failures) == 5
+    assert {options["max_tokens"] for _, prompt, options in stack.sent if prompt in between} == {1}
     assert found.prompt_tokens == sum(prompt.tokens for prompt in sent)
 
 
