@@ -15,7 +15,7 @@ import yaml
 
 from fixtures.core.tree import get_path
 from fixtures.evidence.adapters import with_adapters
-from fixtures.plugin.option_table import ROUTER_PYTHON_VARIABLE
+from fixtures.plugin.option_table import VARIABLES
 from fixtures.provide.values.config import Model, load_config
 from lab.seeding_subject import ROOT, LabError
 
@@ -91,9 +91,9 @@ def check_values(record: StackRecord, values: Values) -> None:
 
 def own_router() -> Path:
     """The interpreter with production-stack's router and, for its KV-aware policy, LMCache beside it."""
-    if not (python := os.environ.get(ROUTER_PYTHON_VARIABLE)):
+    if not (python := os.environ.get(VARIABLES["router-python"])):
         raise LabError(
-            f"this needs production-stack's own router: set {ROUTER_PYTHON_VARIABLE} to an interpreter that has it"
+            f"this needs production-stack's own router: set {VARIABLES['router-python']} to an interpreter that has it"
         )
     return Path(python)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixtures.instruments import cards
-from fixtures.plugin.option_table import ENGINE_ENV_VARIABLE, ENGINE_PYTHON_VARIABLE
+from fixtures.plugin.option_table import VARIABLES
 from fixtures.provide.process import environment_install, probe
 from lab import history
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def engine_env(progress: Progress) -> EngineEnv:
     """The environment that a variable names, otherwise the suite's own, made where there is none."""
-    python, folder = os.environ.get(ENGINE_PYTHON_VARIABLE), os.environ.get(ENGINE_ENV_VARIABLE)
+    python, folder = os.environ.get(VARIABLES["engine-python"]), os.environ.get(VARIABLES["engine-env"])
     if python:
         return probe.adopt(Path(python))
     return environment_install.ensure(Path(folder) if folder else None, report=progress.line)
