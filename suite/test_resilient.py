@@ -1,6 +1,9 @@
 """Resilient: does it survive clients that disconnect, restarts, preemption, and a cache server that fails?
 
-These tests run after all others, because some of them end or stop parts of the stack.
+These tests run after all others, because some of them end or stop parts of the stack. Their order saves time: an engine that
+waits for a frozen cache server (RES-04) goes on with it, and is killed next (RES-03); one that waits for a server that has just
+restarted has to be started again, as for RES-07. Tests that take a while stand between RES-03 and the other cases of RES-04: an
+engine pings its server every 10 s from its own start on, and right after a ping it takes longest to notice.
 """
 
 from __future__ import annotations
@@ -43,63 +46,7 @@ pytestmark = pytest.mark.run_disruptive
 
 ANSWER_TOKENS = 4
 WAITS = "lmcache.mp.mq_timeout in kv_connector_extra_config is how long LMCache's connector waits (300 s by default)"
-OUTAGES = {"killed": killed, "frozen": frozen, "restarted": restarted}
-"""An engine that waits for a frozen server goes on with it; one that waits for a server that has just restarted has to be
-started again, as it has to for RES-07 anyway."""
-
-
-@requirement("RES-02")
-def test_repeating_a_prompt_never_ends_an_engine(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """One prompt, asked again and again, alone and by several clients at once, ends and restarts nothing."""
-    for engine in stack.engines:
-        found = repeat(stack, prompts.unique(chunks=4), engine)
-        figures(f"repeats to {engine.name}", found.answered, "")
-        assert not found.ended, (
-            f"expected every process to run on while {engine.name} answers one prompt again and again, got after "
-            f"{found.answered} repeats: {'; '.join(found.ended)}"
-        )
-
-
-@requirement("RES-05")
-def test_every_request_ends(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """Requests of many kinds at once end within their deadline while other clients disconnect, and nothing waits afterwards."""
-    found = send_everything(stack, prompts)
-    figures("requests", found.sent, "")
-    figures("requests aborted meanwhile", found.aborted, "")
-    figures("longest request", found.longest_s, "s", better="lower")
-    figures("most requests waiting", found.most_waiting, "")
-    assert not found.overdue, (
-        f"expected every request to end within its deadline, {len(found.overdue)} of {found.sent} did not: {found.overdue[0]}"
-    )
-    assert not found.failed, f"expected {found.sent} answers, {len(found.failed)} requests failed: {found.failed[0]}"
-    assert_idle(found.rest, "afterwards", pool=False)
-
-
-@requirement("RES-08")
-def test_reloads_beyond_the_pool_do_not_lock_each_other_out(stack: Stack, prompts: Prompts, figures: Figures) -> None:
-    """More reloads at once than the KV pool holds are all answered, and nothing waits afterwards."""
-    found = crowd(stack, prompts)
-    figures("prompts at once", found.prompts, "")
-    figures("tokens of these prompts", found.tokens, "tokens")
-    figures("KV pool", found.pool_tokens, "tokens")
-    figures("most requests waiting", found.most_waiting, "")
-    figures("longest reload among them", found.longest_s, "s", better="lower")
-    assert_idle(found.rest, "afterwards", pool=False)
-    found.check_crowded()
-
-
-@requirement("RES-06")
-def test_preemption_corrupts_nothing(stack: Stack, prompts: Prompts, control: Control, figures: Figures) -> None:
-    """Answers that outgrow the KV pool are preempted and resumed; their KV, on the GPU and in the tier, is right afterwards."""
-    found = preempt(stack, prompts)
-    figures("answers at once", found.requests, "")
-    figures("preemptions", found.preemptions, "")
-    figures("share of the replay that came from the tier", found.replayed, "")
-    assert_idle(found.rest, "afterwards")
-    found.check_preempted()
-    for after in answers_afterwards(stack, control, found.to_check, ANSWER_TOKENS):
-        control.assert_same(after.reloaded, after.prompt, after.on_gpu, ANSWER_TOKENS)
-        control.assert_near_anew(after.reloaded, prompts, after.prompt, ANSWER_TOKENS)
+OUTAGES = {"killed": killed, "restarted": restarted}
 
 
 @requirement("RES-09")
@@ -165,6 +112,34 @@ def test_a_load_that_fails_gives_no_wrong_answer(
     found.check_failed()
 
 
+def assert_no_answer_is_lost(
+    found: Outage, what: str, control: Control, figures: Figures, evidence: AddEvidence
+) -> None:
+    """Every prompt was answered in time and correctly during an outage, and KV is loaded again afterwards."""
+    __tracebackhide__ = True
+    evidence(f"timeline, {what}", found.timeline)
+    figures(f"longest request, {what}", found.slowest_s, "s", better="lower")
+    figures(f"requests lost, {what}", found.lost, "", n=found.asked)
+    assert not found.late, f"expected an answer within {limits.DEGRADED_S:.0f} s ({what}), got {found.late[0]}; {WAITS}"
+    assert not found.failed, f"expected an answer ({what}), got {found.failed[0]}"
+    for one in found.compared:
+        control.assert_own(one.answer, one.prompt, one.expected, one.other)
+    assert found.recovered_s is not None, (
+        f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the outage ({what})"
+    )
+    figures(f"time until the first reload, {what}", found.recovered_s, "s", better="lower")
+
+
+@requirement("RES-04")
+@pytest.mark.parametrize("state", ["frozen"])
+def test_a_cache_server_that_is_frozen_costs_no_answer(
+    stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence, state: str
+) -> None:
+    """While the cache server is frozen, prompts are answered in time and correctly; afterwards, KV is loaded again."""
+    found = outage(stack, prompts, control, frozen)
+    assert_no_answer_is_lost(found, f"cache server {state}", control, figures, evidence)
+
+
 @requirement("RES-03")
 def test_offload_works_again_after_an_engine_restart(
     stack: Stack, prompts: Prompts, control: Control, figures: Figures, evidence: AddEvidence
@@ -185,22 +160,58 @@ def test_offload_works_again_after_an_engine_restart(
     control.assert_near_anew(found.again, prompts, found.kept, ANSWER_TOKENS)
 
 
-def assert_no_answer_is_lost(
-    found: Outage, what: str, control: Control, figures: Figures, evidence: AddEvidence
-) -> None:
-    """Every prompt was answered in time and correctly during an outage, and KV is loaded again afterwards."""
-    __tracebackhide__ = True
-    evidence(f"timeline, {what}", found.timeline)
-    figures(f"longest request, {what}", found.slowest_s, "s", better="lower")
-    figures(f"requests lost, {what}", found.lost, "", n=found.asked)
-    assert not found.late, f"expected an answer within {limits.DEGRADED_S:.0f} s ({what}), got {found.late[0]}; {WAITS}"
-    assert not found.failed, f"expected an answer ({what}), got {found.failed[0]}"
-    for one in found.compared:
-        control.assert_own(one.answer, one.prompt, one.expected, one.other)
-    assert found.recovered_s is not None, (
-        f"expected a prompt to be stored and loaded within {limits.RECOVERED_S:.0f} s after the outage ({what})"
+@requirement("RES-02")
+def test_repeating_a_prompt_never_ends_an_engine(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """One prompt, asked again and again, alone and by several clients at once, ends and restarts nothing."""
+    for engine in stack.engines:
+        found = repeat(stack, prompts.unique(chunks=4), engine)
+        figures(f"repeats to {engine.name}", found.answered, "")
+        assert not found.ended, (
+            f"expected every process to run on while {engine.name} answers one prompt again and again, got after "
+            f"{found.answered} repeats: {'; '.join(found.ended)}"
+        )
+
+
+@requirement("RES-05")
+def test_every_request_ends(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """Requests of many kinds at once end within their deadline while other clients disconnect, and nothing waits afterwards."""
+    found = send_everything(stack, prompts)
+    figures("requests", found.sent, "")
+    figures("requests aborted meanwhile", found.aborted, "")
+    figures("longest request", found.longest_s, "s", better="lower")
+    figures("most requests waiting", found.most_waiting, "")
+    assert not found.overdue, (
+        f"expected every request to end within its deadline, {len(found.overdue)} of {found.sent} did not: {found.overdue[0]}"
     )
-    figures(f"time until the first reload, {what}", found.recovered_s, "s", better="lower")
+    assert not found.failed, f"expected {found.sent} answers, {len(found.failed)} requests failed: {found.failed[0]}"
+    assert_idle(found.rest, "afterwards", pool=False)
+
+
+@requirement("RES-08")
+def test_reloads_beyond_the_pool_do_not_lock_each_other_out(stack: Stack, prompts: Prompts, figures: Figures) -> None:
+    """More reloads at once than the KV pool holds are all answered, and nothing waits afterwards."""
+    found = crowd(stack, prompts)
+    figures("prompts at once", found.prompts, "")
+    figures("tokens of these prompts", found.tokens, "tokens")
+    figures("KV pool", found.pool_tokens, "tokens")
+    figures("most requests waiting", found.most_waiting, "")
+    figures("longest reload among them", found.longest_s, "s", better="lower")
+    assert_idle(found.rest, "afterwards", pool=False)
+    found.check_crowded()
+
+
+@requirement("RES-06")
+def test_preemption_corrupts_nothing(stack: Stack, prompts: Prompts, control: Control, figures: Figures) -> None:
+    """Answers that outgrow the KV pool are preempted and resumed; their KV, on the GPU and in the tier, is right afterwards."""
+    found = preempt(stack, prompts)
+    figures("answers at once", found.requests, "")
+    figures("preemptions", found.preemptions, "")
+    figures("share of the replay that came from the tier", found.replayed, "")
+    assert_idle(found.rest, "afterwards")
+    found.check_preempted()
+    for after in answers_afterwards(stack, control, found.to_check, ANSWER_TOKENS):
+        control.assert_same(after.reloaded, after.prompt, after.on_gpu, ANSWER_TOKENS)
+        control.assert_near_anew(after.reloaded, prompts, after.prompt, ANSWER_TOKENS)
 
 
 @requirement("RES-04")
