@@ -52,7 +52,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(names.pop(0))
         return SimpleNamespace(engine=next(one for one in stack.engines if one.name == names[-1]))
 
-    monkeypatch.setattr(router_cost_module, "ask", ask)
+    monkeypatch.setattr(router_cost_module, "complete_through", ask)
     return names
 
 

@@ -17,10 +17,10 @@ from fixtures.core.errors import NotApplicable, NotJudged, SubjectFault
 from fixtures.evidence.metrics import EngineCounters, Registry
 from fixtures.experiments.routing import (
     RoutedConversations,
-    ask,
     assert_at_home,
     assert_reused,
     astray,
+    complete_through,
     models_of_engines,
     recomputed,
 )
@@ -225,16 +225,16 @@ def test_another_replica_is_asked_where_it_is_named() -> None:
 def test_what_is_not_answered_or_not_known_is_reported() -> None:
     stack = FakeStack(lambda *_: [0, 1])
     with pytest.raises(NotJudged, match="a, b each finished a request"):
-        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+        complete_through(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
     stack = FakeStack(lambda *_: [])
     with pytest.raises(NotJudged, match="an engine that is not known here"):
-        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+        complete_through(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
     stack.body = "<html>We will be back</html>"
     with pytest.raises(SubjectFault, match="expected a JSON body, got HTTP 200: '<html>"):
-        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+        complete_through(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
     stack.status = 503
     with pytest.raises(SubjectFault, match="expected HTTP 200, got 503"):
-        ask(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
+        complete_through(stack, stack.routers[0].client, source().request("completions"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("policy", sorted(name for name, keeps in AFFINITY_OF.items() if keeps is None))
