@@ -25,6 +25,6 @@ def report(**outcomes: Any) -> dict[str, Any]:
         Figure("peak", 2.0, "GiB", better="lower"),
         Figure("prompt", 4097, "tokens"),
     ]
-    run = reporting.RunFacts(started=0.0, duration_s=1.0, exit_status=0)
+    run = reporting.Circumstances(started=0.0, duration_s=1.0, exit_status=0)
     facts = {"config": "embedded", "stack": "process", "host": {"cores": 2}, "versions": {"vllm": "0.31"}}
     return reporting.build(fold(cases), run, [facts])

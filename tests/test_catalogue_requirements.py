@@ -211,7 +211,7 @@ def report(**changes: Any) -> dict[str, Any]:
         case("ACC-01", "not judged"),
     ]
     cases[2].figures = [Figure("ratio", 0.42, "", n=20, low=0.38, high=0.47)]
-    run = reporting.RunFacts(started=0.0, duration_s=1.5, exit_status=1, gate=("core",), seed=7, rerun="pytest x")
+    run = reporting.Circumstances(started=0.0, duration_s=1.5, exit_status=1, gate=("core",), seed=7, rerun="pytest x")
     return reporting.build(fold(cases), run, [{"hf_token": "abc", "versions": {"vllm": "0.32"}}]) | changes
 
 

@@ -233,7 +233,9 @@ def test_the_rights_of_the_job_are_those_it_uses() -> None:
 def reports(tmp_path: Path) -> Path:
     folder = tmp_path / "reports"
     results = fold([Case("t::a", ("LAT-01",), [Phase("call", "passed")])])
-    reporting.write(reporting.build(results, reporting.RunFacts(started=0.0, duration_s=1.0, exit_status=0)), folder)
+    reporting.write(
+        reporting.build(results, reporting.Circumstances(started=0.0, duration_s=1.0, exit_status=0)), folder
+    )
     (folder / "allure-results").mkdir()
     (folder / "allure-results/a-result.json").write_text("{}")
     return folder

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from fixtures.subject.exchange import Exchange
 
 
-def waits(*seen: float, inside: float | None = None) -> tuple[misses.Wait, ...]:
-    return tuple(misses.Wait(one, one if inside is None else inside) for one in seen)
+def waits(*seen: float, inside: float | None = None) -> tuple[misses.RequestWait, ...]:
+    return tuple(misses.RequestWait(one, one if inside is None else inside) for one in seen)
 
 
 QUICK = waits(*[0.01] * 9)

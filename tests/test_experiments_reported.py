@@ -250,7 +250,7 @@ def test_a_tier_that_loses_a_part_says_nothing_about_each_report() -> None:
         reported.reports_together(FakeStack(lambda _: None, engine=FakeEngine(None)), source())  # type: ignore[arg-type]
 
 
-def statistics(stack: FakeStack) -> list[reported.Statistics]:
+def statistics(stack: FakeStack) -> list[reported.RequestStatistics]:
     return reported.statistics_of(stack, source())  # type: ignore[arg-type]
 
 

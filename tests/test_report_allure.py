@@ -33,7 +33,7 @@ def built(*subjects: dict[str, Any], **run: Any) -> dict[str, Any]:
         Case("suite/test_a.py::test_a", ("ACC-02",), [Phase("call", "passed", "")]),
         Case("suite/test_a.py::test_b", ("ACC-03",), [Phase("call", "failed", "expected 1, got 2")]),
     ]
-    return reporting.build(fold(cases), reporting.RunFacts(0.0, 1.0, 1, **run), list(subjects))
+    return reporting.build(fold(cases), reporting.Circumstances(0.0, 1.0, 1, **run), list(subjects))
 
 
 def environment(folder: Path, report: dict[str, Any]) -> list[str]:
@@ -122,7 +122,7 @@ def test_figures_with_a_direction_come_first_and_a_dozen_are_shown() -> None:
     plain = Figure("prompt", 4097, "tokens")
     judged = [Figure(f"TTFT {n}", n, "ms", 8, n - 0.5, n + 0.5, "lower") for n in range(12)]
     case = Case("suite/test_a.py::test_a", ("LAT-01",), [Phase("call", "passed", "")], [plain, *judged])
-    first, rest = page._figures(reporting.build(fold([case]), reporting.RunFacts(0.0, 1.0, 0), [LOCAL]))
+    first, rest = page._figures(reporting.build(fold([case]), reporting.Circumstances(0.0, 1.0, 0), [LOCAL]))
     assert [row[1] for row in first] == [one.name for one in judged]
     assert first[3] == ("LAT-01", "TTFT 3", "3 ms", "2.5 to 3.5", 8)
     assert rest == [("LAT-01", "prompt", "4,097 tokens", "", "")]

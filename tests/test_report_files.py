@@ -141,7 +141,7 @@ def large() -> dict[str, Any]:
         case = Case(f"suite/test_x.py::test_{number}", (ids[number % len(ids)],), [phase], duration_s=1.0)
         case.figures = [Figure(f"TTFT {n}", 0.5 * n + 1, "ms", 20, 0.4, 0.9, "lower") for n in range(8)]
         cases.append(case)
-    run = reporting.RunFacts(started=0.0, duration_s=60.0, exit_status=1)
+    run = reporting.Circumstances(started=0.0, duration_s=60.0, exit_status=1)
     return reporting.build(fold(cases), run, [{"config": "embedded", "stack": "process"}])
 
 

@@ -124,7 +124,7 @@ def test_the_report_has_both_tables_and_a_picture_for_each_figure(tmp_path: Path
         ]
     )
     subjects = [{"config": name} for name in CONFIGS]
-    report = reporting.build(results, reporting.RunFacts(0.0, 1.0, 1, compares=True), subjects)
+    report = reporting.build(results, reporting.Circumstances(0.0, 1.0, 1, compares=True), subjects)
     validate(report)
     text = markdown(report)
     assert "| LAT-01 | conformant | non-conformant |" in text
@@ -144,7 +144,7 @@ def test_the_report_has_both_tables_and_a_picture_for_each_figure(tmp_path: Path
     drawn = "".join(ElementTree.parse(tmp_path / sides.FOLDER / pictures[0]).getroot().itertext())
     assert "lower is better" in drawn
     assert "200 [190, 210]" in drawn
-    alone = reporting.build(results, reporting.RunFacts(0.0, 1.0, 1), subjects)
+    alone = reporting.build(results, reporting.Circumstances(0.0, 1.0, 1), subjects)
     assert alone["side_by_side"] is None
     assert "side by side" not in markdown(alone)
     reporting.write(alone, tmp_path)

@@ -15,7 +15,7 @@ from unittest import mock
 
 from fixtures.catalogue import limits
 from fixtures.experiments import decoding, latency, misses, store_cost
-from fixtures.experiments.misses import Wait
+from fixtures.experiments.misses import RequestWait
 from lab.power.simulated import CHUNK, FIGURES, KV_BYTES, SOURCE, simulated
 from lab.power.verdict import Verdict, between, compared_with, speed_known
 from suite import test_tiers, test_useful
@@ -110,8 +110,8 @@ def _lat_05(world: World, rng: random.Random, fixed_s: float, miss_s: float) -> 
     fixed = iter(world.added(rng, 2 * misses.MISSES, "fixed_wait_s"))
     missed = iter(world.added(rng, 2 * misses.MISSES + misses.MORE_MISSES, "miss_wait_s"))
 
-    def waited(extra_s: float, more_s: float) -> Wait:
-        return Wait(extra_s + more_s, extra_s + more_s)
+    def waited(extra_s: float, more_s: float) -> RequestWait:
+        return RequestWait(extra_s + more_s, extra_s + more_s)
 
     with (
         mock.patch.object(misses, "fixed_wait", side_effect=lambda *_: waited(fixed_s, next(fixed))),
