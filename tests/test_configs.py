@@ -70,7 +70,7 @@ def nothing(stack):
     return None
 
 MEASURING = "prompts early latency latency_curve api engine_apis router_api text_requests host_memory teardown_report"
-for name in (*MEASURING.split(), "without_engines", "exclusive_stack", "upgraded", "failed", "damaged"):
+for name in (*MEASURING.split(), "without_engines", "exclusive_stack", "upgraded", "failed", "interrupted", "damaged"):
     globals()[name] = pytest.fixture(nothing, name=name)
 
 @pytest.fixture(autouse=True)

@@ -291,6 +291,23 @@ def test_without_a_broken_stream_nothing_is_known_of_them() -> None:
         run(FakeStack(whole)).require_broken_streams()
 
 
+@pytest.mark.parametrize(("again", "tokens"), [(False, 96), (True, 512)])
+def test_streams_are_long_where_none_was_under_way_before(
+    monkeypatch: pytest.MonkeyPatch, again: bool, tokens: int
+) -> None:
+    asked: list[int] = []
+
+    def noted(stack: Any, source: Any, stream_tokens: int = 0) -> Any:
+        asked.append(stream_tokens)
+        raise NotJudged("nothing is sent")
+
+    monkeypatch.setattr(module, "RouterLoad", noted)
+    stack = FakeStack(whole)
+    with pytest.raises(NotJudged, match="nothing is sent"):
+        failover(stack, TextRequests("m", 1, "test"), stack.fails, long_streams=again)  # type: ignore[arg-type]
+    assert asked == [tokens]
+
+
 def test_an_engine_that_is_sent_nothing_shows_nothing() -> None:
     with pytest.raises(NotJudged, match="the router sent a none of"):
         run(FakeStack(refused, ignores_victim=True))
