@@ -9,7 +9,6 @@ import json
 import os
 import re
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
@@ -154,52 +153,6 @@ def test_options_and_files_exist(path: Path, options: set[str]) -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - own <= options
     for name in re.findall(r"'(fixtures/[^']+)'", text):
         assert (ROOT / name).is_file(), name
-
-
-NEEDS_A_RELEASE = "pytest suite --stack attach --namespace NS --release R"
-"""The one command of README.md that no workflow runs; the project's tests run it against a stand-in cluster."""
-STANDS_FOR = {
-    "values.yaml": "configs/embedded/values.yaml",
-    "--engine-python=/opt/vllm/bin/python": "--engine-python=$ENGINE_PYTHON",
-    "http://engine:8000": "$(jq -r '.engines[0].url' $record)",
-}
-"""What workflows have in place of an example of README.md."""
-
-
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return lines + re.findall(r"\| `(pytest [^`]+)` \|", text)
-
-
-def workflow_commands() -> list[list[str]]:
-    """The words of every command line of a workflow; of the GPU's, the arguments that it collects."""
-    lines = [line for path in WORKFLOWS for step in all_runs(path) for line in step.splitlines()]
-    lines = [re.sub(r".*arguments=\((.*?)\).*", r"pytest suite \1", line) for line in lines]
-    return [shlex.split(line) for line in lines if not line.strip().endswith("\\")]
-
-
-def all_runs(path: Path) -> list[str]:
-    """Of steps, and of the jobs of a matrix."""
-    jobs = workflow(path)["jobs"].values()
-    matrix = [
-        one.get("run", "") for job in jobs for one in job.get("strategy", {}).get("matrix", {}).get("include", [])
-    ]
-    return [step["run"] for step in steps(path) if "run" in step] + matrix
-
-
-@pytest.mark.parametrize("command", [one for one in readme_commands() if one != NEEDS_A_RELEASE])
-def test_every_command_of_the_readme_has_a_job(command: str) -> None:
-    """Word by word, in this order; a job may add options."""
-    wanted = [STANDS_FOR.get(word, word) for word in shlex.split(command)]
-    rest = [iter(words) for words in workflow_commands()]
-    assert any(all(word in words for word in wanted) for words in rest)
-
-
-def test_the_readme_has_the_command_that_only_a_release_can_take() -> None:
-    assert NEEDS_A_RELEASE in readme_commands()
-    assert len(readme_commands()) == 11
 
 
 def test_the_job_of_the_chart_never_skips_for_want_of_helm(monkeypatch: pytest.MonkeyPatch) -> None:

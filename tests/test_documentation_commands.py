@@ -1,4 +1,4 @@
-"""Every command of the pages is parsed by the program that it names, or its page says where it was run."""
+"""Every command of this project on the pages is parsed by the program that it names."""
 
 from __future__ import annotations
 
@@ -13,52 +13,16 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fixtures import __main__ as own
-from tests.pages import PAGES, REPORTS, ROOT
+from tests.documented_commands import WRITTEN, commands, is_own, lines, program, shell_lines
+from tests.pages import ROOT
 
-WRITTEN = [page for page in PAGES if page not in REPORTS]
-MANUAL = [page for page in WRITTEN if page.parent in (ROOT, ROOT / "docs")]
-"""What tells a reader what to do; the other pages tell what was done."""
-TESTS_RUN = re.compile(r"pytest|tox|python3?|pip|ruff|mypy|lint-imports")
-"""Programs whose commands are parsed here; where the README's are run is a test of the workflows."""
-FOREIGN = re.compile(r"`((?:kubectl|helm|kind|minikube|docker|podman|npx|curl|jq|git|sudo|pre-commit) [^`]+)`")
-VALUES = {"sudo microk8s helm"}
-"""Of an option, and no command."""
-WHERE_RUN: dict[str, dict[str, str]] = {
-    "docs/ci.md": {
-        "podman ": "Those with `podman` and `kubectl` were not run",
-        "kubectl ": "Those with `podman` and `kubectl` were not run",
-        "until kubectl ": "Those with `podman` and `kubectl` were not run",
-        "jq ": "those with `jq` were, with jq 1.6",
-        "npx allure@3.18.0 generate": "CI runs `npx allure@3.18.0 generate`",
-    },
-    "docs/clusters.md": {
-        "kubectl apply": "| `kubectl apply` of the RuntimeClass |",
-        "kubectl get nodes": "| `kubectl get nodes` |",
-        "docker build": "| `docker build` of `cpu-engine` | no:",
-        "kind create cluster --name kv": "| `kind create`, `kind load` and `kind delete` |",
-        "kind load": "| `kind create`, `kind load` and `kind delete` |",
-        "kind delete": "| `kind create`, `kind load` and `kind delete` |",
-        **dict.fromkeys(
-            (
-                *("sudo nvidia-ctk", "sudo systemctl", "cat > kind-gpu.yaml", "docker exec", "helm install nvdp"),
-                *("sudo sysctl", "minikube start", "curl -sfL https://get.k3s.io", "sudo cat /etc/rancher"),
-                *("sudo snap", "sudo microk8s"),
-            ),
-            "| the commands above for kind, minikube, k3s and MicroK8s with a GPU | no:",
-        ),
-    },
-    "docs/defects/dashboard-cache-hit-rate.md": {"curl ": "The engine was a stand-in"},
-    "docs/defects/in-process-cache-salt.md": {"ask": "This form was not run", "curl ": "This form was not run"},
-    "docs/reading-a-report.md": {"cd reports && npx allure@3.18.0": "Both commands were run with Node.js 20"},
-}
-"""By page: how a command of another program begins, and the page's words on where it was run, or that it was not."""
 DASHBOARD = "tests/data/dashboard.json"
 EMBEDDED = "configs/embedded/values.yaml"
 EXAMPLES = {
@@ -80,50 +44,9 @@ WITHOUT_PARSER = {
 """Commands that take no option, and how many words they take."""
 
 
-def shell_lines(block: str) -> Iterator[str]:
-    """The lines of a block for a shell, those that go on joined; without comments and the text of here-documents."""
-    text = re.sub(r"(<<'(\w+)')\n.*?\n\s*\2$", r"\1", block, flags=re.DOTALL | re.MULTILINE)
-    kept = ""
-    for line in re.sub(r"\\\n\s*", "", text).splitlines():
-        kept = f"{kept}\n{line}".strip()
-        with contextlib.suppress(ValueError):  # a quotation is not closed yet
-            if shlex.split(kept, comments=True):
-                yield kept
-            kept = ""
-    assert not kept, f"a quotation is not closed: {kept}"
-
-
-def lines(page: Path) -> list[str]:
-    """The command lines of a page: of its blocks for a shell, and those in its text."""
-    text = page.read_text()
-    found = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in shell_lines(block)]
-    inline = re.findall(r"`((?:pytest|python -m|tox -e|pip|mypy|ruff)\s[^`]+)`", text)
-    if page in MANUAL:
-        inline += [one for one in FOREIGN.findall(text) if len(one.split()) > 2 and one not in VALUES]
-    return found + [" ".join(one.split()) for one in inline]
-
-
-def commands(line: str) -> list[list[str]]:
-    """The words of each command of a line, without its variables and the brackets of what may be left out."""
-    words = shlex.shlex(line.replace("[", "").replace("]", ""), posix=True, punctuation_chars="&|;")
-    words.whitespace_split = True
-    found: list[list[str]] = [[]]
-    for word in words:
-        if set(word) <= set("&|;"):
-            found.append([])
-        elif found[-1] or not re.match(r"^[A-Z_]+=", word):
-            found[-1].append(word)
-    return [one for one in found if one]
-
-
 def read(words: Sequence[str]) -> list[str]:
     """The words with an example in place of each that the reader replaces."""
     return [EXAMPLES.get(word, word) for word in words]
-
-
-def program(words: Sequence[str]) -> str:
-    """Name of the program, without the folder of an environment."""
-    return Path(words[0]).name
 
 
 class ParsedError(Exception):
@@ -208,24 +131,10 @@ def problem(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Par
     return Parsers(pytestconfig, monkeypatch)
 
 
-def with_a_place(page: Path) -> dict[str, str]:
-    """The beginnings of commands of other programs that a page may have, with its words on where they were run."""
-    return WHERE_RUN.get(str(page.relative_to(ROOT)), {})
-
-
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_commands_of_a_page_are_parsed_or_were_run(page: Path, problem: Parsers) -> None:
-    found = {line: commands(line) for line in lines(page)}
-    ours = {line: every for line, every in found.items() if all(TESTS_RUN.fullmatch(program(one)) for one in every)}
+def test_the_commands_of_a_page_are_parsed(page: Path, problem: Parsers) -> None:
+    ours = {line: commands(line) for line in lines(page) if is_own(line)}
     assert [(line, wrong) for line, every in ours.items() for one in every if (wrong := problem(read(one)))] == []
-    places = with_a_place(page)
-    others = found.keys() - ours.keys()
-    assert [one for one in others if not one.startswith(tuple(places))] == [], (
-        f"say in {page.name} where these were run"
-    )
-    assert [start for start in places if not any(one.startswith(start) for one in others)] == [], "no such command"
-    text = " ".join(page.read_text().split())
-    assert [said for said in places.values() if said not in text] == []
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
