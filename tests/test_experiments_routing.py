@@ -150,8 +150,9 @@ def test_a_router_that_goes_by_the_load_alone_loses_what_it_spread() -> None:
     ],
 )
 def test_a_router_whose_registry_is_empty_is_told_apart(
-    told: Registry, fault: type[Exception] | None, says: str
+    monkeypatch: pytest.MonkeyPatch, told: Registry, fault: type[Exception] | None, says: str
 ) -> None:
+    monkeypatch.setattr("fixtures.subject.router.IN_STEP_S", 0.05)
     stack = FakeStack(in_turn, ("--routing-logic", "kvaware"))
     stack.routers[0].registry = lambda: told  # type: ignore[method-assign]
     with pytest.raises(fault, match=says) if fault else contextlib.nullcontext():
@@ -160,7 +161,7 @@ def test_a_router_whose_registry_is_empty_is_told_apart(
 
 def test_conversations_wait_until_the_registry_is_in_step() -> None:
     stack = FakeStack(in_turn, ("--routing-logic", "kvaware"))
-    shown = [Registry(2, 9, 0, 0), Registry(2, 9, 2, 0), Registry(2, 9, 0, 2)]
+    shown = [Registry(2, 9, 0, 0), Registry(2, 9, 2, 0), Registry(1, 4, 0, 2), Registry(2, 9, 0, 2)]
     stack.routers[0].registry = lambda: shown.pop(0) if len(shown) > 1 else shown[0]  # type: ignore[method-assign]
     assert conversations(stack).engines == 2
     assert shown == [Registry(2, 9, 0, 2)]
