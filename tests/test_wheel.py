@@ -34,7 +34,7 @@ def test_every_package_is_in_the_wheel() -> None:
 def test_every_file_that_is_no_code_is_in_the_wheel() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     for path in (ROOT / "fixtures").rglob("*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
+        if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__":
             package = ".".join((PACKAGE, *path.parent.relative_to(ROOT / "fixtures").parts))
             assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
 
